@@ -1,0 +1,72 @@
+"""An episode: one execution of one task, from its start to its ending, with every step between."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any, Literal
+
+import msgspec
+
+from stepwell.model.analysis import EpisodeSummary, Reflection, RewardScore
+from stepwell.model.context import TaskContext
+from stepwell.model.outcome import TaskOutcome
+from stepwell.model.step import EpisodeStep
+
+EpisodeStatus = Literal["open", "ended"]
+
+
+class Episode(msgspec.Struct, frozen=True, kw_only=True):
+    """The state of one episode: a fold of the events in its stream.
+
+    Times are aware UTC. `end_time`, `outcome`, `reward`, `reflection` and `summary` are None while the episode is
+    open; an interrupted one has no reward and no reflection. `last_seq` is the number of its last record.
+    """
+
+    episode_id: str
+    task_description: str
+    task_type: str
+    context: TaskContext
+    agent: str
+    start_time: dt.datetime
+    last_seq: int
+    steps: list[EpisodeStep]
+    parent: str | None = None
+    thread: str | None = None
+    metadata: dict[str, Any] = {}
+    end_time: dt.datetime | None = None
+    outcome: TaskOutcome | None = None
+    outcome_metadata: dict[str, Any] = {}
+    reward: RewardScore | None = None
+    reflection: Reflection | None = None
+    summary: EpisodeSummary | None = None
+    formula_version: int | None = None
+
+    @property
+    def tags(self) -> list[str]:
+        """The tags of the episode."""
+        return self.context.tags
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the episode has an ending."""
+        return self.outcome is not None
+
+    @property
+    def status(self) -> EpisodeStatus:
+        """`open` until there is an ending, then `ended`."""
+        return "open" if self.outcome is None else "ended"
+
+    @property
+    def duration(self) -> dt.timedelta | None:
+        """From start to ending, None while open."""
+        return None if self.end_time is None else self.end_time - self.start_time
+
+    @property
+    def succeeded_steps(self) -> int:
+        """How many steps' tools answered."""
+        return sum(step.succeeded for step in self.steps)
+
+    @property
+    def failed_steps(self) -> int:
+        """How many steps failed or timed out."""
+        return sum(step.failed for step in self.steps)
