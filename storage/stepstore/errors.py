@@ -41,7 +41,7 @@ class NotFound(StepwellError, KeyError):
 
 
 class InvalidState(StepwellError):
-    """The request contradicts what is stored: an episode that has ended, a reused key, an unexpected sequence number."""
+    """The request contradicts what is stored: an ended episode, a reused key, an unexpected sequence number."""
 
 
 class OutcomeUnknown(StepwellError):

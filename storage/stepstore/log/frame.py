@@ -1,0 +1,268 @@
+"""Frames: one commit group as bytes.
+
+A frame is three CBOR items. The header is an array of 14 unsigned integers in fixed-width encodings, so that one
+`struct.Struct` reads it and its type bytes double as a magic; it never crosses a 512-byte boundary, so that it is on
+the medium as a whole or not at all. The directory and the payloads are byte strings with 4-byte lengths.
+
+Directory: `DIRECTORY_ENTRY`s (one per batch), then one u32 length per record, in the same order.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+SECTOR = 512
+
+KIND_DATA, KIND_MARK, KIND_FOOTER, KIND_CLOSE = 1, 2, 3, 4
+CLOSE_ALIGNMENT = 4096
+"""A close frame starts at a multiple of this: in the sector it protects it would be lost together with it."""
+
+MAX_BATCH_BYTES = 16 * 1024 * 1024
+"""Upper bound of one batch as stored: payloads, plus 4 bytes a record, plus its directory entry."""
+MAX_GROUP_BYTES = 4 * 1024 * 1024
+"""A group takes batches up to this, unless a single batch is larger."""
+MAX_FRAME_BYTES = MAX_BATCH_BYTES + SECTOR
+"""No frame is longer; recovery relies on it (rows 4 and 6)."""
+
+_HEADER = struct.Struct(">B BB BB BQ BI BI BQ BI BI BI BI BI BI BI BI")
+HEADER_BYTES = _HEADER.size
+_ARRAY14, _U8, _U32, _U64, _BYTES32 = 0x8E, 0x18, 0x1A, 0x1B, 0x5A
+_TYPES = (_ARRAY14, _U8, _U8, _U64, _U32, _U32, _U64, *([_U32] * 8))
+_CRC_OFFSET = HEADER_BYTES - 5
+TAG_OFFSET = 1 + 2 + 2 + 9 + 5 + 5 + 9
+"""Where the segment tag's type byte lies in a header; `scan` searches for it when it looks for later frames."""
+_BYTES_HEAD = struct.Struct(">BI")
+BODY_OVERHEAD = 2 * _BYTES_HEAD.size
+
+DIRECTORY_ENTRY = struct.Struct(">16sQIIIIHH")
+"""stream id, first seq, LSN offset in the frame, records, payload bytes, CRC of those bytes, flags, entry kind."""
+ENTRY_BYTES = DIRECTORY_ENTRY.size
+ENTRY_EVENTS = 1
+FLAG_OPENS, FLAG_CLOSES = 1, 2
+"""The batch holds the record that opens, or that closes, its stream."""
+_LENGTH = struct.Struct(">I")
+
+
+class FrameHeader(NamedTuple):
+    """The fields of a frame header, in their order on disk."""
+
+    kind: int
+    flags: int
+    first_lsn: int
+    lsn_span: int
+    record_count: int
+    durable_lsn: int
+    segment_tag: int
+    prev_crc: int
+    body_len: int
+    dir_len: int
+    dir_crc: int
+    body_crc: int
+    zero_pieces: int
+    header_crc: int
+
+    @property
+    def last_lsn(self) -> int:
+        """The last LSN of the frame; `first_lsn - 1` if it holds no record."""
+        return self.first_lsn + self.lsn_span - 1
+
+    @property
+    def frame_len(self) -> int:
+        """Bytes of the whole frame: header and body."""
+        return HEADER_BYTES + self.body_len
+
+
+class Batch(NamedTuple):
+    """Records of one stream that are stored together: `first_seq` and on, as opaque payloads."""
+
+    stream: bytes
+    first_seq: int
+    payloads: Sequence[bytes]
+    flags: int
+
+
+DirectoryEntry = tuple[bytes, int, int, int, int, int, int, int, int]
+"""Where one batch lies: (stream, first_seq, first_lsn, count, size, crc, flags, payload_at, lengths_at).
+
+`payload_at` and `lengths_at` are offsets in the file. A plain tuple: recovery makes one per batch of the whole log.
+"""
+
+
+def batch_cost(payload_bytes: int, records: int) -> int:
+    """Bytes a batch takes in a frame, its directory entry and lengths included."""
+    return payload_bytes + records * _LENGTH.size + ENTRY_BYTES
+
+
+def header_position(offset: int, align: int = 0) -> int:
+    """Where a frame header goes that is due at `offset`: there, or at the next sector where it would cross one."""
+    if align:
+        return -(-offset // align) * align
+    if offset % SECTOR + HEADER_BYTES > SECTOR:
+        return (offset // SECTOR + 1) * SECTOR
+    return offset
+
+
+def count_zero_pieces(frame: bytes | memoryview, offset: int) -> int:
+    """How many intersections of the frame at file `offset` with aligned sectors, the header's excepted, are all zero.
+
+    A tear leaves sectors unwritten, so a torn frame has *more* zero pieces than the writer counted; a flipped bit does
+    not make one.
+    """
+    data = bytes(frame) if isinstance(frame, memoryview) else frame
+    first = (offset // SECTOR + 1) * SECTOR - offset
+    end = len(data)
+    if first >= end:
+        return 0
+    tail = first + (end - first) // SECTOR * SECTOR
+    pieces = int(tail < end and data.count(0, tail) == end - tail)
+    at = data.find(_ZERO_SECTOR, first, tail)
+    while at >= 0:
+        piece = first + -(-(at - first) // SECTOR) * SECTOR
+        if piece + SECTOR > tail:
+            break
+        if data.startswith(_ZERO_SECTOR, piece):
+            pieces += 1
+            piece += SECTOR
+        at = data.find(_ZERO_SECTOR, piece, tail)
+    return pieces
+
+
+_ZERO_SECTOR = bytes(SECTOR)
+
+
+def build_frame(
+    batches: Sequence[Batch],
+    *,
+    offset: int,
+    first_lsn: int,
+    durable_lsn: int,
+    segment_tag: int,
+    prev_crc: int,
+    kind: int = KIND_DATA,
+) -> tuple[bytes, int, list[DirectoryEntry]]:
+    """The bytes of one frame to be written at `offset`, the CRC of its header, and its directory as a reader sees it.
+
+    LSNs are given out in the order of the batches, from `first_lsn` on.
+    """
+    lengths: list[int] = []
+    bodies: list[bytes] = []
+    crcs: list[int] = []
+    for batch in batches:
+        body = b"".join(batch.payloads)
+        bodies.append(body)
+        crcs.append(zlib.crc32(body))
+        lengths.extend(map(len, batch.payloads))
+    dir_len = len(batches) * ENTRY_BYTES + len(lengths) * _LENGTH.size
+    lengths_at = offset + HEADER_BYTES + _BYTES_HEAD.size + len(batches) * ENTRY_BYTES
+    payload_at = offset + HEADER_BYTES + BODY_OVERHEAD + dir_len
+    packed: list[bytes] = []
+    entries: list[DirectoryEntry] = []
+    lsn_offset = 0
+    for batch, body, crc in zip(batches, bodies, crcs, strict=True):
+        count, size = len(batch.payloads), len(body)
+        packed.append(
+            DIRECTORY_ENTRY.pack(batch.stream, batch.first_seq, lsn_offset, count, size, crc, batch.flags, ENTRY_EVENTS)
+        )
+        entries.append(
+            (
+                batch.stream,
+                batch.first_seq,
+                first_lsn + lsn_offset,
+                count,
+                size,
+                crc,
+                batch.flags,
+                payload_at,
+                lengths_at,
+            )
+        )
+        lsn_offset += count
+        lengths_at += count * _LENGTH.size
+        payload_at += size
+    packed.append(struct.pack(f">{len(lengths)}I", *lengths))
+    directory = b"".join(packed)
+    payloads = b"".join(bodies)
+    body_bytes = b"".join(
+        (_BYTES_HEAD.pack(_BYTES32, dir_len), directory, _BYTES_HEAD.pack(_BYTES32, len(payloads)), payloads)
+    )
+    # The zero pieces are counted behind the header's sector, where the header's own bytes never reach.
+    zero_pieces = count_zero_pieces(bytes(HEADER_BYTES) + body_bytes, offset)
+    head = _HEADER.pack(
+        _ARRAY14,
+        *(_U8, kind, _U8, 0, _U64, first_lsn, _U32, lsn_offset, _U32, len(lengths), _U64, durable_lsn),
+        *(_U32, segment_tag, _U32, prev_crc, _U32, len(body_bytes), _U32, dir_len),
+        *(_U32, zlib.crc32(directory), _U32, zlib.crc32(body_bytes), _U32, zero_pieces, _U32, 0),
+    )[:_CRC_OFFSET]
+    header_crc = zlib.crc32(head)
+    return b"".join((head, struct.pack(">BI", _U32, header_crc), body_bytes)), header_crc, entries
+
+
+def parse_header(data: bytes | memoryview, at: int = 0) -> FrameHeader | None:
+    """The frame header at `at`, or None unless it is whole, its types and CRC are right and its sizes make sense."""
+    if len(data) - at < HEADER_BYTES:
+        return None
+    fields = _HEADER.unpack_from(data, at)
+    if fields[0] != _ARRAY14 or fields[1::2] != _TYPES[1:]:
+        return None
+    header = FrameHeader(*fields[2::2])
+    if zlib.crc32(data[at : at + _CRC_OFFSET]) != header.header_crc:
+        return None
+    entry_bytes = header.dir_len - header.record_count * _LENGTH.size
+    if (
+        header.body_len + HEADER_BYTES > MAX_FRAME_BYTES
+        or header.dir_len + BODY_OVERHEAD > header.body_len
+        or entry_bytes < 0
+        or entry_bytes % ENTRY_BYTES
+        or header.record_count > header.lsn_span
+    ):
+        return None
+    return header
+
+
+def body_is_sound(header: FrameHeader, body: bytes | memoryview) -> bool:
+    """Whether `body` is what the writer wrote: its CRC, and the heads of its two byte strings."""
+    payload_head = _BYTES_HEAD.size + header.dir_len
+    return (
+        len(body) == header.body_len
+        and zlib.crc32(body) == header.body_crc
+        and _BYTES_HEAD.unpack_from(body, 0) == (_BYTES32, header.dir_len)
+        and _BYTES_HEAD.unpack_from(body, payload_head) == (_BYTES32, header.body_len - BODY_OVERHEAD - header.dir_len)
+    )
+
+
+def parse_directory(header: FrameHeader, body: bytes | memoryview, offset: int) -> list[DirectoryEntry] | None:
+    """The directory of the frame at file `offset`, or None where it contradicts itself (only a crafted file can)."""
+    entries_len = header.dir_len - header.record_count * _LENGTH.size
+    start = _BYTES_HEAD.size
+    lengths_at = offset + HEADER_BYTES + start + entries_len
+    payload_at = offset + HEADER_BYTES + BODY_OVERHEAD + header.dir_len
+    end = offset + header.frame_len
+    first_lsn, span = header.first_lsn, header.lsn_span
+    entries: list[DirectoryEntry] = []
+    records = expected_lsn = 0
+    for stream, first_seq, lsn_offset, count, size, crc, flags, kind in DIRECTORY_ENTRY.iter_unpack(
+        body[start : start + entries_len]
+    ):
+        if lsn_offset < expected_lsn or lsn_offset + count > span or not count or not first_seq or kind != ENTRY_EVENTS:
+            return None
+        entries.append((stream, first_seq, first_lsn + lsn_offset, count, size, crc, flags, payload_at, lengths_at))
+        expected_lsn = lsn_offset + count
+        records += count
+        payload_at += size
+        lengths_at += count * _LENGTH.size
+    if records != header.record_count or payload_at != end:
+        return None
+    return entries
+
+
+def split_payloads(lengths: bytes | memoryview, payloads: bytes | memoryview) -> list[bytes] | None:
+    """Cut a batch's payload bytes by its packed u32 lengths; None if they do not add up."""
+    out: list[bytes] = []
+    at = 0
+    for (length,) in _LENGTH.iter_unpack(lengths):
+        out.append(bytes(payloads[at : at + length]))
+        at += length
+    return out if at == len(payloads) else None

@@ -1,0 +1,155 @@
+"""Open a log: lock it, recover it, repair it; or look at it without touching anything."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from stepstore.errors import RecoveryFailed
+from stepstore.log.directory import Identity, LogLock, must_exist, prepare
+from stepstore.log.files import FileSystem
+from stepstore.log.frame import SECTOR
+from stepstore.log.index import LogIndex
+from stepstore.log.recovery import Recovered, TailPolicy, recover
+from stepstore.log.repair import repair
+from stepstore.log.reserve import Reserve
+from stepstore.log.segment import SEGMENT_BYTES, START, Cut, Segment, SegmentSequence
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogOptions:
+    """`tail`: what to do with suspected rot in the last group. `segment_bytes`: size of one file. `align`: 0, 512 or
+    4096, the unit in which the medium may change bytes it was not asked to change."""
+
+    tail: TailPolicy = "strict"
+    segment_bytes: int = SEGMENT_BYTES
+    align: int = 0
+
+    def __post_init__(self) -> None:
+        assert self.align in (0, SECTOR, 4096)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecoveryReport:
+    """What opening a log found and did.
+
+    `segments`, `records`, `open_streams`: what is there. `bytes_cut`: bytes of torn writes that were cut off, after a
+    copy of them went to the files named in `quarantined`. `notes`: one sentence for each thing out of the ordinary.
+    """
+
+    segments: int = 0
+    records: int = 0
+    open_streams: int = 0
+    bytes_cut: int = 0
+    quarantined: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+
+@dataclass(kw_only=True)
+class OpenLog:
+    """An opened log. `sequence`, `lock` and `reserve` are None when it was opened for reading only."""
+
+    files: FileSystem
+    path: str
+    identity: Identity
+    index: LogIndex
+    paths: list[str]
+    end_lsn: int
+    report: RecoveryReport
+    lock: LogLock | None = None
+    sequence: SegmentSequence | None = None
+    reserve: Reserve | None = None
+    segment: Segment | None = field(default=None)
+
+    def release(self) -> None:
+        """Give the lock and the files back."""
+        if self.segment is not None:
+            self.segment.release()
+            self.segment = None
+        if self.lock is not None:
+            self.lock.release()
+
+
+def open_log(files: FileSystem, path: str, options: LogOptions | None = None) -> OpenLog:
+    """Open the log at `path` for writing, making it if there is none. Blocks.
+
+    What was recovered is on the medium when this returns. A new log gets its first segment; another one gets a segment
+    now only if a torn tail was cut, otherwise at its first append.
+    Raises: `LogLocked`, `InvalidInput`, `CorruptLog`, `RecoveryFailed`.
+    """
+    options = options or LogOptions()
+    began = time.perf_counter()
+    identity, lock = prepare(files, path)
+    try:
+        recovered = recover(files, path, identity, tail=options.tail)
+        newest = recovered.segments[-1] if recovered.segments else None
+        cut = START if newest is None else Cut(newest.header.seq_last, newest.end_offset, newest.end_lsn, newest.chain)
+        sequence = SegmentSequence(
+            files,
+            path,
+            identity,
+            lock,
+            paths=[state.path for state in recovered.segments],
+            cut=cut,
+            epoch=0 if newest is None else newest.header.epoch,
+            segment_bytes=options.segment_bytes,
+            align=options.align,
+        )
+        segment, quarantined = repair(files, path, recovered, sequence)
+        reserve = Reserve(files, path)
+        try:
+            if newest is None:
+                segment = sequence.begin()
+            reserve.set_aside()
+        except OSError as error:
+            raise RecoveryFailed.from_os_error("begin a segment in", error, file=path) from error
+    except BaseException:
+        lock.release()
+        raise
+    return OpenLog(
+        files=files,
+        path=path,
+        identity=identity,
+        index=recovered.index,
+        paths=sequence.paths,
+        end_lsn=recovered.end_lsn,
+        report=_report(recovered, quarantined, began),
+        lock=lock,
+        sequence=sequence,
+        reserve=reserve,
+        segment=segment,
+    )
+
+
+def open_log_read_only(files: FileSystem, path: str) -> OpenLog:
+    """Look at the log at `path`, beside a living writer if there is one. Takes no lock and changes nothing; what it
+    shows may be not yet durable. Blocks.
+
+    Raises: `NotFound`, `InvalidInput`, `CorruptLog`, `RecoveryFailed`.
+    """
+    began = time.perf_counter()
+    identity = must_exist(files, path)
+    recovered = recover(files, path, identity, live=True)
+    return OpenLog(
+        files=files,
+        path=path,
+        identity=identity,
+        index=recovered.index,
+        paths=[state.path for state in recovered.segments],
+        end_lsn=recovered.end_lsn,
+        report=_report(recovered, [], began),
+    )
+
+
+def _report(recovered: Recovered, quarantined: list[str], began: float) -> RecoveryReport:
+    cut = sum(s.leftover_end - s.end_offset for s in recovered.segments if s.leftover_end is not None)
+    return RecoveryReport(
+        segments=len(recovered.segments),
+        records=recovered.index.records,
+        open_streams=recovered.index.open_streams,
+        bytes_cut=cut,
+        quarantined=tuple(quarantined),
+        notes=tuple(recovered.notes),
+        seconds=time.perf_counter() - began,
+    )

@@ -1,0 +1,116 @@
+"""Carry out what recovery decided, in an order that a crash at any point leaves repeatable.
+
+Quarantine what is cut, durable → write again every frame whose durability nothing proves → the next segment, durable,
+whose header names the cut → only then cut the file. Nothing is deleted before a copy of it is durable, and nothing is
+served before it is on the medium.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import posixpath
+
+from stepstore.errors import RecoveryFailed
+from stepstore.log import names
+from stepstore.log.files import FileSystem, write_all
+from stepstore.log.recovery import Recovered, SegmentState
+from stepstore.log.segment import Segment, SegmentSequence
+
+
+def repair(
+    files: FileSystem, directory: str, recovered: Recovered, sequence: SegmentSequence
+) -> tuple[Segment | None, list[str]]:
+    """Make what was recovered durable and the files clean. Gives the next segment if a cut had to be named, and the
+    names of what went to quarantine.
+
+    Raises: `RecoveryFailed`; repeating the opening is safe.
+    """
+    doing = "clean up"
+    try:
+        for name in files.list_names(directory):
+            if name.endswith(".tmp"):
+                files.unlink(posixpath.join(directory, name))
+        doing = "quarantine the cut tail in"
+        quarantined = [
+            _quarantine(files, directory, state) for state in recovered.segments if state.leftover_end is not None
+        ]
+        doing = "make durable what was recovered in"
+        for state in recovered.segments:
+            if state.unproven:
+                _write_again(files, state)
+        if recovered.segments and recovered.segments[-1].unproven:
+            files.sync_directory(directory)
+        doing = "begin a segment in"
+        successor = sequence.begin() if recovered.torn else None
+        doing = "cut"
+        for state in recovered.segments:
+            if state.size > state.end_offset:
+                _truncate(files, state)
+    except OSError as error:
+        raise RecoveryFailed.from_os_error(doing, error, file=directory) from error
+    return successor, quarantined
+
+
+def _quarantine(files: FileSystem, directory: str, state: SegmentState) -> str:
+    """Copy the bytes behind the end of a segment to `quarantine/`, durable; an earlier copy of them will do."""
+    assert state.leftover_end is not None
+    folder = posixpath.join(directory, names.QUARANTINE)
+    if files.stat(folder) is None:
+        files.make_directory(folder)
+        files.sync_directory(directory)
+    suffix = f"-{state.name}-{state.end_offset}"
+    source = files.open(state.path, write=False)
+    try:
+        content = source.read(state.end_offset, state.leftover_end - state.end_offset)
+    finally:
+        source.close()
+    for name in files.list_names(folder):
+        if name.endswith(suffix) and _holds(files, posixpath.join(folder, name), content):
+            return name
+    name = f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S.%fZ}{suffix}"
+    file = files.open(posixpath.join(folder, name), create=True)
+    try:
+        write_all(file, 0, content)
+        file.datasync()
+    finally:
+        file.close()
+    files.sync_directory(folder)
+    return name
+
+
+def _holds(files: FileSystem, path: str, content: bytes) -> bool:
+    """Whether a quarantined file holds `content`; if so, it is made durable."""
+    file = files.open(path)
+    try:
+        if file.size() != len(content) or file.read(0, len(content)) != content:
+            return False
+        write_all(file, 0, content)
+        file.datasync()
+    finally:
+        file.close()
+    files.sync_directory(posixpath.dirname(path))
+    return True
+
+
+def _write_again(files: FileSystem, state: SegmentState) -> None:
+    """Write the unproven frames at their own places. An fsync alone would not do: the pages of a failed fsync are
+    clean in the page cache, so a new process reads them, syncs without an error, and they never were on the medium."""
+    file = files.open(state.path)
+    try:
+        for offset, length in state.unproven:
+            data = file.read(offset, length)
+            if len(data) != length:
+                raise OSError(f"reading {length} bytes at offset {offset} gave {len(data)}")
+            write_all(file, offset, data)
+        file.datasync()
+    finally:
+        file.close()
+
+
+def _truncate(files: FileSystem, state: SegmentState) -> None:
+    file = files.open(state.path)
+    try:
+        file.truncate(state.end_offset)
+        file.datasync()
+    finally:
+        file.close()

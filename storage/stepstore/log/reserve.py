@@ -1,0 +1,43 @@
+"""The reserve: space set aside so that runs can still be ended, and the log closed, on a full disk."""
+
+from __future__ import annotations
+
+import posixpath
+
+from stepstore.log.files import FileSystem
+from stepstore.log.names import RESERVE
+from stepstore.log.segment import NO_ROOM
+
+RESERVE_BYTES = 1024 * 1024
+
+
+class Reserve:
+    """The file `reserve` of a log directory. All calls block."""
+
+    def __init__(self, files: FileSystem, directory: str):
+        self._files, self._path = files, posixpath.join(directory, RESERVE)
+
+    def set_aside(self) -> bool:
+        """Have the space set aside. False where the medium has no room; a smaller reserve is taken at first opening."""
+        found = self._files.stat(self._path)
+        if found is not None and found.size:
+            return True
+        file = self._files.open(self._path, create=found is None)
+        try:
+            for size in (RESERVE_BYTES, RESERVE_BYTES // 4, RESERVE_BYTES // 16):
+                try:
+                    file.allocate(size)
+                except OSError as error:
+                    if error.errno not in NO_ROOM:
+                        return False  # a medium that cannot allocate keeps no reserve
+                    file.truncate(0)
+                else:
+                    return True
+        finally:
+            file.close()
+        return False
+
+    def spend(self) -> None:
+        """Give the space back to the medium."""
+        if self._files.stat(self._path) is not None:
+            self._files.unlink(self._path)

@@ -1,0 +1,214 @@
+"""Walk one segment from its header: read every frame, check every byte, and say where and how the chain ends.
+
+Nothing is judged here; `recovery` does that with the facts in `Tail`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+from stepstore.errors import RecoveryFailed
+from stepstore.log import frame as fr
+from stepstore.log.files import File
+from stepstore.log.frame import CLOSE_ALIGNMENT, KIND_CLOSE, DirectoryEntry, FrameHeader
+from stepstore.log.segment_header import HEADER_BYTES, SegmentHeader
+
+_BLOCK = 4 * 1024 * 1024
+
+OnFrame = Callable[[FrameHeader, int, list[DirectoryEntry]], None]
+"""Called for each sound data frame: its header, the file offset of the header, its directory."""
+
+
+class Tail(NamedTuple):
+    """What lies where the chain of frames ends.
+
+    `size`: of the file. `last_nonzero`: offset of the last byte that is not zero, None if all are. `place`: what stands
+    where the next header is due: "zero", "bad" (not zero, not a header), "end" (the file ends inside it), "stray" (a
+    sound header that does not continue the chain), "sound". `header`: the sound header; then `body_cut` tells that the
+    file ends inside the frame, and `extra_zero_pieces` how many zero pieces the frame has beyond those recorded.
+    `later_durable`: the highest `durable_lsn`, and `later_lsn` the highest `first_lsn`, in any sound header behind.
+    """
+
+    size: int
+    last_nonzero: int | None
+    place: str
+    header: FrameHeader | None
+    body_cut: bool
+    extra_zero_pieces: int
+    later_durable: int
+    later_lsn: int
+
+
+class SegmentScan(NamedTuple):
+    """Where the chain of frames of a segment ends.
+
+    `end_offset`: behind the last sound frame; `end_lsn`: its last LSN; `chain`: the CRC of its header. `proven_lsn`: up
+    to where a later header of this file proves durability. `unproven`: (offset, length) of the frames behind that.
+    `closed`: whether the last frame is a close frame. `frames`: how many data frames were sound.
+    """
+
+    end_offset: int
+    end_lsn: int
+    chain: int
+    proven_lsn: int
+    unproven: list[tuple[int, int]]
+    closed: bool
+    frames: int
+    tail: Tail
+
+
+class Window:
+    """A file read through one block at a time. A read that comes back short of the file's size is an error (row 18)."""
+
+    def __init__(self, file: File, name: str):
+        self._file, self._name = file, name
+        try:
+            self.size = file.size()
+        except OSError as error:
+            raise RecoveryFailed.from_os_error("read", error, file=name) from error
+        self._start, self._data = 0, b""
+
+    def at(self, offset: int, length: int) -> memoryview:
+        """`length` bytes from `offset`, fewer only where the file ends."""
+        start = offset - self._start
+        if start < 0 or start + length > len(self._data):
+            want = min(max(length, _BLOCK), self.size - offset)
+            if want <= 0:
+                return memoryview(b"")
+            try:
+                self._data = self._file.read(offset, want)
+            except OSError as error:
+                raise RecoveryFailed.from_os_error("read", error, file=self._name, offset=offset) from error
+            if len(self._data) != want:
+                raise RecoveryFailed(
+                    f"reading {self._name!r} at offset {offset} gave {len(self._data)} of {want} bytes although the "
+                    "file is longer. Nothing was changed; check the medium and open again.",
+                    file=self._name,
+                    offset=offset,
+                )
+            self._start, start = offset, 0
+        return memoryview(self._data)[start : start + length]
+
+    def is_zero(self, start: int, end: int) -> bool:
+        """Whether every byte in [start, end) is zero; bytes behind the file count as zero."""
+        return self.last_nonzero(start, end) is None
+
+    def last_nonzero(self, start: int, end: int) -> int | None:
+        """The offset of the last byte in [start, end) that is not zero."""
+        found = None
+        for block in range(start, min(end, self.size), _BLOCK):
+            kept = bytes(self.at(block, min(_BLOCK, min(end, self.size) - block))).rstrip(b"\0")
+            if kept:
+                found = block + len(kept) - 1
+        return found
+
+
+def scan_segment(
+    window: Window, header: SegmentHeader, header_crc: int, *, until: int | None = None, on_frame: OnFrame | None = None
+) -> SegmentScan:
+    """Follow the chain of frames from the segment header to its end, or to offset `until` where a successor's header
+    says that this file ends.
+
+    Raises: `RecoveryFailed` where the file cannot be read.
+    """
+    end = window.size if until is None else min(until, window.size)
+    offset, lsn, chain = HEADER_BYTES, header.first_lsn, header_crc
+    proven, closed, frames = lsn - 1, False, 0
+    unproven: list[tuple[int, int, int]] = []
+    while until is None or offset < until:
+        found = _sound_frame(window, header, offset, lsn, chain, end)
+        if found is None:
+            break
+        at, head, entries = found
+        if head.durable_lsn > proven:
+            proven = head.durable_lsn
+            unproven = [item for item in unproven if item[2] > proven]
+        unproven.append((at, head.frame_len, head.last_lsn))
+        closed = head.kind == KIND_CLOSE
+        if not closed:
+            frames += 1
+            if on_frame is not None:
+                on_frame(head, at, entries)
+        offset, lsn, chain = at + head.frame_len, head.last_lsn + 1, head.header_crc
+    tail = _examine_tail(window, header, offset, lsn, chain, until)
+    return SegmentScan(offset, lsn - 1, chain, proven, [item[:2] for item in unproven], closed, frames, tail)
+
+
+def _continues(head: FrameHeader, header: SegmentHeader, lsn: int, chain: int) -> bool:
+    return (
+        head.segment_tag == header.segment_tag
+        and head.prev_crc == chain
+        and head.first_lsn == lsn
+        and head.durable_lsn < lsn
+    )
+
+
+def _header_places(header: SegmentHeader, offset: int) -> tuple[int, int]:
+    """Where the next header may stand: in line, or (close frames) at the next multiple of `CLOSE_ALIGNMENT`."""
+    return fr.header_position(offset, header.align), -(-offset // CLOSE_ALIGNMENT) * CLOSE_ALIGNMENT
+
+
+def _sound_frame(
+    window: Window, header: SegmentHeader, offset: int, lsn: int, chain: int, end: int
+) -> tuple[int, FrameHeader, list[DirectoryEntry]] | None:
+    in_line, aligned = _header_places(header, offset)
+    for at in (in_line, aligned):
+        head = fr.parse_header(window.at(at, fr.HEADER_BYTES))
+        if head is None or not _continues(head, header, lsn, chain) or at + head.frame_len > end:
+            continue
+        if at != in_line and head.kind != KIND_CLOSE:
+            continue
+        body = window.at(at + fr.HEADER_BYTES, head.body_len)
+        if not fr.body_is_sound(head, body) or not window.is_zero(offset, at):
+            continue
+        # `body` is a view of the window's block, which `is_zero` may have moved; the bytes it shows stay the same.
+        entries = fr.parse_directory(head, body, at)
+        if entries is not None:
+            return at, head, entries
+    return None
+
+
+def _examine_tail(window: Window, header: SegmentHeader, offset: int, lsn: int, chain: int, until: int | None) -> Tail:
+    size = window.size
+    last_nonzero = window.last_nonzero(offset, size)
+    if last_nonzero is None or (until is not None and offset >= until):
+        return Tail(size, last_nonzero, "zero", None, False, 0, 0, 0)
+    at = _header_places(header, offset)[0]
+    place, head, body_cut, extra = "bad", None, False, 0
+    if not window.is_zero(offset, min(at, size)):
+        place = "end" if at + fr.HEADER_BYTES > size else "bad"
+    elif at + fr.HEADER_BYTES > size:
+        place = "end"
+    else:
+        head = fr.parse_header(window.at(at, fr.HEADER_BYTES))
+        if head is None:
+            place = "zero" if window.is_zero(at, at + fr.HEADER_BYTES) else "bad"
+        elif not _continues(head, header, lsn, chain):
+            place, head = ("stray" if head.segment_tag == header.segment_tag else "bad"), None
+        else:
+            place = "sound"
+            body_cut = at + head.frame_len > size
+            frame = bytes(window.at(at, min(head.frame_len, size - at)))
+            extra = fr.count_zero_pieces(frame, at) - head.zero_pieces
+    later_durable, later_lsn = _later_headers(window, header, (at + 1) if head is None else at + head.frame_len)
+    return Tail(size, last_nonzero, place, head, body_cut, extra, later_durable, later_lsn)
+
+
+def _later_headers(window: Window, header: SegmentHeader, start: int) -> tuple[int, int]:
+    """The highest `durable_lsn` and `first_lsn` in any sound header of this segment from `start` on, 0 if none."""
+    tag = header.segment_tag.to_bytes(4, "big")
+    pattern = re.compile(rb"\x8e\x18.\x18.\x1b.{8}\x1a.{4}\x1a.{4}\x1b.{8}\x1a" + re.escape(tag), re.DOTALL)
+    durable = lsn = 0
+    for block in range(start, window.size, _BLOCK):
+        # Neighbouring blocks overlap by a header, so that none is missed where they meet.
+        data = bytes(window.at(block, min(_BLOCK + fr.HEADER_BYTES, window.size - block)))
+        match = pattern.search(data)
+        while match is not None:
+            place = match.start()
+            head = fr.parse_header(data, place)
+            if head is not None and (block + place) % fr.SECTOR + fr.HEADER_BYTES <= fr.SECTOR:
+                durable, lsn = max(durable, head.durable_lsn), max(lsn, head.first_lsn)
+            match = pattern.search(data, place + 1)
+    return durable, lsn

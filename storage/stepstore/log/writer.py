@@ -1,0 +1,405 @@
+"""The one task that writes the log: natural group commit.
+
+While one group is on its way to the medium, batches queue; the next group takes all that queued meanwhile. So a lone
+waiter pays one write and one fdatasync, and a thousand writers share them. Nothing waits for a timer.
+
+After an error of a write or an fdatasync nothing in that file is retried (its pages may be marked clean without being
+on the medium). The log is cut at the last *acknowledged* record and goes on in one fresh segment that names the cut; if
+that cannot be made either, the writer is lost and the log is failed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import trio
+
+from stepstore.errors import Closed, Fenced, InvalidState, LogFull, OutcomeUnknown, StepwellError, TooLarge
+from stepstore.log.frame import MAX_BATCH_BYTES, MAX_GROUP_BYTES, Batch, batch_cost
+from stepstore.log.opening import OpenLog
+from stepstore.log.segment import NO_ROOM, Cut, Frame, Segment
+
+T = TypeVar("T")
+
+QUEUE_BYTES = 64 * 1024 * 1024
+RETRY_FULL_SECONDS = 5.0
+
+
+class Submission:
+    """Batches that are stored together or not at all, and what became of them.
+
+    `done` turns True once the result is known; then either `error` is None and `first_lsn` says where the first record
+    is, or `error` says why not: a `Rejected` means definitely not stored, `OutcomeUnknown` that it cannot be told.
+    """
+
+    __slots__ = ("_event", "batches", "cost", "critical", "done", "error", "first_lsn", "on_done")
+
+    def __init__(
+        self, batches: Sequence[Batch], cost: int, critical: bool, on_done: Callable[[Submission], None] | None
+    ):
+        self.batches, self.cost, self.critical, self.on_done = batches, cost, critical, on_done
+        self.done = False
+        self.error: StepwellError | None = None
+        self.first_lsn = 0
+        self._event: trio.Event | None = None
+
+    def resolve(self, first_lsn: int = 0, error: StepwellError | None = None) -> None:
+        """Say what became of it, once. Wakes the waiters; runs `on_done` in the caller's turn."""
+        self.first_lsn, self.error, self.done = first_lsn, error, True
+        if self.on_done is not None:
+            self.on_done(self)
+        if self._event is not None:
+            self._event.set()
+
+    async def wait(self) -> None:
+        """Return once `done`. Cancelling the waiter does not cancel the write."""
+        if self.done:
+            await trio.lowlevel.checkpoint()
+            return
+        if self._event is None:
+            self._event = trio.Event()
+        await self._event.wait()
+
+
+@dataclass(kw_only=True)
+class WriterStats:
+    """Counts since opening. `syncs` counts the fdatasyncs of commit groups; `largest_group` is in records."""
+
+    groups: int = 0
+    syncs: int = 0
+    records: int = 0
+    bytes_written: int = 0
+    largest_group: int = 0
+    segments_begun: int = 0
+    write_errors: int = 0
+
+
+class LogWriter:
+    """Commits batches to an opened log. One task runs `run`; anybody may `submit`."""
+
+    def __init__(self, log: OpenLog):
+        assert log.sequence is not None, "a log opened for reading has no writer"
+        self._log = log
+        self._sequence = log.sequence
+        self._queue: deque[Submission] = deque()
+        self._queued_bytes = 0
+        self._pending_seq: dict[bytes, int] = {}
+        self._wake = trio.lowlevel.ParkingLot()
+        self._room = trio.lowlevel.ParkingLot()
+        self._advanced = trio.lowlevel.ParkingLot()
+        self._limiter = trio.CapacityLimiter(1)  # the default limiter is shared with the host's own threads
+        self._finishing = False
+        self._full_since_error: OSError | None = None
+        self._failed: BaseException | None = None
+        self.durable_lsn = log.end_lsn
+        self.stats = WriterStats()
+
+    # ---- for everybody -----------------------------------------------------------------------------------------------
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the medium had no room at the last attempt."""
+        return self._full_since_error is not None
+
+    @property
+    def failed(self) -> BaseException | None:
+        """Why the writer is lost for good, None while it works."""
+        return self._failed
+
+    def check_open(self, *, critical: bool = False) -> None:
+        """Raises: `Closed`, `LogFull` as `submit` would now."""
+        if self._failed is not None:
+            raise Closed(
+                f"the log in {self._log.path!r} takes no more writes after an error ({self._failed}). What is on disk "
+                "can be read; close the memory and open it again."
+            ) from self._failed
+        if self._finishing:
+            raise Closed(f"the log in {self._log.path!r} is closed")
+        if self._full_since_error is not None and not critical:
+            raise LogFull(
+                f"no room for the log in {self._log.path!r} ({self._full_since_error.strerror}). Make room; writing "
+                f"goes on by itself within {RETRY_FULL_SECONDS:.0f} s."
+            ) from self._full_since_error
+
+    def last_seq(self, stream: bytes) -> int:
+        """The last sequence number of a stream, what is queued included."""
+        pending = self._pending_seq.get(stream)
+        return self._log.index.last_seq(stream) if pending is None else pending
+
+    @trio.lowlevel.enable_ki_protection
+    def submit(
+        self,
+        batches: Sequence[Batch],
+        *,
+        critical: bool = False,
+        on_done: Callable[[Submission], None] | None = None,
+    ) -> Submission:
+        """Queue batches to be stored together in one frame. Plain function; nothing is queued if it raises.
+
+        Each batch must continue its stream. `critical` (endings) may use the reserve of a full disk.
+        Raises: `Closed`, `LogFull`, `TooLarge`, `InvalidState` (a batch does not continue its stream).
+        """
+        self.check_open(critical=critical)
+        cost = 0
+        last: dict[bytes, int] = {}
+        for stream, first_seq, payloads, _flags in batches:
+            cost += batch_cost(sum(map(len, payloads)), len(payloads))
+            before = last.get(stream)
+            if before is None:
+                before = self.last_seq(stream)
+            if first_seq != before + 1:
+                raise InvalidState(
+                    f"stream {stream.hex()} ends with seq {before}, so seq {first_seq} does not continue it; read what "
+                    "was written meanwhile"
+                )
+            last[stream] = before + len(payloads)
+        if cost > MAX_BATCH_BYTES:
+            raise TooLarge(f"a batch of {cost:,} bytes exceeds the limit of {MAX_BATCH_BYTES:,}; split it")
+        self._pending_seq.update(last)
+        submission = Submission(batches, cost, critical, on_done)
+        self._queue.append(submission)
+        self._queued_bytes += cost
+        self._wake.unpark_all()
+        return submission
+
+    async def wait_room(self) -> None:
+        """Return once the queue is below its bound. A checkpoint on every path."""
+        if self._queued_bytes < QUEUE_BYTES:
+            await trio.lowlevel.checkpoint()
+        while self._queued_bytes >= QUEUE_BYTES:
+            await self._room.park()
+
+    async def wait_durable_beyond(self, lsn: int) -> bool:
+        """Return True once the log is durable beyond `lsn`, False once it will never be (the writer has ended)."""
+        await trio.lowlevel.checkpoint()
+        while self.durable_lsn <= lsn:
+            if self._finishing or self._failed is not None:
+                return False
+            await self._advanced.park()
+        return True
+
+    @trio.lowlevel.enable_ki_protection
+    def finish(self) -> None:
+        """Take no more submissions; `run` returns when the queue is on the medium and the segment is closed."""
+        self._finishing = True
+        self._wake.unpark_all()
+
+    # ---- the task ----------------------------------------------------------------------------------------------------
+
+    @trio.lowlevel.enable_ki_protection
+    async def run(self) -> None:
+        """Commit groups until `finish`. If cancelled, what is queued is resolved as `OutcomeUnknown`."""
+        try:
+            while self._failed is None:
+                if not self._queue:
+                    if self._finishing:
+                        break
+                    await self._park()
+                    continue
+                await self._commit(self._take_group())
+            if self._failed is None:
+                await self._close_segment()
+        finally:
+            self._finishing = True
+            error = OutcomeUnknown("the log was closed before the write had reached the medium")
+            self._resolve_all(list(self._queue), error)
+            self._queue.clear()
+            self._advanced.unpark_all()
+            self._room.unpark_all()
+
+    async def _park(self) -> None:
+        if self._full_since_error is None:
+            await self._wake.park()
+            return
+        with trio.move_on_after(RETRY_FULL_SECONDS):
+            await self._wake.park()
+            return
+        await self._look_for_room()
+
+    def _take_group(self) -> list[Submission]:
+        group = [self._queue.popleft()]
+        size = group[0].cost
+        while self._queue and size + self._queue[0].cost <= MAX_GROUP_BYTES:
+            size += self._queue[0].cost
+            group.append(self._queue.popleft())
+        return group
+
+    async def _commit(self, group: list[Submission]) -> None:
+        batches = [batch for submission in group for batch in submission.batches]
+        try:
+            segment = await self._segment_for(sum(submission.cost for submission in group))
+            frame = segment.prepare(batches)
+            try:
+                await self._blocking(segment.write, frame)
+            except OSError as error:
+                await self._leave_segment(group, error)
+                return
+        except OSError as error:  # no segment could be made
+            self._no_segment(group, error)
+            return
+        except Fenced as error:
+            self._fail(group, error)
+            return
+        except BaseException:
+            self._resolve_all(group, OutcomeUnknown("the log was closed while the write was on its way to the medium"))
+            raise
+        # From here to the end no checkpoint: the group is on the medium, and everybody concerned must learn it.
+        self._acknowledge(segment, frame, group)
+
+    def _acknowledge(self, segment: Segment, frame: Frame, group: list[Submission]) -> None:
+        segment.acknowledge(frame)
+        self._log.index.add_frame(len(self._log.paths) - 1, frame.at, frame.first_lsn, frame.entries)
+        self.durable_lsn = frame.last_lsn
+        stats = self.stats
+        records = frame.last_lsn - frame.first_lsn + 1
+        stats.groups += 1
+        stats.syncs += 1
+        stats.records += records
+        stats.bytes_written += len(frame.data)
+        stats.largest_group = max(stats.largest_group, records)
+        lsn = frame.first_lsn
+        for submission in group:
+            self._forget(submission)
+            first = lsn
+            for batch in submission.batches:
+                lsn += len(batch.payloads)
+            submission.resolve(first)
+        self._advanced.unpark_all()
+        self._room.unpark_all()
+
+    def _forget(self, submission: Submission) -> None:
+        """Drop what `submit` noted of a submission whose result is known."""
+        self._queued_bytes -= submission.cost
+        for stream, first_seq, payloads, _flags in submission.batches:
+            if self._pending_seq.get(stream) == first_seq + len(payloads) - 1:
+                del self._pending_seq[stream]
+
+    def _resolve_all(self, submissions: list[Submission], error: StepwellError) -> None:
+        for submission in submissions:
+            self._forget(submission)
+            submission.resolve(error=error)
+        self._room.unpark_all()
+
+    async def _segment_for(self, size: int) -> Segment:
+        segment = self._log.segment
+        if segment is not None and segment.has_room(size):
+            return segment
+        if segment is None:
+            segment = await self._blocking(self._sequence.begin)
+        else:
+            segment = await self._blocking(self._rotate, segment)
+        self.stats.segments_begun += 1
+        self._log.segment = segment
+        return segment
+
+    def _rotate(self, old: Segment) -> Segment:
+        new = self._sequence.begin(old.cut, new_epoch=False)
+        old.trim()
+        old.release()
+        return new
+
+    async def _leave_segment(self, group: list[Submission], error: OSError) -> None:
+        """A write or its sync failed: cut the log at the last acknowledged record, go on in a fresh segment."""
+        self.stats.write_errors += 1
+        segment = self._log.segment
+        assert segment is not None
+        no_room = error.errno in NO_ROOM
+        try:
+            self._log.segment = await self._blocking(self._begin_after_error, segment.cut, no_room)
+        except (OSError, Fenced) as second:
+            second.__context__ = error
+            self._fail(group, second)
+            return
+        finally:
+            segment.release()
+        self.stats.segments_begun += 1
+        cause: StepwellError
+        if no_room:
+            self._full_since_error = error
+            cause = LogFull(f"the medium had no room for this write ({error.strerror}); it is not stored")
+        else:
+            cause = OutcomeUnknown(f"writing to the medium failed ({error}); whether it is stored cannot be told")
+        cause.__cause__ = error
+        self._resolve_all(group + self._dependents(group), cause)
+        if no_room:
+            self._refuse_queued(cause)
+
+    def _begin_after_error(self, cut: Cut, no_room: bool) -> Segment:
+        if no_room and self._log.reserve is not None:
+            self._log.reserve.spend()
+        return self._sequence.begin(cut, preallocate=not no_room)
+
+    def _no_segment(self, group: list[Submission], error: OSError) -> None:
+        """No segment could be made, and nothing was written: without room that is `LogFull`, else the end."""
+        if error.errno not in NO_ROOM:
+            self._fail(group, error)
+            return
+        self._full_since_error = error
+        cause = LogFull(f"the medium has no room for another segment ({error.strerror}); this is not stored")
+        cause.__cause__ = error
+        self._resolve_all(group + self._dependents(group), cause)
+        self._refuse_queued(cause)
+
+    def _dependents(self, group: list[Submission]) -> list[Submission]:
+        """Take from the queue what continues a stream of a failed group: its sequence numbers no longer fit."""
+        streams = {batch.stream for submission in group for batch in submission.batches}
+        kept: deque[Submission] = deque()
+        taken: list[Submission] = []
+        for submission in self._queue:
+            if streams.isdisjoint(batch.stream for batch in submission.batches):
+                kept.append(submission)
+            else:
+                taken.append(submission)
+                streams.update(batch.stream for batch in submission.batches)
+        self._queue = kept
+        return taken
+
+    def _refuse_queued(self, cause: StepwellError) -> None:
+        refused = [submission for submission in self._queue if not submission.critical]
+        self._queue = deque(submission for submission in self._queue if submission.critical)
+        self._resolve_all(refused, cause)
+
+    def _fail(self, group: list[Submission], error: BaseException) -> None:
+        self._failed = error
+        cause = OutcomeUnknown(f"the log failed ({error}); whether this is stored cannot be told")
+        cause.__cause__ = error
+        self._resolve_all(group + list(self._queue), cause)
+        self._queue.clear()
+        self._advanced.unpark_all()
+
+    async def _look_for_room(self) -> None:
+        """With the disk full: if the reserve can be set aside again, there is room; take writes again."""
+        assert self._log.reserve is not None
+        try:
+            found = await self._blocking(self._log.reserve.set_aside)
+        except OSError:
+            return  # still no room; the next attempt is RETRY_FULL_SECONDS away
+        if found:
+            self._full_since_error = None
+
+    async def _close_segment(self) -> None:
+        segment = self._log.segment
+        if segment is None:
+            return
+        try:
+            await self._blocking(segment.close)
+        except OSError as error:
+            # Every acknowledged record is durable without the close frame; the next open reads the tail instead.
+            self.stats.write_errors += 1
+            if error.errno not in NO_ROOM:
+                self._failed = error
+            segment.release()
+        self._log.segment = None
+
+    async def _blocking(self, call: Callable[..., T], *args: Any) -> T:
+        """Make a blocking call of the file layer: in the writer's own worker thread if it can block at all.
+
+        A call that has started is finished, whatever is cancelled meanwhile, and its result is returned.
+        """
+        if self._log.files.needs_thread:
+            return await trio.to_thread.run_sync(call, *args, limiter=self._limiter)
+        await trio.lowlevel.checkpoint()
+        return call(*args)
