@@ -116,36 +116,42 @@ class LogIndex:
         number = self._numbers.get(stream)
         return 0 if number is None else self._flags[number]
 
-    def runs_after(self, stream: bytes, seq: int) -> list[Run]:
-        """The runs that hold records of the stream behind `seq`, oldest first."""
-        found: list[Run] = []
+    def run_numbers_after(self, stream: bytes, seq: int) -> array[int]:
+        """The numbers of the runs that hold records of the stream behind `seq`, oldest first; 8 bytes each."""
+        found = array("Q")
         number = self._numbers.get(stream)
         if number is None:
             return found
         runs = self._runs
         at = self._last_run[number]
         while at != _NONE:
-            previous, where, first_seq, first_lsn, size_crc, payload_at, lengths_at = runs[
-                at * _RUN_FIELDS : (at + 1) * _RUN_FIELDS
-            ]
-            count = where & 0xFFFFFFFF
-            if first_seq + count <= seq + 1:
+            base = at * _RUN_FIELDS
+            if runs[base + 2] + (runs[base + 1] & 0xFFFFFFFF) <= seq + 1:
                 break
-            found.append(
-                Run(
-                    where >> 32,
-                    first_seq,
-                    first_lsn,
-                    count,
-                    size_crc >> 32,
-                    size_crc & 0xFFFFFFFF,
-                    payload_at,
-                    lengths_at,
-                )
-            )
-            at = previous
+            found.append(at)
+            at = runs[base]
         found.reverse()
         return found
+
+    def run(self, number: int) -> Run:
+        """One run by its number."""
+        _previous, where, first_seq, first_lsn, size_crc, payload_at, lengths_at = self._runs[
+            number * _RUN_FIELDS : (number + 1) * _RUN_FIELDS
+        ]
+        return Run(
+            where >> 32,
+            first_seq,
+            first_lsn,
+            where & 0xFFFFFFFF,
+            size_crc >> 32,
+            size_crc & 0xFFFFFFFF,
+            payload_at,
+            lengths_at,
+        )
+
+    def runs_after(self, stream: bytes, seq: int) -> list[Run]:
+        """The runs that hold records of the stream behind `seq`, oldest first."""
+        return [self.run(number) for number in self.run_numbers_after(stream, seq)]
 
     @property
     def frame_count(self) -> int:

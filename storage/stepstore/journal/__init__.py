@@ -1,0 +1,17 @@
+"""The journal: what the actor runtime stands on.
+
+A journal keeps *streams* of opaque records. `contract` says what every implementation promises; `segment_log` keeps
+them in a segment log, `in_memory` only for the life of the process.
+"""
+
+from __future__ import annotations
+
+from stepstore.journal.contract import Appended as Appended
+from stepstore.journal.contract import Batch as Batch
+from stepstore.journal.contract import Journal as Journal
+from stepstore.journal.contract import JournalReport as JournalReport
+from stepstore.journal.contract import Record as Record
+from stepstore.journal.contract import RecordSlices as RecordSlices
+from stepstore.journal.contract import Submission as Submission
+from stepstore.journal.in_memory import InMemoryJournal as InMemoryJournal
+from stepstore.journal.segment_log import SegmentLogJournal as SegmentLogJournal

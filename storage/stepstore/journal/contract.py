@@ -1,0 +1,130 @@
+"""What every journal promises.
+
+- A stream is named by 16 bytes. Its records are numbered 1, 2, 3 … without gaps (`seq`), and all records of the
+  journal are numbered in one order (`lsn`).
+- `submit` stores its batches together or not at all. Each batch must continue its stream. When a submission is `done`
+  without an error its records are durable, and not earlier.
+- A reader sees durable records only, in order, in bounded memory; a follower sees all of them in log order, may lag,
+  and never holds anybody up.
+- A stream is *open* from the batch flagged FLAG_OPENS to the one flagged FLAG_CLOSES.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import NamedTuple, Protocol
+
+import trio
+
+from stepstore.log.frame import FLAG_CLOSES as FLAG_CLOSES
+from stepstore.log.frame import FLAG_OPENS as FLAG_OPENS
+from stepstore.log.frame import Batch as Batch
+from stepstore.log.opening import RecoveryReport
+from stepstore.log.reading import Record as Record
+from stepstore.log.writer import Submission as Submission
+
+SLICE_RECORDS = 256
+SLICE_BYTES = 1024 * 1024
+
+JournalReport = RecoveryReport
+"""What opening the journal found and did."""
+
+
+class Appended(NamedTuple):
+    """Where an append went: sequence numbers in its stream, and the LSN of its first record."""
+
+    first_seq: int
+    last_seq: int
+    first_lsn: int
+
+
+class RecordSlices(Protocol):
+    """Gives the records of a stream slice by slice; an empty slice is the end. Holds nothing that must be closed."""
+
+    async def next_slice(self) -> list[Record]:
+        """The next records, at most SLICE_RECORDS of them unless one batch is larger. A checkpoint."""
+
+
+class Journal(Protocol):
+    """See the module."""
+
+    report: JournalReport
+    durable_lsn: int
+
+    async def run(self) -> None:
+        """The task that stores what is submitted; returns after `finish`, when everything is stored."""
+
+    def finish(self) -> None:
+        """Take no more submissions."""
+
+    def release(self) -> None:
+        """Give back files and locks. After `run` has ended."""
+
+    @property
+    def failed(self) -> BaseException | None:
+        """Why nothing can be stored any more, None while it can."""
+
+    def check_open(self, *, critical: bool = False) -> None:
+        """Raises: `Closed`, `LogFull`, as `submit` would now."""
+
+    def submit(
+        self,
+        batches: Sequence[Batch],
+        *,
+        critical: bool = False,
+        on_done: Callable[[Submission], None] | None = None,
+    ) -> Submission:
+        """Queue batches to be stored together; `on_done` runs synchronously once the result is known.
+
+        Raises: `Closed`, `LogFull`, `TooLarge`, `InvalidState` (a batch does not continue its stream).
+        """
+
+    async def wait_room(self) -> None:
+        """Return once the queue has room for another submission."""
+
+    def last_seq(self, stream: bytes) -> int:
+        """The last sequence number of a stream, what is queued included; 0 if it has no record."""
+
+    def durable_seq(self, stream: bytes) -> int:
+        """The last durable sequence number of a stream; 0 if it has no record."""
+
+    def streams(self) -> Iterator[bytes]:
+        """Every stream with a durable record, in the order of first appearance."""
+
+    def open_streams(self) -> Iterator[bytes]:
+        """The streams that are open, in the order of first appearance."""
+
+    def read(self, stream: bytes, after: int = 0) -> RecordSlices:
+        """The durable records of a stream behind seq `after`, as of this call.
+
+        The slices raise `Damaged`, `Forked`, `RecoveryFailed`.
+        """
+
+    def follow(self, after_lsn: int = 0) -> AbstractAsyncContextManager[trio.MemoryReceiveChannel[list[Record]]]:
+        """Slices of durable records behind `after_lsn`, in log order, then those to come, until the journal ends."""
+
+
+async def append(
+    journal: Journal, stream: bytes, payloads: Sequence[bytes], *, expected_seq: int, flags: int = 0
+) -> Appended:
+    """Append one batch behind `expected_seq` and return once it is durable.
+
+    If cancelled, the write goes on; whether it is stored can be read afterwards.
+    Raises: `InvalidState` (the stream does not end with `expected_seq`), `Closed`, `LogFull`, `TooLarge`,
+    `OutcomeUnknown`.
+    """
+    await journal.wait_room()
+    submission = journal.submit([Batch(stream, expected_seq + 1, payloads, flags)])
+    await submission.wait()
+    if submission.error is not None:
+        raise submission.error
+    return Appended(expected_seq + 1, expected_seq + len(payloads), submission.first_lsn)
+
+
+async def records(journal: Journal, stream: bytes, after: int = 0) -> AsyncIterator[Record]:
+    """The durable records of a stream one by one. Checkpoints once per slice."""
+    slices = journal.read(stream, after)
+    while found := await slices.next_slice():
+        for record in found:
+            yield record
