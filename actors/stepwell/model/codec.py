@@ -1,0 +1,208 @@
+"""Records as bytes, and back.
+
+A record is the CBOR array `[schema_version, kind, time_ns, data, meta]`, encoded once, at the door, in the caller's
+task. `data` of a step is an array (an array is a fifth cheaper than a map on the hot path), of every other kind a map.
+`meta` is null or a map: `key` (idempotency), and in the first record of a stream `stream` (its kind) and `id`.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any, NamedTuple
+
+import cbor2
+import msgspec
+
+from stepwell.errors import EpisodeUnavailable, InvalidInput, TooLarge
+from stepwell.model import validation as check
+from stepwell.model.event import SCHEMA_VERSION, STEP
+from stepwell.model.ids import EPISODE_STREAM, MAX_ID_BYTES
+from stepwell.model.limits import Limits
+from stepwell.model.step import ExecutionStep, StepError, StepInterrupted, StepResult, StepSuccess, StepTimeout
+
+STEP_FIELDS = (
+    "tool",
+    "action",
+    "parameters",
+    "result",
+    "latency_ms",
+    "tokens_used",
+    "reward",
+    "thought",
+    "metadata",
+    "step_number",
+)
+_NOTHING_ELSE = (None,) * 5
+_MAX_DEPTH = 2 * check.MAX_DEPTH
+_ALLOWED_TAGS = frozenset({2, 3})  # bignums
+
+
+def _refuse_tag(_decoder: object) -> Any:
+    raise ValueError("a CBOR tag that no record of ours holds")
+
+
+_REFUSED = {tag: _refuse_tag for tag in range(64) if tag not in _ALLOWED_TAGS}
+_REFUSED |= dict.fromkeys((100, 256, 258, 260, 261, 1004, 43000, 55799), _refuse_tag)
+
+
+def _refuse_other_tag(_decoder: object, _tag: object) -> Any:
+    raise ValueError("a CBOR tag that no record of ours holds")
+
+
+class DecodedRecord(NamedTuple):
+    """The envelope of a record as it stands in the log."""
+
+    schema_version: int
+    kind: str
+    time_ns: int
+    data: Any
+    meta: dict[str, Any] | None
+
+
+def encode_record(
+    kind: str, time_ns: int, data: object, meta: dict[str, Any] | None, *, path: str, limit: int
+) -> bytes:
+    """The bytes of one record.
+
+    Raises: `InvalidInput` (a text that is not valid Unicode, with its path below `path`), `TooLarge`.
+    """
+    try:
+        encoded = cbor2.dumps([SCHEMA_VERSION, kind, time_ns, data, meta])
+    except UnicodeEncodeError:
+        named = dict(zip(STEP_FIELDS, data, strict=False)) if isinstance(data, tuple) else data
+        raise InvalidInput(check.find_bad_text(named, path) or check.find_bad_text(meta, path) or path) from None
+    except (cbor2.CBOREncodeError, RecursionError) as error:
+        raise InvalidInput(f"{path}: {error}") from error
+    if len(encoded) > limit:
+        raise TooLarge(f"{path}: {len(encoded):,} bytes encoded exceed the limit of {limit:,} a record may have")
+    return encoded
+
+
+def encode_step(step: ExecutionStep, time_ns: int, limits: Limits) -> bytes:
+    """Check one step and encode it.
+
+    Raises: `InvalidInput`, `TooLarge`, naming the path inside the step.
+    """
+    if type(step) is not ExecutionStep:
+        raise InvalidInput(f"step: must be an ExecutionStep, not {type(step).__name__}")
+    tool, action, parameters, result = step.tool, step.action, step.parameters, step.result
+    limit = limits.text_bytes
+    # The fast lane of the hot path: exact types and short texts. Everything else takes the checks one by one.
+    if not (type(tool) is str and tool and not tool.isspace() and len(tool) * 4 <= limit):
+        check.check_text(tool, "step.tool", limit, empty=False)
+    if not (type(action) is str and len(action) * 4 <= limit):
+        check.check_text(action, "step.action", limit)
+    if parameters or type(parameters) is not dict:
+        check.check_object(parameters, "step.parameters")
+    coded = None if result is None else _encode_result(result, limit)
+    latency_ms, tokens_used, reward = step.latency_ms, step.tokens_used, step.reward
+    if latency_ms is not None:
+        check.check_number(latency_ms, "step.latency_ms", minimum=0)
+    if tokens_used is not None:
+        check.check_number(tokens_used, "step.tokens_used", minimum=0, whole=True)
+    if reward is not None:
+        check.check_number(reward, "step.reward")
+    if step.thought is not None:
+        check.check_text(step.thought, "step.thought", limit)
+    metadata = step.metadata
+    if metadata or type(metadata) is not dict:
+        check.check_object(metadata, "step.metadata")
+    meta = None
+    if step.key is not None:
+        check.check_text(step.key, "step.key", MAX_ID_BYTES, empty=False)
+        meta = {"key": step.key}
+    if step.step_number is not None:
+        check.check_number(step.step_number, "step.step_number", minimum=0, whole=True)
+    data: tuple[Any, ...] = (tool, action, parameters, coded, latency_ms)
+    rest = (tokens_used, reward, step.thought, metadata or None, step.step_number)
+    if rest != _NOTHING_ELSE:
+        data += rest
+    return encode_record(STEP, time_ns, data, meta, path="step", limit=limits.record_bytes)
+
+
+def step_fields(data: list[Any]) -> list[Any]:
+    """The data of a step record with all of STEP_FIELDS; a record leaves the last five out where none is set."""
+    return data[:10] if len(data) > 5 else data + [None] * 5
+
+
+def _encode_result(result: object, limit: int) -> tuple[int, Any]:
+    kind = type(result)
+    if kind is StepSuccess:
+        output = result.output  # type: ignore[attr-defined]
+        if type(output) is str:
+            if len(output) * 4 > limit:
+                check.check_text(output, "step.result.output", limit)
+        else:
+            check.check_json(output, "step.result.output")
+        return 0, output
+    code = _RESULT_CODES.get(kind)
+    if code is None:
+        raise InvalidInput(
+            f"step.result: must be StepSuccess, StepError, StepTimeout, StepInterrupted or None, not {kind.__name__}"
+        )
+    message = result.message  # type: ignore[attr-defined]
+    check.check_text(message, "step.result.message", limit)
+    return code, message
+
+
+_RESULT_CODES: dict[type, int] = {StepSuccess: 0, StepError: 1, StepTimeout: 2, StepInterrupted: 3}
+_RESULT_TYPES = (StepSuccess, StepError, StepTimeout, StepInterrupted)
+
+
+def decode_result(coded: list[Any] | None) -> StepResult | None:
+    """The result of a step from its two-item form on disk."""
+    return None if coded is None else _RESULT_TYPES[coded[0]](coded[1])
+
+
+def step_data(data: list[Any]) -> dict[str, Any]:
+    """The data of a step record as the JSON object that `Event.data` shows."""
+    tool, action, parameters, coded, latency_ms, tokens_used, reward, thought, metadata, step_number = step_fields(data)
+    result = decode_result(coded)
+    return {
+        "tool": tool,
+        "action": action,
+        "parameters": parameters,
+        "result": None if result is None else msgspec.to_builtins(result),
+        "latency_ms": latency_ms,
+        "tokens_used": tokens_used,
+        "reward": reward,
+        "thought": thought,
+        "metadata": metadata or {},
+        "step_number": step_number,
+    }
+
+
+def decode_record(payload: bytes, what: str) -> DecodedRecord:
+    """The envelope of a record. `what` names the place in the error.
+
+    Raises: `EpisodeUnavailable` (reason "undecodable") if the bytes are not one record of ours.
+    """
+    stream = io.BytesIO(payload)
+    try:
+        decoder = cbor2.CBORDecoder(
+            stream,
+            allow_indefinite=False,
+            allow_duplicate_keys=False,
+            max_depth=_MAX_DEPTH,
+            semantic_decoders=_REFUSED,
+            tag_hook=_refuse_other_tag,
+        )
+        fields = decoder.decode()
+        if stream.tell() != len(payload):
+            raise ValueError("bytes follow the record")
+        schema_version, kind, time_ns, data, meta = fields
+        if type(kind) is not str or type(time_ns) is not int or type(schema_version) is not int:
+            raise ValueError("its envelope is not of our form")
+    except (cbor2.CBORDecodeError, ValueError, TypeError, RecursionError) as error:
+        raise EpisodeUnavailable(f"{what} cannot be decoded: {error}", reason="undecodable") from error
+    if schema_version > SCHEMA_VERSION:
+        raise EpisodeUnavailable(
+            f"{what} has schema version {schema_version}, this Stepwell knows {SCHEMA_VERSION}; use a newer one",
+            reason="undecodable",
+        )
+    return DecodedRecord(schema_version, kind, time_ns, data, meta)
+
+
+def first_record_meta(episode_id: str) -> dict[str, Any]:
+    """The meta of the first record of an episode's stream: what the 16 bytes on disk stand for."""
+    return {"stream": EPISODE_STREAM, "id": episode_id}

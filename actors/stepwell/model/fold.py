@@ -1,0 +1,102 @@
+"""An episode is a fold of its records; this is the fold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from stepwell.errors import EpisodeUnavailable
+from stepwell.model.codec import DecodedRecord, decode_result, step_fields
+from stepwell.model.ending import Ending, decode_ending
+from stepwell.model.episode import Episode
+from stepwell.model.event import ENDED, STARTED, STEP, utc
+from stepwell.model.outcome import TaskOutcome
+from stepwell.model.start import EpisodeStart, decode_start
+from stepwell.model.step import EpisodeStep
+
+
+class EpisodeFold:
+    """Takes the records of one episode in order and builds its state. Kinds it does not know are counted, not lost."""
+
+    def __init__(self, episode_id: str):
+        self.episode_id = episode_id
+        self.start: EpisodeStart | None = None
+        self.ending: Ending | None = None
+        self.steps: list[EpisodeStep] = []
+        self.last_seq = 0
+        self.start_ns = self.last_ns = self.end_ns = 0
+
+    def add(self, seq: int, record: DecodedRecord) -> None:
+        """Take up one record.
+
+        Raises: `EpisodeUnavailable` (reason "undecodable").
+        """
+        try:
+            if record.kind == STEP:
+                self.steps.append(self._step(seq, record))
+            elif record.kind == STARTED:
+                self.start, self.start_ns = decode_start(record.data), record.time_ns
+            elif record.kind == ENDED:
+                self.ending, self.end_ns = decode_ending(record.data), record.time_ns
+        except (msgspec.ValidationError, ValueError, TypeError, IndexError, KeyError) as error:
+            raise EpisodeUnavailable(
+                f"record {seq} of episode {self.episode_id!r} is no sound {record.kind!r}: {error}",
+                reason="undecodable",
+            ) from error
+        self.last_seq, self.last_ns = seq, max(self.last_ns, record.time_ns)
+
+    def _step(self, seq: int, record: DecodedRecord) -> EpisodeStep:
+        tool, action, parameters, coded, latency_ms, tokens_used, reward, thought, metadata, number = step_fields(
+            record.data
+        )
+        return EpisodeStep(
+            seq=seq,
+            step_number=len(self.steps) + 1 if number is None else number,
+            timestamp=utc(record.time_ns),
+            time_ns=record.time_ns,
+            tool=tool,
+            action=action,
+            parameters=parameters,
+            result=decode_result(coded),
+            latency_ms=latency_ms,
+            tokens_used=tokens_used,
+            reward=reward,
+            thought=thought,
+            metadata=metadata or {},
+            key=None if record.meta is None else record.meta.get("key"),
+        )
+
+    def episode(self, *, outcome: TaskOutcome | None = None, end_ns: int | None = None) -> Episode:
+        """The episode so far. With `outcome` and `end_ns`, as it would be if it ended so now (for the analysis)."""
+        start = self.start
+        if start is None:
+            raise EpisodeUnavailable(f"episode {self.episode_id!r} has no start record", reason="undecodable")
+        ending = self.ending
+        fields: dict[str, Any] = {}
+        if ending is not None:
+            fields = {
+                "end_time": utc(self.end_ns),
+                "outcome": ending.outcome,
+                "outcome_metadata": ending.metadata,
+                "reward": ending.reward,
+                "reflection": ending.reflection,
+                "summary": ending.summary,
+                "formula_version": ending.formula_version,
+            }
+        elif outcome is not None and end_ns is not None:
+            fields = {"outcome": outcome, "end_time": utc(end_ns)}
+        return Episode(
+            episode_id=self.episode_id,
+            task_description=start.task,
+            task_type=start.task_type,
+            context=start.context,
+            agent=start.agent,
+            parent=start.parent,
+            thread=start.thread,
+            metadata=start.metadata,
+            start_time=utc(self.start_ns),
+            last_seq=self.last_seq,
+            steps=list(self.steps),
+            **fields,
+        )

@@ -1,0 +1,117 @@
+"""What starting an episode says of it, checked and as a record."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from stepwell.errors import InvalidInput, TooLarge
+from stepwell.model import validation as check
+from stepwell.model.codec import encode_record, first_record_meta
+from stepwell.model.context import Complexity, TaskContext
+from stepwell.model.event import STARTED
+from stepwell.model.ids import checked_id
+from stepwell.model.limits import Limits
+
+_COMPLEXITIES = Complexity.__args__  # type: ignore[attr-defined]
+_NAME_BYTES = 1000
+
+
+class EpisodeStart(msgspec.Struct, frozen=True, kw_only=True):
+    """The start of an episode, as given to `start_episode`."""
+
+    task: str
+    context: TaskContext
+    task_type: str = "other"
+    agent: str = ""
+    parent: str | None = None
+    thread: str | None = None
+    metadata: dict[str, Any] = {}
+
+
+def checked_context(context: object, fields: dict[str, Any], limits: Limits) -> TaskContext:
+    """The context of a task from a `TaskContext`, from keywords, or from both (keywords win).
+
+    Raises: `InvalidInput`, `TooLarge`.
+    """
+    unknown = sorted(fields.keys() - set(TaskContext.__struct_fields__))
+    if unknown:
+        raise InvalidInput(
+            f"{unknown[0]}: not an argument of an episode; a context has {', '.join(TaskContext.__struct_fields__)}"
+        )
+    if context is None:
+        context = TaskContext()
+    if type(context) is not TaskContext:
+        raise InvalidInput(f"context: must be a TaskContext, not {type(context).__name__}")
+    if fields:
+        context = msgspec.structs.replace(context, **fields)
+    check.check_optional_text(context.language, "context.language", _NAME_BYTES)
+    check.check_optional_text(context.framework, "context.framework", _NAME_BYTES)
+    check.check_text(context.domain, "context.domain", _NAME_BYTES)
+    if context.complexity not in _COMPLEXITIES:
+        raise InvalidInput(f"context.complexity: must be one of {', '.join(_COMPLEXITIES)}, not {context.complexity!r}")
+    if not isinstance(context.tags, list | tuple):
+        raise InvalidInput(f"context.tags: must be a list of texts, not {type(context.tags).__name__}")
+    return msgspec.structs.replace(context, tags=[_checked_tag(t, n, limits) for n, t in enumerate(context.tags)])
+
+
+def _checked_tag(tag: object, position: int, limits: Limits) -> str:
+    path = f"context.tags[{position}]"
+    if not isinstance(tag, str):
+        raise InvalidInput(f"{path}: a tag is text, not {type(tag).__name__}")
+    trimmed = tag.strip()
+    if not trimmed or any(ord(character) < 32 or ord(character) == 127 for character in trimmed):
+        raise InvalidInput(f"{path}: a tag must not be empty or hold control characters")
+    size = len(trimmed.encode("utf-8", "surrogatepass"))
+    if size > limits.tag_bytes:
+        raise TooLarge(f"{path}: {size} bytes exceed the limit of {limits.tag_bytes} a tag may have")
+    return trimmed
+
+
+def checked_start(
+    task: object,
+    *,
+    context: object,
+    context_fields: dict[str, Any],
+    task_type: object,
+    agent: object,
+    parent: object,
+    thread: object,
+    metadata: object,
+    limits: Limits,
+) -> EpisodeStart:
+    """Check the arguments of `start_episode`.
+
+    Raises: `InvalidInput`, `TooLarge`, naming the argument.
+    """
+    check.check_text(task, "task", limits.task_bytes, empty=False)
+    check.check_text(task_type, "task_type", _NAME_BYTES, empty=False)
+    check.check_text(agent, "agent", _NAME_BYTES)
+    metadata = {} if metadata is None else metadata
+    check.check_object(metadata, "metadata")
+    return EpisodeStart(
+        task=task,  # type: ignore[arg-type]
+        context=checked_context(context, context_fields, limits),
+        task_type=task_type,  # type: ignore[arg-type]
+        agent=agent,  # type: ignore[arg-type]
+        parent=None if parent is None else checked_id(parent, "parent"),
+        thread=None if thread is None else checked_id(thread, "thread"),
+        metadata=metadata,  # type: ignore[arg-type]
+    )
+
+
+def encode_start(start: EpisodeStart, episode_id: str, time_ns: int, limits: Limits) -> bytes:
+    """The first record of an episode's stream.
+
+    Raises: `InvalidInput`, `TooLarge`.
+    """
+    data = msgspec.to_builtins(start)
+    return encode_record(
+        STARTED, time_ns, data, first_record_meta(episode_id), path="episode", limit=limits.record_bytes
+    )
+
+
+def decode_start(data: dict[str, Any]) -> EpisodeStart:
+    """The start of an episode from its record. Raises `msgspec.ValidationError`."""
+    return msgspec.convert(data, EpisodeStart)

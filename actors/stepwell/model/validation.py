@@ -1,0 +1,131 @@
+"""The door: what comes in from a caller is checked here, before anything is accepted.
+
+Each error names the path inside the value (`step.parameters.options[2]`) and says what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from stepwell.errors import InvalidInput, TooLarge
+
+MAX_DEPTH = 32
+_PLAIN = frozenset({str, bool, type(None)})
+_SMALL = 2**63
+_MAX_INT_BITS = 64 * 1024  # a bignum is legal JSON; this only bounds what a reader must be ready for
+
+
+def check_object(value: object, path: str) -> None:
+    """Check that `value` is a JSON object: text keys, JSON values, finite numbers, at most 32 levels, no cycles.
+
+    Lone surrogates are not looked for here, encoding finds them; `find_bad_text` then says where.
+    Raises: `InvalidInput`.
+    """
+    if not isinstance(value, dict):
+        raise InvalidInput(f"{path}: must be a dict with text keys, not {_name(value)}")
+    _check_items(value, path, 1)
+
+
+def check_json(value: object, path: str) -> None:
+    """Check that `value` is a JSON value; see `check_object`."""
+    _check(value, path, 1)
+
+
+def _check_items(value: dict[Any, Any], path: str, depth: int) -> None:
+    for key, item in value.items():
+        if type(key) is not str and not isinstance(key, str):
+            raise InvalidInput(f"{path}: the key {key!r} is {_name(key)}; keys must be text")
+        kind = type(item)
+        if not (kind in _PLAIN or (kind is int and -_SMALL < item < _SMALL)):
+            _check(item, f"{path}.{key}", depth + 1)
+
+
+def _check(value: object, path: str, depth: int) -> None:
+    if isinstance(value, str | bool | None):
+        return
+    if isinstance(value, int):
+        if value.bit_length() > _MAX_INT_BITS:
+            raise InvalidInput(f"{path}: an integer of {value.bit_length()} bits; pass it as text")
+        return
+    if isinstance(value, float):
+        if value - value != 0:  # NaN and the infinities
+            raise InvalidInput(f"{path}: {value!r} is not a JSON number; use null or text")
+        return
+    if depth > MAX_DEPTH:
+        raise InvalidInput(f"{path}: nested deeper than {MAX_DEPTH} levels (or it contains itself)")
+    if isinstance(value, dict):
+        _check_items(value, path, depth)
+    elif isinstance(value, list | tuple):
+        for position, item in enumerate(value):
+            if type(item) is not str:
+                _check(item, f"{path}[{position}]", depth + 1)
+    elif isinstance(value, bytes | bytearray | memoryview):
+        raise InvalidInput(f"{path}: bytes are not JSON; encode them as text (base64) or store them elsewhere")
+    else:
+        raise InvalidInput(f"{path}: {_name(value)} is not a JSON value")
+
+
+def check_text(value: object, path: str, limit: int, *, empty: bool = True) -> None:
+    """Check that `value` is text of at most `limit` bytes of UTF-8, and not blank where `empty` is False.
+
+    Raises: `InvalidInput`, `TooLarge`.
+    """
+    if not isinstance(value, str):
+        raise InvalidInput(f"{path}: must be text, not {_name(value)}")
+    if not empty and not value.strip():
+        raise InvalidInput(f"{path}: must not be empty")
+    if len(value) * 4 > limit:
+        size = len(value.encode("utf-8", "surrogatepass"))
+        if size > limit:
+            raise TooLarge(f"{path}: {size:,} bytes exceed the limit of {limit:,} (MemoryConfig.limits)")
+
+
+def check_optional_text(value: object, path: str, limit: int) -> None:
+    """As `check_text`, or None."""
+    if value is not None:
+        check_text(value, path, limit)
+
+
+def check_text_list(value: object, path: str, limit: int) -> None:
+    """Check that `value` is a list of texts."""
+    if not isinstance(value, list | tuple):
+        raise InvalidInput(f"{path}: must be a list of texts, not {_name(value)}")
+    for position, item in enumerate(value):
+        check_text(item, f"{path}[{position}]", limit)
+
+
+def check_number(value: object, path: str, *, minimum: float | None = None, whole: bool = False) -> None:
+    """Check that `value` is a finite number (a bool is none), at least `minimum`."""
+    if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+        raise InvalidInput(f"{path}: must be a {'whole ' if whole else ''}number, not {_name(value)}")
+    if value - value != 0:
+        raise InvalidInput(f"{path}: {value!r} is not a number that can be stored")
+    if isinstance(value, int) and value.bit_length() > 63:
+        raise InvalidInput(f"{path}: {value} does not fit in 64 bits")
+    if minimum is not None and value < minimum:
+        raise InvalidInput(f"{path}: {value} is below {minimum:g}")
+
+
+def find_bad_text(value: object, path: str) -> str | None:
+    """Where a text in `value` cannot be encoded as UTF-8 (a lone surrogate), None if nowhere."""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            return f"{path}: {error.reason} at character {error.start}; the text is not valid Unicode"
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            found = find_bad_text(key, f"{path} (a key)") or find_bad_text(item, f"{path}.{key}")
+            if found:
+                return found
+    elif isinstance(value, list | tuple):
+        for position, item in enumerate(value):
+            found = find_bad_text(item, f"{path}[{position}]")
+            if found:
+                return found
+    return None
+
+
+def _name(value: object) -> str:
+    return "None" if value is None else type(value).__name__
