@@ -10,6 +10,7 @@ from stepstore.journal.contract import Appended as Appended
 from stepstore.journal.contract import Batch as Batch
 from stepstore.journal.contract import Journal as Journal
 from stepstore.journal.contract import JournalReport as JournalReport
+from stepstore.journal.contract import JournalStats as JournalStats
 from stepstore.journal.contract import Record as Record
 from stepstore.journal.contract import RecordSlices as RecordSlices
 from stepstore.journal.contract import Submission as Submission

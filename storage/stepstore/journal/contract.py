@@ -23,10 +23,12 @@ from stepstore.log.frame import Batch as Batch
 from stepstore.log.opening import RecoveryReport
 from stepstore.log.reading import Record as Record
 from stepstore.log.writer import Submission as Submission
+from stepstore.log.writer import WriterStats
 
 SLICE_RECORDS = 256
 SLICE_BYTES = 1024 * 1024
 
+JournalStats = WriterStats
 JournalReport = RecoveryReport
 """What opening the journal found and did."""
 
@@ -50,7 +52,14 @@ class Journal(Protocol):
     """See the module."""
 
     report: JournalReport
-    durable_lsn: int
+
+    @property
+    def durable_lsn(self) -> int:
+        """Up to where everything is stored."""
+
+    @property
+    def stats(self) -> JournalStats:
+        """Counts since opening."""
 
     async def run(self) -> None:
         """The task that stores what is submitted; returns after `finish`, when everything is stored."""
@@ -101,7 +110,7 @@ class Journal(Protocol):
         The slices raise `Damaged`, `Forked`, `RecoveryFailed`.
         """
 
-    def follow(self, after_lsn: int = 0) -> AbstractAsyncContextManager[trio.MemoryReceiveChannel[list[Record]]]:
+    def follow(self, after_lsn: int = 0) -> AbstractAsyncContextManager[trio.abc.ReceiveChannel[list[Record]]]:
         """Slices of durable records behind `after_lsn`, in log order, then those to come, until the journal ends."""
 
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 import trio
 
 from stepstore.errors import Closed, InvalidState, OutcomeUnknown, TooLarge
-from stepstore.journal.contract import SLICE_RECORDS, Batch, JournalReport, Record, Submission
+from stepstore.journal.contract import SLICE_RECORDS, Batch, JournalReport, JournalStats, Record, Submission
 from stepstore.log.frame import FLAG_CLOSES, FLAG_OPENS, MAX_BATCH_BYTES, batch_cost
 
 
@@ -24,8 +24,12 @@ class InMemoryJournal:
         self._wake = trio.lowlevel.ParkingLot()
         self._advanced = trio.lowlevel.ParkingLot()
         self._finishing = False
-        self.failed: BaseException | None = None
         self.report = JournalReport()
+        self.stats = JournalStats()
+
+    @property
+    def failed(self) -> BaseException | None:
+        return None
 
     @property
     def durable_lsn(self) -> int:
@@ -64,6 +68,8 @@ class InMemoryJournal:
                 self._open[stream] = None
             if flags & FLAG_CLOSES:
                 self._open.pop(stream, None)
+        self.stats.groups += 1
+        self.stats.records = len(self._order)
         submission.resolve(first_lsn)
 
     def finish(self) -> None:

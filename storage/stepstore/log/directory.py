@@ -118,7 +118,10 @@ def _read_format(files: FileSystem, path: str) -> Identity:
     full = posixpath.join(path, names.FORMAT)
     file = files.open(full, write=False)
     try:
-        text = file.read(0, 4096).decode("ascii", "replace")
+        data = file.read(0, 4096)
+        if len(data) < min(4096, file.size()):
+            raise OSError(errno.EIO, f"a read ended after {len(data)} bytes although the file is longer", full)
+        text = data.decode("ascii", "replace")
     finally:
         file.close()
     match = _FORMAT_LINE.fullmatch(text)
@@ -210,6 +213,8 @@ def _locked(path: str, content: bytes) -> LogLocked:
     try:
         known = json.loads(content)
     except ValueError:
+        known = {}
+    if not isinstance(known, dict):
         known = {}
     pid, host, since = known.get("pid"), known.get("host"), known.get("since")
     who = f"process {pid} on {host} since {since}" if pid else "another process"

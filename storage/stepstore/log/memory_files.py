@@ -53,11 +53,18 @@ class MemoryFile:
 
     def __init__(self, inode: _Inode, path: str, *, write: bool):
         self._inode, self._path, self._write = inode, path, write
+        self._closed = False
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise _error(errno.EBADF, self._path)
 
     def read(self, offset: int, size: int) -> bytes:
+        self._check_open()
         return bytes(self._inode.volatile[offset : offset + size])
 
     def _change(self, change: tuple[int, bytes] | int) -> None:
+        self._check_open()
         if not self._write:
             raise _error(errno.EBADF, self._path)
         self._inode.unsynced.append(change)
@@ -68,6 +75,7 @@ class MemoryFile:
         return len(data)
 
     def datasync(self) -> None:
+        self._check_open()
         self._inode.durable = bytes(self._inode.volatile)
         self._inode.unsynced.clear()
 
@@ -79,18 +87,22 @@ class MemoryFile:
             self._change(size)
 
     def size(self) -> int:
+        self._check_open()
         return len(self._inode.volatile)
 
     def identity(self) -> tuple[int, int]:
+        self._check_open()
         return 0, self._inode.number
 
     def lock(self) -> bool:
+        self._check_open()
         if self._inode.locked_by not in (None, self):
             return False
         self._inode.locked_by = self
         return True
 
     def close(self) -> None:
+        self._closed = True
         if self._inode.locked_by is self:
             self._inode.locked_by = None
 
@@ -106,10 +118,12 @@ class MemoryFileSystem:
         self._durable: dict[str, dict[str, _Inode | None]] = {"/": {}}
 
     def _directory(self, path: str) -> dict[str, _Inode | None]:
-        try:
-            return self._volatile[posixpath.normpath(path)]
-        except KeyError:
-            raise _error(errno.ENOENT, path) from None
+        path = posixpath.normpath(path)
+        if path in self._volatile:
+            return self._volatile[path]
+        above, name = posixpath.split(path)
+        is_file = above.startswith("/") and name in self._directory(above)
+        raise _error(errno.ENOTDIR if is_file else errno.ENOENT, path)
 
     def _find(self, path: str) -> tuple[dict[str, _Inode | None], str]:
         parent, name = posixpath.split(posixpath.normpath(path))

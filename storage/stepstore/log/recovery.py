@@ -33,6 +33,7 @@ Rows 8, 10, 11 and 14 are about reading and about single streams: see `reading` 
 
 from __future__ import annotations
 
+import errno
 import gc
 import itertools
 import posixpath
@@ -43,7 +44,7 @@ from stepstore.errors import CorruptLog, RecoveryFailed
 from stepstore.log import segment_header as sh
 from stepstore.log.directory import Identity
 from stepstore.log.files import File, FileSystem
-from stepstore.log.frame import MAX_FRAME_BYTES, DirectoryEntry, FrameHeader
+from stepstore.log.frame import MAX_FRAME_BYTES, DirectoryEntry, FrameHeader, header_position
 from stepstore.log.index import LogIndex
 from stepstore.log.names import SegmentName, parse_segment_name
 from stepstore.log.scan import SegmentScan, Window, scan_segment
@@ -89,10 +90,31 @@ class Recovered:
 def list_segments(files: FileSystem, path: str) -> list[SegmentName]:
     """The segments of a log by name, in order.
 
-    Raises: `CorruptLog` (row 7) if their numbers leave a gap.
+    Raises: `CorruptLog` (row 7) if their numbers leave a gap, `RecoveryFailed`.
     """
-    found = sorted(name for name in map(parse_segment_name, files.list_names(path)) if name is not None)
+    try:
+        listed = files.list_names(path)
+    except OSError as error:
+        raise RecoveryFailed.from_os_error("list", error, file=path) from error
+    found = sorted(name for name in map(parse_segment_name, listed) if name is not None)
+    if found and found[0].seq != 1:
+        raise CorruptLog(
+            f"segments 1 to {found[0].seq - 1} are missing from {path!r}: the first is {found[0]}, so records up to "
+            f"LSN {found[0].first_lsn - 1} are not there. Restore the files from a backup.",
+            file=posixpath.join(path, str(found[0])),
+            first_lsn=1,
+            last_lsn=found[0].first_lsn - 1,
+            row=7,
+        )
     for before, after in itertools.pairwise(found):
+        if after.seq == before.seq:
+            raise CorruptLog(
+                f"{path!r} holds two files for segment {after.seq}: {before} and {after} (row 7). Move out the one that "
+                "does not belong there.",
+                file=posixpath.join(path, str(after)),
+                first_lsn=after.first_lsn,
+                row=7,
+            )
         if after.seq != before.seq + 1:
             raise CorruptLog(
                 f"segments {before.seq + 1} to {after.seq - 1} are missing from {path!r}: {before} is followed by "
@@ -117,6 +139,8 @@ def read_segment_header(
         file = files.open(full, write=False)
         try:
             data = file.read(0, sh.HEADER_BYTES)
+            if len(data) < min(sh.HEADER_BYTES, file.size()):
+                raise OSError(errno.EIO, f"a read ended after {len(data)} bytes although the file is longer")
         finally:
             file.close()
     except OSError as error:
@@ -178,7 +202,7 @@ def recover(
             successor = headers[number + 1][0] if number + 1 < len(headers) else None
             if states:
                 _check_continues(header, states[-1], full)
-            file = _open_for_reading(files, full)
+            file = open_for_reading(files, full)
             try:
                 window = Window(file, full)
 
@@ -219,7 +243,7 @@ def recover(
     return Recovered(states, index, torn, notes)
 
 
-def _open_for_reading(files: FileSystem, path: str) -> File:
+def open_for_reading(files: FileSystem, path: str) -> File:
     try:
         return files.open(path, write=False)
     except OSError as error:
@@ -262,7 +286,7 @@ def judge_newest(scan: SegmentScan, header: SegmentHeader, path: str, policy: Ta
         return False
     if tail.place == "stray":
         raise _corrupt(9, path, scan, "a sound frame header stands there that does not continue the chain")
-    if tail.last_nonzero - offset > MAX_FRAME_BYTES or tail.later_lsn > expected:
+    if tail.last_nonzero - header_position(offset, header.align) > MAX_FRAME_BYTES or tail.later_lsn > expected:
         raise _corrupt(6, path, scan, "something is written farther behind it than one commit group reaches")
     if tail.place == "end" or tail.body_cut:
         return True

@@ -8,6 +8,7 @@ served before it is on the medium.
 from __future__ import annotations
 
 import datetime as dt
+import errno
 import posixpath
 
 from stepstore.errors import RecoveryFailed
@@ -61,7 +62,10 @@ def _quarantine(files: FileSystem, directory: str, state: SegmentState) -> str:
     suffix = f"-{state.name}-{state.end_offset}"
     source = files.open(state.path, write=False)
     try:
-        content = source.read(state.end_offset, state.leftover_end - state.end_offset)
+        size = state.leftover_end - state.end_offset
+        content = source.read(state.end_offset, size)
+        if len(content) != size:  # what is not copied here would be cut off without a copy
+            raise OSError(errno.EIO, f"reading {size} bytes at offset {state.end_offset} gave {len(content)}")
     finally:
         source.close()
     for name in files.list_names(folder):
@@ -100,7 +104,7 @@ def _write_again(files: FileSystem, state: SegmentState) -> None:
         for offset, length in state.unproven:
             data = file.read(offset, length)
             if len(data) != length:
-                raise OSError(f"reading {length} bytes at offset {offset} gave {len(data)}")
+                raise OSError(errno.EIO, f"reading {length} bytes at offset {offset} gave {len(data)}")
             write_all(file, offset, data)
         file.datasync()
     finally:

@@ -37,7 +37,9 @@ class Reserve:
             file.close()
         return False
 
-    def spend(self) -> None:
-        """Give the space back to the medium."""
-        if self._files.stat(self._path) is not None:
-            self._files.unlink(self._path)
+    def spend(self) -> bool:
+        """Give the space back to the medium. False if there was none."""
+        if self._files.stat(self._path) is None:
+            return False
+        self._files.unlink(self._path)
+        return True

@@ -188,7 +188,12 @@ class SegmentSequence:
             file.datasync()
             path = posixpath.join(self.directory, str(name))
             self.files.rename(spare, path)
-            self.files.sync_directory(self.directory)
+            try:
+                self.files.sync_directory(self.directory)
+            except OSError as error:
+                # The name may be durable or not. Were the segment before it written on, the next opening might find the
+                # cut named here and drop what was acknowledged behind it. So this is never "no room": it is the end.
+                raise OSError(errno.EIO, f"whether {path!r} exists is not known ({error})") from error
         except BaseException:
             file.close()
             raise

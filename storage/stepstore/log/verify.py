@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from stepstore.errors import CorruptLog, StepwellError
 from stepstore.log.directory import must_exist
 from stepstore.log.files import FileSystem, OsFileSystem
-from stepstore.log.frame import DirectoryEntry, FrameHeader
+from stepstore.log.frame import BODY_OVERHEAD, CLOSE_ALIGNMENT, HEADER_BYTES, DirectoryEntry, FrameHeader
 from stepstore.log.names import LOCK
-from stepstore.log.recovery import judge_newest, list_segments, read_segment_header
+from stepstore.log.recovery import judge_newest, list_segments, open_for_reading, read_segment_header
 from stepstore.log.scan import SegmentScan, Window, scan_segment
 from stepstore.log.segment_header import SegmentHeader
 
@@ -63,7 +63,7 @@ def verify_log(
     for number, (name, (header, header_crc)) in enumerate(zip(names, headers, strict=True)):
         full = posixpath.join(path, str(name))
         successor = headers[number + 1][0] if number + 1 < len(headers) else None
-        file = files.open(full, write=False)
+        file = open_for_reading(files, full)
         try:
             until = None if successor is None else successor.prev_end_offset
             scan = scan_segment(Window(file, full), header, header_crc, until=until, on_frame=on_frame)
@@ -92,9 +92,17 @@ def verify_log(
 def _judge(scan: SegmentScan, header: SegmentHeader, path: str, sound: str, report: VerifyReport) -> None:
     try:
         judge_newest(scan, header, path, "strict")
+        if header.preallocated and scan.tail.size == _end_if_closed(scan):
+            # Only a close cuts a preallocated file to this very size, and only once the close frame is durable.
+            report.problems.append(f"{sound}; the close frame behind it is damaged, or the zeros before that")
+            return
         report.notes.append(f"{sound}; behind it a write that a crash tore, never acknowledged")
     except CorruptLog as error:
         report.problems.append(str(error))
+
+
+def _end_if_closed(scan: SegmentScan) -> int:
+    return -(-scan.end_offset // CLOSE_ALIGNMENT) * CLOSE_ALIGNMENT + HEADER_BYTES + BODY_OVERHEAD
 
 
 def _is_locked(files: FileSystem, path: str) -> bool:

@@ -10,6 +10,7 @@ that cannot be made either, the writer is lost and the log is failed.
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,16 @@ from typing import Any, TypeVar
 
 import trio
 
-from stepstore.errors import Closed, Fenced, InvalidState, LogFull, OutcomeUnknown, StepwellError, TooLarge
+from stepstore.errors import (
+    Closed,
+    Fenced,
+    InvalidInput,
+    InvalidState,
+    LogFull,
+    OutcomeUnknown,
+    StepwellError,
+    TooLarge,
+)
 from stepstore.log.frame import MAX_BATCH_BYTES, MAX_GROUP_BYTES, Batch, batch_cost
 from stepstore.log.opening import OpenLog
 from stepstore.log.segment import NO_ROOM, Cut, Frame, Segment
@@ -26,6 +36,7 @@ T = TypeVar("T")
 
 QUEUE_BYTES = 64 * 1024 * 1024
 RETRY_FULL_SECONDS = 5.0
+STREAM_ID_BYTES = 16
 
 
 class Submission:
@@ -91,7 +102,7 @@ class LogWriter:
         self._room = trio.lowlevel.ParkingLot()
         self._advanced = trio.lowlevel.ParkingLot()
         self._limiter = trio.CapacityLimiter(1)  # the default limiter is shared with the host's own threads
-        self._finishing = False
+        self._finishing = self._ended = False
         self._full_since_error: OSError | None = None
         self._failed: BaseException | None = None
         self.durable_lsn = log.end_lsn
@@ -140,12 +151,14 @@ class LogWriter:
         """Queue batches to be stored together in one frame. Plain function; nothing is queued if it raises.
 
         Each batch must continue its stream. `critical` (endings) may use the reserve of a full disk.
-        Raises: `Closed`, `LogFull`, `TooLarge`, `InvalidState` (a batch does not continue its stream).
+        Raises: `Closed`, `LogFull`, `TooLarge`, `InvalidInput`, `InvalidState` (a batch does not continue its stream).
         """
         self.check_open(critical=critical)
         cost = 0
         last: dict[bytes, int] = {}
         for stream, first_seq, payloads, _flags in batches:
+            if len(stream) != STREAM_ID_BYTES or not payloads:  # no reader would take such a frame for a sound one
+                raise InvalidInput("a batch has a stream id of 16 bytes and at least one record")
             cost += batch_cost(sum(map(len, payloads)), len(payloads))
             before = last.get(stream)
             if before is None:
@@ -176,7 +189,7 @@ class LogWriter:
         """Return True once the log is durable beyond `lsn`, False once it will never be (the writer has ended)."""
         await trio.lowlevel.checkpoint()
         while self.durable_lsn <= lsn:
-            if self._finishing or self._failed is not None:
+            if self._ended or self._failed is not None:
                 return False
             await self._advanced.park()
         return True
@@ -203,7 +216,7 @@ class LogWriter:
             if self._failed is None:
                 await self._close_segment()
         finally:
-            self._finishing = True
+            self._finishing = self._ended = True
             error = OutcomeUnknown("the log was closed before the write had reached the medium")
             self._resolve_all(list(self._queue), error)
             self._queue.clear()
@@ -238,7 +251,7 @@ class LogWriter:
                 await self._leave_segment(group, error)
                 return
         except OSError as error:  # no segment could be made
-            self._no_segment(group, error)
+            await self._no_segment(group, error)
             return
         except Fenced as error:
             self._fail(group, error)
@@ -278,8 +291,9 @@ class LogWriter:
                 del self._pending_seq[stream]
 
     def _resolve_all(self, submissions: list[Submission], error: StepwellError) -> None:
-        for submission in submissions:
+        for submission in submissions:  # all of them first: what `on_done` submits must not continue a failed batch
             self._forget(submission)
+        for submission in submissions:
             submission.resolve(error=error)
         self._room.unpark_all()
 
@@ -297,7 +311,9 @@ class LogWriter:
 
     def _rotate(self, old: Segment) -> Segment:
         new = self._sequence.begin(old.cut, new_epoch=False)
-        old.trim()
+        # From here on the old segment is history, whatever becomes of the space behind its end; opening cuts it.
+        with contextlib.suppress(OSError):
+            old.trim()
         old.release()
         return new
 
@@ -323,25 +339,33 @@ class LogWriter:
         else:
             cause = OutcomeUnknown(f"writing to the medium failed ({error}); whether it is stored cannot be told")
         cause.__cause__ = error
-        self._resolve_all(group + self._dependents(group), cause)
         if no_room:
-            self._refuse_queued(cause)
+            self._refuse_for_room(group, cause)
+        else:
+            self._resolve_all(group + self._dependents(group), cause)
 
     def _begin_after_error(self, cut: Cut, no_room: bool) -> Segment:
         if no_room and self._log.reserve is not None:
             self._log.reserve.spend()
         return self._sequence.begin(cut, preallocate=not no_room)
 
-    def _no_segment(self, group: list[Submission], error: OSError) -> None:
-        """No segment could be made, and nothing was written: without room that is `LogFull`, else the end."""
+    async def _no_segment(self, group: list[Submission], error: OSError) -> None:
+        """No segment could be made, and nothing was written: without room that is `LogFull`, else the end.
+
+        What is critical in the group is tried once more if the reserve can be spent for it.
+        """
         if error.errno not in NO_ROOM:
             self._fail(group, error)
             return
         self._full_since_error = error
         cause = LogFull(f"the medium has no room for another segment ({error.strerror}); this is not stored")
         cause.__cause__ = error
-        self._resolve_all(group + self._dependents(group), cause)
-        self._refuse_queued(cause)
+        self._queue.extendleft(reversed(group))  # before the checkpoint: a cancelled `run` resolves what is queued
+        spent = False
+        if self._log.reserve is not None and any(submission.critical for submission in group):
+            with contextlib.suppress(OSError):
+                spent = await self._blocking(self._log.reserve.spend)
+        self._refuse_for_room([] if spent else [self._queue.popleft() for _ in group], cause)
 
     def _dependents(self, group: list[Submission]) -> list[Submission]:
         """Take from the queue what continues a stream of a failed group: its sequence numbers no longer fit."""
@@ -357,9 +381,17 @@ class LogWriter:
         self._queue = kept
         return taken
 
-    def _refuse_queued(self, cause: StepwellError) -> None:
-        refused = [submission for submission in self._queue if not submission.critical]
-        self._queue = deque(submission for submission in self._queue if submission.critical)
+    def _refuse_for_room(self, refused: list[Submission], cause: StepwellError) -> None:
+        """Refuse these, and of the queue all that is not critical or that continues a stream of what is refused."""
+        streams = {batch.stream for submission in refused for batch in submission.batches}
+        kept: deque[Submission] = deque()
+        for submission in self._queue:
+            if submission.critical and streams.isdisjoint(batch.stream for batch in submission.batches):
+                kept.append(submission)
+            else:
+                refused.append(submission)
+                streams.update(batch.stream for batch in submission.batches)
+        self._queue = kept
         self._resolve_all(refused, cause)
 
     def _fail(self, group: list[Submission], error: BaseException) -> None:

@@ -1,0 +1,66 @@
+"""Stepwell: embeddable episodic memory for AI agents, on Trio.
+
+    async with open_memory("agent-memory") as memory:
+        async with memory.episode("Fix the flaky test", domain="ci") as episode:
+            await episode.log_step(ExecutionStep(tool="pytest", action="run", result=StepError("1 failed")))
+
+General layout, bottom to top (an arrow never runs up):
+
+- `errors`: the whole error family on one screen.
+- `model`: what an episode, a step, an outcome and an event are. `learning`: reward, reflection, summary. No I/O.
+- `runtime`: one Trio task per episode, a supervisor that owns their cells, the journal of `stepstore` under them.
+- `memory`: what users hold. `cli`: the command line. Nothing imports the doors.
+"""
+
+from __future__ import annotations
+
+from stepwell import errors as errors
+from stepwell._version import __version__ as __version__
+from stepwell.errors import Busy as Busy
+from stepwell.errors import Closed as Closed
+from stepwell.errors import CorruptLog as CorruptLog
+from stepwell.errors import Damaged as Damaged
+from stepwell.errors import EpisodeUnavailable as EpisodeUnavailable
+from stepwell.errors import Fenced as Fenced
+from stepwell.errors import Forked as Forked
+from stepwell.errors import InvalidInput as InvalidInput
+from stepwell.errors import InvalidState as InvalidState
+from stepwell.errors import LogFull as LogFull
+from stepwell.errors import LogLocked as LogLocked
+from stepwell.errors import NotFound as NotFound
+from stepwell.errors import OutcomeUnknown as OutcomeUnknown
+from stepwell.errors import RecoveryFailed as RecoveryFailed
+from stepwell.errors import Rejected as Rejected
+from stepwell.errors import StepwellError as StepwellError
+from stepwell.errors import TooLarge as TooLarge
+from stepwell.errors import Unavailable as Unavailable
+from stepwell.errors import WrongLoop as WrongLoop
+from stepwell.memory import open_memory as open_memory
+from stepwell.memory.completed import CompletedEpisode as CompletedEpisode
+from stepwell.memory.handle import EpisodeHandle as EpisodeHandle
+from stepwell.memory.memory import Memory as Memory
+from stepwell.memory.memory import MemoryRecovery as MemoryRecovery
+from stepwell.memory.memory import MemoryStats as MemoryStats
+from stepwell.model.analysis import EpisodeSummary as EpisodeSummary
+from stepwell.model.analysis import Reflection as Reflection
+from stepwell.model.analysis import RewardScore as RewardScore
+from stepwell.model.context import TaskContext as TaskContext
+from stepwell.model.episode import Episode as Episode
+from stepwell.model.event import Event as Event
+from stepwell.model.ids import EpisodeId as EpisodeId
+from stepwell.model.limits import Limits as Limits
+from stepwell.model.outcome import Abstained as Abstained
+from stepwell.model.outcome import Failure as Failure
+from stepwell.model.outcome import Interrupted as Interrupted
+from stepwell.model.outcome import PartialSuccess as PartialSuccess
+from stepwell.model.outcome import Success as Success
+from stepwell.model.step import EpisodeStep as EpisodeStep
+from stepwell.model.step import ExecutionStep as ExecutionStep
+from stepwell.model.step import StepError as StepError
+from stepwell.model.step import StepInterrupted as StepInterrupted
+from stepwell.model.step import StepSuccess as StepSuccess
+from stepwell.model.step import StepTimeout as StepTimeout
+from stepwell.runtime.config import BatchConfig as BatchConfig
+from stepwell.runtime.config import MemoryConfig as MemoryConfig
+from stepwell.runtime.reading import OpenEpisode as OpenEpisode
+from stepwell.runtime.receipt import Receipt as Receipt

@@ -1,0 +1,9 @@
+"""What users hold: `open_memory`, the memory it gives, handles to episodes, and the run scope.
+
+General layout: `opening` (the context manager), `memory` (`Memory`), `handle` (`EpisodeHandle`, `StepScope`),
+`run_scope` (`memory.episode(...)`), `completed` (what `complete` returns).
+"""
+
+from __future__ import annotations
+
+from stepwell.memory.opening import open_memory as open_memory

@@ -1,0 +1,151 @@
+"""A handle to one episode."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from stepwell.errors import Busy, InvalidInput
+from stepwell.memory.completed import CompletedEpisode
+from stepwell.model.episode import Episode
+from stepwell.model.ids import EpisodeId
+from stepwell.model.outcome import TaskOutcome
+from stepwell.model.step import ExecutionStep, StepError, StepInterrupted, StepResult, StepSuccess, StepTimeout
+from stepwell.runtime.reading import EpisodeEvents
+from stepwell.runtime.receipt import Receipt
+
+if TYPE_CHECKING:
+    from stepwell.memory.memory import Memory
+
+
+class EpisodeHandle:
+    """What an agent holds of an episode it runs. Cheap; any number of them may exist for one episode.
+
+    The calls are those of `Memory` of the same meaning, with the id filled in.
+    """
+
+    __slots__ = ("_memory", "id")
+
+    id: EpisodeId
+
+    def __init__(self, memory: Memory, episode_id: EpisodeId):
+        self._memory, self.id = memory, episode_id
+
+    @property
+    def episode_id(self) -> EpisodeId:
+        """The same as `id`."""
+        return self.id
+
+    def __repr__(self) -> str:
+        return f"<EpisodeHandle {self.id!r}>"
+
+    async def log_step(self, step: ExecutionStep) -> Receipt:
+        """Log one step; see `Memory.log_step`."""
+        return await self._memory.log_step(self.id, step)
+
+    async def log_steps(self, steps: Sequence[ExecutionStep]) -> Receipt:
+        """Log several steps as one atomic batch; see `Memory.log_steps`."""
+        return await self._memory.log_steps(self.id, steps)
+
+    def log_step_nowait(self, step: ExecutionStep) -> Receipt:
+        """Log one step without waiting: accepted on return. A plain function; let the loop run between many of them.
+
+        Raises: `Busy` when it would have to wait (the mailbox is full, or the episode is asleep or being rebuilt), and
+        all that `Memory.log_step` raises.
+        """
+        supervisor = self._memory._supervisor
+        supervisor.check_open()
+        cell = supervisor.cells.get(self.id)
+        if cell is None:
+            raise Busy(f"episode {self.id!r} is not awake; use log_step, which wakes it")
+        if cell.ending_request is None:
+            if not cell.accepting:
+                raise Busy(f"episode {self.id!r} is being rebuilt from the log; use log_step, which waits")
+            if not cell.has_room:
+                cell.wake()
+                raise Busy(f"the mailbox of episode {self.id!r} is full; use log_step, which waits for room")
+        return cell.accept_step(step)
+
+    def step(self, tool: str, action: str = "", parameters: dict[str, Any] | None = None) -> StepScope:
+        """An async context manager that logs what its body does as one step, with the latency measured."""
+        return StepScope(self, tool, action, {} if parameters is None else parameters)
+
+    async def flush(self) -> None:
+        """Return once everything accepted for this episode is durable; see `Memory.flush_steps`."""
+        await self._memory.flush_steps(self.id)
+
+    async def complete(self, outcome: TaskOutcome, *, metadata: dict[str, Any] | None = None) -> CompletedEpisode:
+        """End the episode; see `Memory.complete_episode`."""
+        return await self._memory.complete_episode(self.id, outcome, metadata=metadata)
+
+    async def get(self) -> Episode:
+        """The episode so far; see `Memory.get_episode`."""
+        return await self._memory.get_episode(self.id)
+
+    def events(self, after: int = 0) -> EpisodeEvents:
+        """The events of the episode; see `Memory.events`."""
+        return self._memory.events(self.id, after)
+
+
+class StepScope:
+    """One step while it runs. Set `output` to what the tool answered; it is logged when the body ends.
+
+    An exception is logged as `StepError` (an expired `trio` deadline, `TooSlowError`, as `StepTimeout`; a cancellation
+    as `StepInterrupted`) and leaves unchanged. The step is accepted even while the task is being cancelled.
+    """
+
+    def __init__(self, handle: EpisodeHandle, tool: str, action: str, parameters: dict[str, Any]):
+        self._handle, self._tool, self._action, self._parameters = handle, tool, action, parameters
+        self._began = 0.0
+        self.output: Any = ""
+        self.tokens_used: int | None = None
+        self.reward: float | None = None
+        self.thought: str | None = None
+        self.metadata: dict[str, Any] = {}
+        self.receipt: Receipt | None = None
+
+    async def __aenter__(self) -> StepScope:
+        if not isinstance(self._tool, str) or not self._tool.strip():
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            raise InvalidInput("step.tool: must be text and not empty")
+        await trio.lowlevel.checkpoint()
+        self._began = time.perf_counter()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        latency_ms = round((time.perf_counter() - self._began) * 1000, 3)
+        step = ExecutionStep(
+            tool=self._tool,
+            action=self._action,
+            parameters=self._parameters,
+            result=StepSuccess(self.output) if error is None else _result_of(error),
+            latency_ms=latency_ms,
+            tokens_used=self.tokens_used,
+            reward=self.reward,
+            thought=self.thought,
+            metadata=self.metadata,
+        )
+        if error is None:
+            self.receipt = await self._handle.log_step(step)
+            return
+        try:
+            with trio.move_on_after(self._handle._memory._config.grace_seconds, shield=True) as scope:
+                self.receipt = await self._handle.log_step(step)
+            if scope.cancelled_caught:
+                error.add_note(f"stepwell: the step {self._tool!r} could not be logged in time")
+        except Exception as logging_error:
+            error.add_note(f"stepwell: the step {self._tool!r} could not be logged: {logging_error}")
+
+
+def _result_of(error: BaseException) -> StepResult:
+    if isinstance(error, trio.TooSlowError):
+        return StepTimeout(str(error))
+    if not isinstance(error, Exception):
+        return StepInterrupted(type(error).__name__)
+    return StepError(f"{type(error).__name__}: {error}"[:10_000].encode("utf-8", "replace").decode())

@@ -1,0 +1,127 @@
+"""Opening and closing a memory."""
+
+from __future__ import annotations
+
+import os
+from types import TracebackType
+
+import trio
+
+from stepstore.journal import InMemoryJournal, Journal, SegmentLogJournal
+from stepstore.log.files import FileSystem
+from stepstore.log.opening import LogOptions
+from stepwell.errors import InvalidInput, InvalidState
+from stepwell.memory.memory import Memory
+from stepwell.runtime.config import MemoryConfig
+from stepwell.runtime.runtime import Runtime, failure_to_raise
+
+
+def open_memory(
+    path: str | os.PathLike[str], *, config: MemoryConfig | None = None, read_only: bool = False
+) -> OpenMemory:
+    """Open the memory in directory `path`, creating it if it is absent: `async with open_memory(path) as memory:`.
+
+    `":memory:"` keeps nothing. `read_only=True` opens beside a living writer, changes nothing, and shows what was there
+    at the time of opening. Leaving the block stores everything that was accepted and resolves every receipt; what the
+    body raises leaves unchanged.
+    Raises on entering: `InvalidInput` (not a directory, or one of something else), `LogLocked`, `CorruptLog`,
+    `RecoveryFailed`, `NotFound` (only with `read_only`). On leaving: the cause, if the log was lost while open.
+    """
+    return OpenMemory(path, config, read_only, None)
+
+
+class OpenMemory:
+    """The async context manager that `open_memory` returns."""
+
+    def __init__(
+        self, path: str | os.PathLike[str], config: MemoryConfig | None, read_only: bool, files: FileSystem | None
+    ):
+        self._path, self._config, self._read_only, self._files = path, config, read_only, files
+        self._entered = False
+
+    async def __aenter__(self) -> Memory:
+        if self._entered:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            raise InvalidState("this open_memory(...) was entered before; call open_memory again")
+        self._entered = True
+        config = self._config if self._config is not None else MemoryConfig()
+        try:
+            if not isinstance(config, MemoryConfig):
+                raise InvalidInput(f"config: must be a MemoryConfig, not {type(config).__name__}")
+            path = _checked_path(self._path)
+        except InvalidInput:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            raise
+        await trio.lowlevel.checkpoint()
+        self._journal = await self._open_journal(path, config)
+        try:
+            self._runtime = Runtime(self._journal, config)
+            self._memory = Memory(self._journal, config, self._runtime, read_only=self._read_only)
+            # Scopes are entered by hand so that what the body raises leaves as it is, not inside a group.
+            self._host_scope = trio.CancelScope()
+            self._host_scope.__enter__()
+            self._host = trio.open_nursery()
+            nursery = await self._host.__aenter__()
+            self._host_scope.shield = True  # a cancel meanwhile reaches the body's first checkpoint
+            await nursery.start(self._runtime.run, name="stepwell runtime")
+            self._host_scope.shield = False
+            self._body_scope = trio.CancelScope()
+            if config.on_failure == "cancel":
+                self._runtime.cancel_on_failure(self._body_scope)
+            self._body_scope.__enter__()
+        except BaseException:
+            self._journal.release()
+            raise
+        return self._memory
+
+    async def _open_journal(self, path: str, config: MemoryConfig) -> Journal:
+        if path == ":memory:":
+            return InMemoryJournal()
+        options = LogOptions(tail=config.tail, segment_bytes=config.segment_bytes, align=config.align)
+
+        def opening() -> Journal:
+            if self._read_only:
+                return SegmentLogJournal.open_read_only(path, self._files)
+            return SegmentLogJournal.open(path, options, self._files)
+
+        if self._files is not None and not self._files.needs_thread:
+            return opening()
+        return await trio.to_thread.run_sync(opening)
+
+    @trio.lowlevel.enable_ki_protection
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        absorbed = bool(self._body_scope.__exit__(kind, error, traceback))
+        body = None if absorbed else error
+        self._memory._end_scopes()
+        interrupted = await self._runtime.close(in_a_hurry=body is not None)
+        self._journal.release()
+        # The tasks have ended; nothing of an outer cancellation may replace what the body raised.
+        self._host_scope.shield = True
+        await self._host.__aexit__(None, None, None)
+        self._host_scope.__exit__(None, None, None)
+        left = self._runtime.left_behind
+        if left and body is not None:
+            body.add_note(f"stepwell: closing was cut short; {left} accepted records had not reached the log")
+        if self._runtime.failure is not None:
+            raising = failure_to_raise(self._runtime.failure, body)
+            if raising is not body:
+                raise raising
+        if interrupted is not None and (body is None or _outranks(interrupted, body)):
+            raise interrupted
+        return absorbed
+
+
+def _outranks(interrupted: BaseException, body: BaseException) -> bool:
+    """A Ctrl-C during closing must not be swallowed, even if the body had failed with something else."""
+    return isinstance(interrupted, KeyboardInterrupt) and not isinstance(body, KeyboardInterrupt | trio.Cancelled)
+
+
+def _checked_path(path: object) -> str:
+    if not isinstance(path, str | os.PathLike):
+        raise InvalidInput(f"path: must be text or a path, not {type(path).__name__}")
+    text = os.fspath(path)
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise InvalidInput("path: must name a directory as text")
+    return text if text == ":memory:" else os.path.abspath(text)

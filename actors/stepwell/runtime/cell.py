@@ -1,0 +1,401 @@
+"""The cell of an episode: what must outlive an incarnation of its task.
+
+In Trio, closing a receive channel drops what it buffered, and a task that has drained its mailbox into a local loses
+that when it crashes. So the supervisor owns, per episode, the receive end, what is in hand, the next seq and the batch
+at the journal; an incarnation drains into `in_hand` in the same synchronous section as `receive_nowait`, and an item
+leaves it only when the result of its batch is known.
+
+Accepting is one synchronous section in the caller's task: check, encode, take the next seq, enqueue. So an accepted
+step has its number, cannot be refused afterwards, and a cancelled caller leaves no gap.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import Any, Protocol
+
+import cbor2
+import trio
+from trio_util import AsyncValue
+
+from stepstore.journal import Batch, Journal, Submission
+from stepstore.journal.contract import FLAG_CLOSES, FLAG_OPENS
+from stepstore.log.frame import MAX_BATCH_BYTES, batch_cost
+from stepwell.errors import Closed, InvalidInput, InvalidState, StepwellError, TooLarge
+from stepwell.model.codec import STEP_FIELDS, encode_step
+from stepwell.model.ending import Ending
+from stepwell.model.ids import EPISODE_STREAM, EpisodeId, stream_id
+from stepwell.model.outcome import TaskOutcome
+from stepwell.model.start import EpisodeStart
+from stepwell.model.step import ExecutionStep
+from stepwell.runtime.config import MemoryConfig
+from stepwell.runtime.receipt import Commit, Receipt
+
+MAILBOX_BYTES = 4 * 1024 * 1024
+COMMIT_BYTES = 4 * 1024 * 1024
+"""A commit takes items up to this, unless a single one is larger."""
+_PER_RECORD = batch_cost(0, 1) - batch_cost(0, 0)
+
+
+class Flusher(Protocol):
+    """Wakes a cell some time after its first unsent step."""
+
+    def schedule(self, cell: EpisodeCell) -> None:
+        """Call `cell.flush_due` after the flush interval."""
+
+
+class EndingRequest:
+    """An episode that is to end: with what, and what came of it."""
+
+    def __init__(self, outcome: TaskOutcome, metadata: dict[str, Any]):
+        self.outcome, self.metadata = outcome, metadata
+        self.ending: Ending | None = None
+        self.receipt: Receipt | None = None
+        self.error: BaseException | None = None
+        self.done = trio.Event()
+
+    def finish(self, *, error: BaseException | None = None) -> None:
+        """Say that it is over; the first word counts."""
+        if not self.done.is_set():
+            self.error = error
+            self.done.set()
+
+
+class EpisodeCell:
+    """See the module. `state` is "waking", "live", "ended" or "parked"; steps are accepted only while "live"."""
+
+    def __init__(self, episode_id: EpisodeId, journal: Journal, config: MemoryConfig, flusher: Flusher):
+        self.episode_id = episode_id
+        self.stream = stream_id(EPISODE_STREAM, episode_id)
+        self.state: AsyncValue[str] = AsyncValue("waking")
+        self.accepting = False
+        self.start: EpisodeStart | None = None
+        self.ending_request: EndingRequest | None = None
+        self.failure: BaseException | None = None
+        self.restarts = 0
+        self._journal, self._config, self._flusher = journal, config, flusher
+        self._limits = config.limits
+        self._mailbox, self.mail = trio.open_memory_channel[bytes | list[bytes]](config.mailbox_size)
+        self._mail_count = self._mail_bytes = 0
+        self.in_hand: list[bytes] = []
+        self._commits: deque[Commit] = deque()
+        self._open: Commit | None = None
+        self._pending = self._pending_bytes = 0
+        self._at_journal: Commit | None = None
+        self._urgent = self._due = False
+        self.batches_sent = 0
+        self._next_seq = 1
+        self._last_ns = 0
+        self._steps = 0
+        self._keys: OrderedDict[str, tuple[int, bytes, Commit]] = OrderedDict()
+        self._wake = trio.lowlevel.ParkingLot()
+        self._room = trio.lowlevel.ParkingLot()
+        batch = config.batch
+        self._send_at = batch.max_batch_size if batch.auto_flush else None
+        self._interval = batch.flush_interval_ms / 1000 if batch.auto_flush else None
+
+    # ---- the door: in the caller's task ------------------------------------------------------------------------------
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the mailbox takes another item now."""
+        return self._mail_count < self._config.mailbox_size and self._mail_bytes < MAILBOX_BYTES
+
+    async def wait_room(self) -> None:
+        """Wait until something has left the mailbox; the caller looks again. Cancelled: nothing was accepted."""
+        if not self.has_room:
+            self.wake()
+            await self._room.park()
+        else:
+            await trio.lowlevel.checkpoint()
+
+    def check_accepting(self) -> None:
+        """Raises: `InvalidState` (the episode has ended or is ending), `Closed`, `LogFull`."""
+        self._journal.check_open()
+        if self.ending_request is not None:
+            raise InvalidState(f"episode {self.episode_id!r} is being completed and takes no more steps")
+        if not self.accepting:
+            raise Closed(f"episode {self.episode_id!r} takes no steps now")
+
+    @trio.lowlevel.enable_ki_protection
+    def accept_step(self, step: ExecutionStep) -> Receipt:
+        """Accept one step. The caller has seen that there is room.
+
+        Raises: `InvalidInput`, `TooLarge`, `InvalidState`, `Closed`, `LogFull`; then nothing is accepted.
+        """
+        self.check_accepting()
+        now = time.time_ns()
+        if now < self._last_ns:
+            now = self._last_ns
+        payload = encode_step(step, now, self._limits)
+        if step.key is not None:
+            known = self._known_key(step, step.key)
+            if known is not None:
+                return known
+        if self._steps >= self._limits.steps_per_episode:
+            raise TooLarge(
+                f"episode {self.episode_id!r} has {self._steps:,} steps, the most an episode may have "
+                "(MemoryConfig.limits); complete it and start another"
+            )
+        self._last_ns = now
+        self._steps += 1
+        receipt = self._enqueue(payload, 1, len(payload) + _PER_RECORD)
+        if step.key is not None:
+            self._remember_key(step.key, receipt.seq, step_digest(step), receipt._commit)
+        return receipt
+
+    @trio.lowlevel.enable_ki_protection
+    def accept_steps(self, steps: Sequence[ExecutionStep]) -> Receipt:
+        """Accept steps that are stored together or not at all. Raises as `accept_step`; then none is accepted."""
+        self.check_accepting()
+        if not steps:
+            raise InvalidInput("steps: must hold at least one step")
+        now = max(time.time_ns(), self._last_ns)
+        payloads = [encode_step(step, now, self._limits) for step in steps]
+        known = [self._known_key(step, step.key) for step in steps if step.key is not None]
+        if any(known):
+            if not all(known) or len(known) != len(steps):
+                raise InvalidState("steps: some of them were logged before under their keys and some were not")
+            receipt = known[-1]
+            assert receipt is not None
+            return receipt
+        keys = [step.key for step in steps if step.key is not None]
+        if len(set(keys)) != len(keys):
+            raise InvalidInput("steps: the same key stands at two of them")
+        if self._steps + len(steps) > self._limits.steps_per_episode:
+            raise TooLarge(
+                f"{len(steps)} more steps would make {self._steps + len(steps):,}; an episode may have "
+                f"{self._limits.steps_per_episode:,} (MemoryConfig.limits)"
+            )
+        size = sum(map(len, payloads)) + _PER_RECORD * len(payloads)
+        if size + batch_cost(0, 0) > min(MAX_BATCH_BYTES, self._limits.record_bytes):
+            raise TooLarge(f"steps: {size:,} bytes in one batch exceed {self._limits.record_bytes:,}; split it")
+        self._last_ns = now
+        self._steps += len(steps)
+        receipt = self._enqueue(payloads, len(payloads), size)
+        for offset, step in enumerate(steps, receipt.seq - len(steps) + 1):
+            if step.key is not None:
+                self._remember_key(step.key, offset, step_digest(step), receipt._commit)
+        return receipt
+
+    @trio.lowlevel.enable_ki_protection
+    def accept_start(self, start: EpisodeStart, payload: bytes) -> Receipt:
+        """Accept the first record of a new episode."""
+        self._journal.check_open()
+        self.start = start
+        return self._enqueue(payload, 1, len(payload) + _PER_RECORD, flags=FLAG_OPENS)
+
+    @trio.lowlevel.enable_ki_protection
+    def accept_ending(self, payload: bytes, time_ns: int) -> Receipt:
+        """Accept the record that ends the episode; it may use the reserve of a full disk."""
+        self._last_ns = max(self._last_ns, time_ns)
+        return self._enqueue(payload, 1, len(payload) + _PER_RECORD, flags=FLAG_CLOSES, critical=True)
+
+    def now_ns(self) -> int:
+        """The time of a record accepted now: never before that of an earlier one."""
+        return max(time.time_ns(), self._last_ns)
+
+    def _enqueue(
+        self, item: bytes | list[bytes], records: int, size: int, *, flags: int = 0, critical: bool = False
+    ) -> Receipt:
+        commit = self._open
+        if commit is None or (commit.bytes + size > COMMIT_BYTES and commit.records) or commit.critical != critical:
+            commit = self._open = Commit(self._next_seq, self)
+            commit.critical = critical
+            self._commits.append(commit)
+        if critical and self._mail_count >= self._config.mailbox_size:
+            self.drain()  # an ending waits for no room: it is the last thing to come
+        self._mailbox.send_nowait(item)
+        self._mail_count += 1
+        self._mail_bytes += size
+        commit.records += records
+        commit.bytes += size
+        commit.flags |= flags
+        self._next_seq += records
+        first = not self._pending
+        self._pending += records
+        self._pending_bytes += size
+        if (self._send_at is not None and self._pending >= self._send_at) or self._pending_bytes >= COMMIT_BYTES:
+            self._due = True
+            self.wake()
+        elif first and self._interval is not None:
+            self._flusher.schedule(self)
+        elif not self.has_room:
+            self.wake()
+        return Receipt(self._next_seq - 1, commit)
+
+    def _known_key(self, step: ExecutionStep, key: str) -> Receipt | None:
+        known = self._keys.get(key)
+        if known is None:
+            return None
+        seq, digest, commit = known
+        if digest != step_digest(step):
+            raise InvalidState(f"step.key: {key!r} was used for another step (seq {seq}) of {self.episode_id!r}")
+        return Receipt(seq, commit)
+
+    def _remember_key(self, key: str, seq: int, digest: bytes, commit: Commit) -> None:
+        self._keys[key] = (seq, digest, commit)
+        if commit.cell is not None:
+            commit.keys = [*(commit.keys or ()), key]
+        while len(self._keys) > self._config.keys_kept:
+            self._keys.popitem(last=False)
+
+    # ---- urgency -----------------------------------------------------------------------------------------------------
+
+    def make_urgent(self, commit: Commit | None = None) -> None:
+        """Somebody waits for `commit` (default: for everything): send it as soon as the journal is free."""
+        if commit is not None and commit is self._at_journal:
+            return
+        self._urgent = True
+        self.wake()
+
+    def flush_due(self) -> None:
+        """The flush interval of the oldest unsent step is over."""
+        self._due = True
+        self.wake()
+
+    def wake(self) -> None:
+        """Let the task look whether there is something to do."""
+        self._wake.unpark_all()
+
+    @property
+    def pending_commits(self) -> tuple[Commit, ...]:
+        """Everything accepted whose result is not known, oldest first."""
+        return tuple(self._commits)
+
+    # ---- the task's side ---------------------------------------------------------------------------------------------
+
+    async def park(self) -> None:
+        """Wait for `wake`."""
+        await self._wake.park()
+
+    @property
+    def should_send(self) -> bool:
+        """Whether a batch is to go now: nothing is on its way, and there is something that is urgent or due."""
+        return self._at_journal is None and bool(self._pending) and (self._urgent or self._due)
+
+    @trio.lowlevel.enable_ki_protection
+    def drain(self) -> None:
+        """Take everything from the mailbox in hand, in one synchronous section."""
+        in_hand, receive = self.in_hand, self.mail.receive_nowait
+        try:
+            while True:
+                item = receive()
+                if isinstance(item, bytes):
+                    in_hand.append(item)
+                else:
+                    in_hand.extend(item)
+        except trio.WouldBlock:
+            pass
+        if self._mail_count:
+            self._mail_count = self._mail_bytes = 0
+            self._room.unpark_all()
+
+    @trio.lowlevel.enable_ki_protection
+    def send(self) -> None:
+        """Give the oldest commit to the journal. In hand it stays until its result is known."""
+        self.drain()
+        commit = self._commits[0]
+        if commit is self._open:
+            self._open = None
+        batch = Batch(self.stream, commit.first_seq, self.in_hand[: commit.records], commit.flags)
+        self._at_journal = commit
+        if len(self._commits) == 1:
+            self._urgent = self._due = False
+        self.batches_sent += 1
+        try:
+            self._journal.submit([batch], critical=commit.critical, on_done=self._on_done)
+        except StepwellError as error:
+            self._at_journal = None
+            self.fail_pending(error)
+
+    @trio.lowlevel.enable_ki_protection
+    def _on_done(self, submission: Submission) -> None:
+        """The result of the batch at the journal is known. Runs in the writer's turn."""
+        self._at_journal = None
+        if submission.error is not None:
+            # What was accepted behind it has numbers that no longer fit: none of it can be stored as promised.
+            self.fail_pending(submission.error)
+            return
+        commit = self._commits.popleft()
+        del self.in_hand[: commit.records]
+        self._pending -= commit.records
+        self._pending_bytes -= commit.bytes
+        if self._pending and self._interval is not None and not self._due:
+            self._flusher.schedule(self)
+        commit.resolve(submission.first_lsn, None)
+        self.wake()
+
+    @trio.lowlevel.enable_ki_protection
+    def fail_pending(self, error: StepwellError) -> None:
+        """Give up everything accepted whose result is not known, and have the task rebuild from the log."""
+        self.failure = error
+        self.accepting = False
+        if self.state.value == "live":
+            self.state.value = "waking"
+        self.drain()
+        self.in_hand.clear()
+        commits, self._open = list(self._commits), None
+        self._commits.clear()
+        self._pending = self._pending_bytes = 0
+        self._urgent = self._due = False
+        for commit in commits:
+            for key in commit.keys or ():
+                self._keys.pop(key, None)
+            commit.resolve(0, error)
+        if self.ending_request is not None and self.ending_request.ending is None:
+            # It was to end with everything before it stored; that is no longer so, and the caller must decide anew.
+            request, self.ending_request = self.ending_request, None
+            request.finish(error=error)
+        self._room.unpark_all()
+        self.wake()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is accepted that is not stored."""
+        return not self._commits and self._at_journal is None
+
+    async def wait_result(self) -> None:
+        """Return once the batch at the journal, if any, has a result."""
+        while self._at_journal is not None:
+            await self._at_journal.wait()
+
+    # ---- rebuilding --------------------------------------------------------------------------------------------------
+
+    def restore(
+        self, start: EpisodeStart, last_seq: int, last_ns: int, steps: int, keys: dict[str, tuple[int, bytes, Commit]]
+    ) -> None:
+        """Take over what the log says, and behind it what is still in hand or in the mailbox."""
+        self.start = start
+        for key, known in keys.items():
+            self._keys.setdefault(key, known)
+        self._last_ns = max(self._last_ns, last_ns)
+        if self._commits:
+            return  # accepted and not stored yet: the numbers given out before the restart stay
+        self._next_seq = last_seq + 1
+        self._steps = steps
+
+    def release_callers(self) -> None:
+        """Have callers that wait for room look again."""
+        self._room.unpark_all()
+
+    def close(self) -> None:
+        """The episode's task is gone for good."""
+        self.accepting = False
+        self._mailbox.close()
+        self.mail.close()
+        self.release_callers()
+
+
+def step_digest(step: ExecutionStep) -> bytes:
+    """What makes two steps under one key the same: everything but the key."""
+    fields = [getattr(step, name) for name in STEP_FIELDS]
+    result = step.result
+    fields[3] = (
+        None if result is None else [type(result).__name__, *(getattr(result, f) for f in result.__struct_fields__)]
+    )
+    fields[8] = step.metadata or None
+    return blake2b(cbor2.dumps(fields), digest_size=16).digest()

@@ -1,0 +1,115 @@
+"""Settings of a memory. Every one of them has an effect; an unknown name is refused with the nearest match."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, TypeVar
+
+from stepwell.errors import InvalidInput
+from stepwell.model import validation as check
+from stepwell.model.limits import Limits
+
+T = TypeVar("T", bound=type)
+
+
+def _refuse_unknown_names(cls: T) -> T:
+    """Make a keyword-only dataclass refuse unknown names with `InvalidInput` and the nearest name it knows."""
+    initialise: Callable[..., None] = cls.__init__  # type: ignore[misc]
+    known = [item.name for item in fields(cls)]
+
+    @functools.wraps(initialise)
+    def checked(self: object, *args: Any, **settings: Any) -> None:
+        if args:
+            raise InvalidInput(f"{cls.__name__}: settings are given by name")
+        for name in settings:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known)}"
+                raise InvalidInput(f"{cls.__name__}: there is no setting {name!r}; {hint}")
+        initialise(self, **settings)
+
+    cls.__init__ = checked  # type: ignore[misc]
+    return cls
+
+
+def _require(name: str, value: object, kind: type | tuple[type, ...], what: str) -> None:
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise InvalidInput(f"{name}: must be {what}, not {value!r}")
+
+
+@_refuse_unknown_names
+@dataclass(frozen=True, kw_only=True)
+class BatchConfig:
+    """When steps that nobody waits for go to the log: after `max_batch_size` of them, or `flush_interval_ms` after the
+    first. With `auto_flush` off only a waiter, a completion or 4 MiB make a batch go. A waiter never waits for these.
+    """
+
+    max_batch_size: int = 50
+    flush_interval_ms: float = 50
+    auto_flush: bool = True
+
+    def __post_init__(self) -> None:
+        _require("max_batch_size", self.max_batch_size, int, "a whole number")
+        check.check_number(self.max_batch_size, "max_batch_size", minimum=1)
+        check.check_number(self.flush_interval_ms, "flush_interval_ms", minimum=0)
+        _require("auto_flush", self.auto_flush, bool, "True or False")
+
+    @classmethod
+    def high_frequency(cls) -> BatchConfig:
+        """20 steps or 2 seconds."""
+        return cls(max_batch_size=20, flush_interval_ms=2_000)
+
+    @classmethod
+    def low_frequency(cls) -> BatchConfig:
+        """100 steps or 10 seconds."""
+        return cls(max_batch_size=100, flush_interval_ms=10_000)
+
+    @classmethod
+    def manual(cls) -> BatchConfig:
+        """Nothing goes by itself before there are 4 MiB of it."""
+        return cls(auto_flush=False)
+
+
+@_refuse_unknown_names
+@dataclass(frozen=True, kw_only=True)
+class MemoryConfig:
+    """Settings of `open_memory`.
+
+    `durability`: whether `log_step` returns when a step is accepted ("receipt") or on the medium ("commit").
+    `mailbox_size`: steps waiting per episode (and 4 MiB, whichever first) before `log_step` waits.
+    `grace_seconds`: how long closing may take after an exception or a cancellation.
+    `tail`: what opening does with suspected rot in the last commit group: refuse ("strict") or give it up ("cut").
+    `keys_kept`: idempotency keys remembered per episode. `on_failure`: when the log is lost, raise on leaving
+    `open_memory` ("raise"), or cancel its body at once as well ("cancel"). `segment_bytes`: size of one log file.
+    `align`: 0, 512 or 4096, for media that may change bytes next to those written.
+    """
+
+    durability: Literal["receipt", "commit"] = "receipt"
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    mailbox_size: int = 64
+    grace_seconds: float = 5
+    limits: Limits = field(default_factory=Limits)
+    tail: Literal["strict", "cut"] = "strict"
+    keys_kept: int = 1_024
+    on_failure: Literal["raise", "cancel"] = "raise"
+    segment_bytes: int = 64 * 1024 * 1024
+    align: int = 0
+
+    def __post_init__(self) -> None:
+        for name, allowed in (
+            ("durability", ("receipt", "commit")),
+            ("tail", ("strict", "cut")),
+            ("on_failure", ("raise", "cancel")),
+            ("align", (0, 512, 4096)),
+        ):
+            value = getattr(self, name)
+            if value not in allowed or isinstance(value, bool):
+                raise InvalidInput(f"{name}: must be one of {', '.join(map(repr, allowed))}, not {value!r}")
+        _require("batch", self.batch, BatchConfig, "a BatchConfig")
+        _require("limits", self.limits, Limits, "a Limits")
+        for name, minimum in (("mailbox_size", 1), ("keys_kept", 0), ("segment_bytes", 64 * 1024)):
+            check.check_number(getattr(self, name), name, minimum=minimum, whole=True)
+        check.check_number(self.grace_seconds, "grace_seconds", minimum=0)

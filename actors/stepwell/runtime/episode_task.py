@@ -1,0 +1,202 @@
+"""The task of one episode: rebuild from the log → incarnation → backoff → again.
+
+An incarnation is a function, not a second task. Whatever it loses is in the cell or in the log, so any exception in it
+costs a restart and nothing else. There is no "go on with the old state": after a failure of the journal the outcome is
+unknown, and only the log can tell.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+
+import trio
+
+from stepstore.journal import Journal, Record
+from stepwell.errors import EpisodeUnavailable, InvalidState, OutcomeUnknown, StepwellError
+from stepwell.learning import analyse_completion
+from stepwell.model.codec import decode_record, decode_result, step_fields
+from stepwell.model.ending import Ending, encode_ending
+from stepwell.model.event import utc
+from stepwell.model.fold import EpisodeFold
+from stepwell.model.limits import Limits
+from stepwell.model.step import ExecutionStep
+from stepwell.runtime.cell import EndingRequest, EpisodeCell, step_digest
+from stepwell.runtime.reading import fold_episode
+from stepwell.runtime.receipt import Commit, Receipt
+
+FIRST_BACKOFF, LAST_BACKOFF = 0.2, 30.0
+PARK_AFTER = 6
+STEADY_SECONDS = 60.0
+
+_logger = logging.getLogger("stepwell.runtime")
+
+
+@trio.lowlevel.enable_ki_protection
+async def episode_task(cell: EpisodeCell, journal: Journal, limits: Limits, *, fresh: bool) -> None:
+    """Run the episode until it has ended, is parked, or turns out not to exist. `fresh`: nothing of it is stored yet.
+
+    Never raises but `Cancelled`: one bad episode touches no other.
+    """
+    failures = 0
+    while True:
+        began, stored_before = trio.current_time(), journal.durable_seq(cell.stream)
+        try:
+            if not fresh and not await rebuild(cell, journal):
+                return
+            fresh = False
+            await run_incarnation(cell, journal, limits)
+            return
+        except Exception as error:
+            fresh = False
+            if journal.durable_seq(cell.stream) > stored_before or trio.current_time() - began > STEADY_SECONDS:
+                failures = 0
+            failures += 1
+            cell.restarts += 1
+            cell.failure = error
+            cell.accepting = False
+            if failures >= PARK_AFTER or isinstance(error, EpisodeUnavailable):
+                _park(cell, error, failures)
+                return
+            cell.state.value = "waking"
+            delay = min(FIRST_BACKOFF * 2 ** (failures - 1), LAST_BACKOFF) * random.uniform(0.8, 1.2)
+            _logger.warning("episode %r failed (%s); restarting from the log in %.1f s", cell.episode_id, error, delay)
+            await trio.sleep(delay)
+
+
+def _park(cell: EpisodeCell, error: Exception, failures: int) -> None:
+    if isinstance(error, EpisodeUnavailable):
+        unavailable = error
+    else:
+        unavailable = EpisodeUnavailable(
+            f"episode {cell.episode_id!r} is parked after {failures} failures in a row, the last: {error!r}. Its "
+            "stored steps can be read; reopen the memory to try again.",
+            reason="parked",
+        )
+        unavailable.__cause__ = error
+    _logger.error("%s", unavailable)
+    unknown = OutcomeUnknown(f"not stored before its episode was parked: {error}")
+    unknown.__cause__ = error
+    cell.fail_pending(unknown)
+    cell.failure = unavailable
+    if cell.ending_request is not None:
+        cell.ending_request.finish(error=unavailable)
+    cell.state.value = "parked"
+
+
+async def rebuild(cell: EpisodeCell, journal: Journal) -> bool:
+    """Make the cell say what the log says; what is in hand comes behind it. False if the episode is over.
+
+    Raises: `EpisodeUnavailable`, `RecoveryFailed`.
+    """
+    await cell.wait_result()
+    if not journal.durable_seq(cell.stream):
+        if cell.pending_commits:
+            cell.state.value, cell.accepting = "live", True
+            return True
+        cell.state.value = "gone"
+        return False
+    fold, keyed = await fold_episode(journal, cell.episode_id)
+    assert fold.start is not None
+    pending = cell.pending_commits
+    if pending and pending[0].first_seq != fold.last_seq + 1:
+        cell.fail_pending(OutcomeUnknown("what was accepted no longer continues what the log holds"))
+    keys = {key: known for record in keyed for key, known in _known_keys(record)}
+    cell.restore(fold.start, fold.last_seq, fold.last_ns, len(fold.steps), keys)
+    if fold.ending is not None:
+        _take_stored_ending(cell, fold)
+        return False
+    cell.failure = None
+    cell.state.value, cell.accepting = "live", True
+    return True
+
+
+def _known_keys(record: Record) -> list[tuple[str, tuple[int, bytes, Commit]]]:
+    decoded = decode_record(record.payload, "a step")
+    assert decoded.meta is not None
+    tool, action, parameters, coded, latency_ms, tokens_used, reward, thought, metadata, number = step_fields(
+        decoded.data
+    )
+    step = ExecutionStep(
+        tool=tool,
+        action=action,
+        parameters=parameters,
+        result=decode_result(coded),
+        latency_ms=latency_ms,
+        tokens_used=tokens_used,
+        reward=reward,
+        thought=thought,
+        metadata=metadata or {},
+        step_number=number,
+    )
+    return [(decoded.meta["key"], (record.seq, step_digest(step), Commit.stored(record.seq, record.lsn)))]
+
+
+def _take_stored_ending(cell: EpisodeCell, fold: EpisodeFold) -> None:
+    request = cell.ending_request or EndingRequest(fold.ending.outcome, {})  # type: ignore[union-attr]
+    cell.ending_request = request
+    request.ending = fold.ending
+    request.receipt = Receipt(fold.last_seq, Commit.stored(fold.last_seq, fold.last_lsn))
+    request.finish()
+    cell.accepting = False
+    cell.state.value = "ended"
+
+
+async def run_incarnation(cell: EpisodeCell, journal: Journal, limits: Limits) -> None:
+    """Batch what the mailbox holds and give it to the journal, until the episode has ended.
+
+    It sleeps until there is a full batch, a waiter, or a batch whose time has come; then it drains everything and
+    sends one batch. While that is on its way, the next one gathers.
+    """
+    while True:
+        if cell.failure is not None:
+            raise cell.failure
+        if cell.should_send:
+            await journal.wait_room()
+            if cell.should_send:
+                cell.send()
+        elif cell.ending_request is not None and cell.is_idle:
+            if await _write_ending(cell, journal, limits, cell.ending_request):
+                return
+        else:
+            await cell.park()
+
+
+async def _write_ending(cell: EpisodeCell, journal: Journal, limits: Limits, request: EndingRequest) -> bool:
+    """Work out what an ending says and store it. Everything before it is durable. False if it could not be stored."""
+    fold, _keyed = await fold_episode(journal, cell.episode_id)
+    now_ns = cell.now_ns()
+    episode = fold.episode(outcome=request.outcome, end_ns=now_ns)
+    analysis = analyse_completion(episode, now=utc(now_ns))
+    try:
+        payload = encode_ending(request.outcome, analysis, request.metadata, now_ns, limits)
+    except StepwellError as error:
+        cell.ending_request = None
+        request.finish(error=error)
+        return False
+    receipt = cell.accept_ending(payload, now_ns)
+    cell.make_urgent()
+    cell.send()
+    try:
+        await receipt.wait_durable()
+    except OutcomeUnknown:
+        return False  # `fail_pending` has told the caller, and the next look at the cell restarts this incarnation
+    request.receipt = receipt
+    request.ending = Ending(
+        outcome=request.outcome,
+        reward=analysis.reward,
+        reflection=analysis.reflection,
+        summary=analysis.summary,
+        formula_version=analysis.formula_version,
+        created_at=analysis.created_at,
+        metadata=request.metadata,
+    )
+    cell.accepting = False
+    cell.state.value = "ended"
+    request.finish()
+    return True
+
+
+def ended_error(episode_id: str) -> InvalidState:
+    """The error for a step to an episode that is over."""
+    return InvalidState(f"episode {episode_id!r} has ended and takes no more steps; start another")

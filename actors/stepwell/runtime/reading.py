@@ -1,0 +1,160 @@
+"""Episodes and their events, read from the journal. Needs no actor: the log is the truth."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+import msgspec
+import trio
+
+from stepstore.errors import Damaged, Forked
+from stepstore.journal import Journal, Record, RecordSlices
+from stepwell.errors import EpisodeUnavailable, NotFound
+from stepwell.model.codec import decode_record, step_data
+from stepwell.model.event import STEP, Event, utc
+from stepwell.model.fold import EpisodeFold
+from stepwell.model.ids import EPISODE_STREAM, EpisodeId, stream_id
+from stepwell.model.start import decode_start
+
+
+def not_found(episode_id: str) -> NotFound:
+    """The error for an id under which there is no episode."""
+    return NotFound(f"there is no episode {episode_id!r} in this memory")
+
+
+async def fold_episode(
+    journal: Journal, episode_id: EpisodeId, *, partial: bool = False
+) -> tuple[EpisodeFold, list[Record]]:
+    """Fold the durable records of an episode; gives the keyed records too. With `partial`, what is sound of it.
+
+    Raises: `NotFound`, `EpisodeUnavailable`, `RecoveryFailed`.
+    """
+    fold = EpisodeFold(episode_id)
+    keyed: list[Record] = []
+    slices = journal.read(stream_id(EPISODE_STREAM, episode_id))
+    try:
+        while records := await _next_slice(slices, episode_id):
+            for record in records:
+                decoded = decode_record(record.payload, f"record {record.seq} of episode {episode_id!r}")
+                if record.seq == 1:
+                    _check_name(decoded.meta, episode_id)
+                fold.add(record.seq, record.lsn, decoded)
+                if decoded.meta is not None and "key" in decoded.meta:
+                    keyed.append(record)
+    except EpisodeUnavailable:
+        if not partial or fold.start is None:
+            raise
+    if fold.start is None:
+        raise not_found(episode_id)
+    return fold, keyed
+
+
+async def _next_slice(slices: RecordSlices, episode_id: str) -> list[Record]:
+    try:
+        return await slices.next_slice()
+    except (Damaged, Forked) as error:
+        reason = "forked" if isinstance(error, Forked) else "damaged"
+        raise EpisodeUnavailable(
+            f"episode {episode_id!r} is {reason}: {error} get_episode(…, partial=True) returns what is sound of it.",
+            reason="forked" if reason == "forked" else "damaged",
+        ) from error
+
+
+def _check_name(meta: dict[str, object] | None, episode_id: str) -> None:
+    stored = None if meta is None else meta.get("id")
+    if stored != episode_id:
+        raise EpisodeUnavailable(
+            f"the stream of episode {episode_id!r} belongs to {stored!r} (their names collide on disk)",
+            reason="undecodable",
+        )
+
+
+class EpisodeEvents:
+    """The events of one episode, oldest first: an async iterator in bounded memory with nothing to close.
+
+    A checkpoint once per slice of at most 256 events. Raises what `get_episode` raises.
+    """
+
+    def __init__(self, journal: Journal, episode_id: EpisodeId, after: int, settle: Callable[[], Awaitable[None]]):
+        self._journal, self._id, self._after, self._settle = journal, episode_id, after, settle
+        self._slices: RecordSlices | None = None
+        self._ready: deque[Record] = deque()
+
+    def __aiter__(self) -> EpisodeEvents:
+        return self
+
+    async def __anext__(self) -> Event:
+        if not self._ready:
+            if self._slices is None:
+                await self._settle()
+                stream = stream_id(EPISODE_STREAM, self._id)
+                if not self._journal.durable_seq(stream):
+                    raise not_found(self._id)
+                self._slices = self._journal.read(stream, self._after)
+            self._ready.extend(await _next_slice(self._slices, self._id))
+            if not self._ready:
+                raise StopAsyncIteration
+        return decode_event(self._ready.popleft(), self._id)
+
+
+def decode_event(record: Record, episode_id: str) -> Event:
+    """One record as the event it is.
+
+    Raises: `EpisodeUnavailable` (reason "undecodable").
+    """
+    decoded = decode_record(record.payload, f"record {record.seq} of episode {episode_id!r}")
+    return Event(
+        stream=episode_id,
+        kind=decoded.kind,
+        seq=record.seq,
+        lsn=record.lsn,
+        cursor=str(record.lsn),
+        time=utc(decoded.time_ns),
+        time_ns=decoded.time_ns,
+        schema_version=decoded.schema_version,
+        data=step_data(decoded.data) if decoded.kind == STEP else decoded.data,
+    )
+
+
+class OpenEpisode(msgspec.Struct, frozen=True, kw_only=True):
+    """An episode without an ending: what its first record says, and how many records it has."""
+
+    episode_id: str
+    task_description: str
+    task_type: str
+    agent: str
+    start_time: object
+    last_seq: int
+
+
+async def first_record(journal: Journal, stream: bytes) -> tuple[str, str, Record] | None:
+    """(kind of stream, its id as text, its first record), None if the record says neither."""
+    found = await journal.read(stream).next_slice()
+    if not found:
+        return None
+    meta = decode_record(found[0].payload, "the first record of a stream").meta
+    if meta is None or not isinstance(meta.get("id"), str) or not isinstance(meta.get("stream"), str):
+        return None
+    return meta["stream"], meta["id"], found[0]
+
+
+async def read_open_episode(journal: Journal, stream: bytes) -> OpenEpisode | None:
+    """What is known of the open episode in `stream`; None if it is no sound episode."""
+    try:
+        found = await first_record(journal, stream)
+        if found is None or found[0] != EPISODE_STREAM:
+            return None
+        decoded = decode_record(found[2].payload, "a first record")
+        start = decode_start(decoded.data)
+    except (EpisodeUnavailable, Damaged, Forked, msgspec.ValidationError):
+        await trio.lowlevel.checkpoint()
+        return None
+    return OpenEpisode(
+        episode_id=found[1],
+        task_description=start.task,
+        task_type=start.task_type,
+        agent=start.agent,
+        start_time=utc(decoded.time_ns),
+        last_seq=journal.durable_seq(stream),
+    )

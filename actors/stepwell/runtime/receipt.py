@@ -1,0 +1,112 @@
+"""The acknowledgement of a step, and of everything that goes to the log together with it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from stepwell.errors import OutcomeUnknown, StepwellError
+
+if TYPE_CHECKING:
+    from stepwell.runtime.cell import EpisodeCell
+
+
+class Commit:
+    """Records of one episode that go to the log in one batch. One object for all of them, none per step."""
+
+    __slots__ = (
+        "_event",
+        "bytes",
+        "cell",
+        "critical",
+        "done",
+        "error",
+        "first_lsn",
+        "first_seq",
+        "flags",
+        "keys",
+        "records",
+    )
+
+    def __init__(self, first_seq: int, cell: EpisodeCell | None):
+        self.first_seq, self.cell = first_seq, cell
+        self.records = self.bytes = self.flags = self.first_lsn = 0
+        self.critical = self.done = False
+        self.error: StepwellError | None = None
+        self.keys: list[str] | None = None
+        self._event: trio.Event | None = None
+
+    @classmethod
+    def stored(cls, seq: int, lsn: int) -> Commit:
+        """The commit of one record that is in the log already."""
+        commit = cls(seq, None)
+        commit.first_lsn, commit.records, commit.done = lsn, 1, True
+        return commit
+
+    def resolve(self, first_lsn: int, error: StepwellError | None) -> None:
+        """Say what became of it, once, and wake who waits."""
+        self.first_lsn, self.error, self.done, self.cell = first_lsn, error, True, None
+        if self._event is not None:
+            self._event.set()
+
+    async def wait(self) -> None:
+        """Return once it is done, having made it urgent. A checkpoint on every path."""
+        if self.done:
+            await trio.lowlevel.checkpoint()
+            return
+        if self.cell is not None:
+            self.cell.make_urgent(self)
+        if self._event is None:
+            self._event = trio.Event()
+        await self._event.wait()
+
+
+class Receipt:
+    """What `log_step` and its kin return: the step is accepted, and this tells whether it is durable yet."""
+
+    __slots__ = ("_commit", "seq")
+
+    seq: int
+    """The number of the record in its episode; of the last one, for a batch."""
+
+    def __init__(self, seq: int, commit: Commit):
+        self.seq, self._commit = seq, commit
+
+    @property
+    def lsn(self) -> int | None:
+        """The number of the record in the whole log, None until it is durable."""
+        commit = self._commit
+        return commit.first_lsn + self.seq - commit.first_seq if self.is_durable else None
+
+    @property
+    def is_durable(self) -> bool:
+        """Whether the record is on the medium."""
+        return self._commit.done and self._commit.error is None
+
+    async def wait_durable(self) -> None:
+        """Return once the record is on the medium. May be awaited any number of times, also after the memory closed.
+
+        Waiting makes the batch go as soon as the log is free. Cancelling the waiter does not cancel the write.
+        Raises: `OutcomeUnknown` if the log failed or was closed first; resubmit with the same key.
+        """
+        await self._commit.wait()
+        error = self._commit.error
+        if isinstance(error, OutcomeUnknown):
+            raise error
+        if error is not None:
+            raise OutcomeUnknown(f"accepted, but it did not reach the log: {error}") from error
+
+    def __eq__(self, other: object) -> bool:
+        """Receipts are equal that acknowledge the same record."""
+        if not isinstance(other, Receipt):
+            return NotImplemented
+        same_commit = self._commit is other._commit or (self.lsn is not None and self.lsn == other.lsn)
+        return self.seq == other.seq and same_commit
+
+    def __hash__(self) -> int:
+        return hash(self.seq)
+
+    def __repr__(self) -> str:
+        state = f"lsn {self.lsn}" if self.is_durable else "failed" if self._commit.done else "not durable yet"
+        return f"<Receipt seq {self.seq}, {state}>"

@@ -1,0 +1,122 @@
+"""The task tree of an opened memory, and its orderly end.
+
+    host nursery                    the caller's body and exactly one child
+     └ runtime task                 all of it inside its own CancelScope(shield=True)
+        └ runtime nursery
+           ├ journal writer         one task; natural group commit
+           ├ flusher                the one timer
+           └ episode tasks          one per episode that is awake
+
+An outer cancel reaches only the body: were the actors cancelled with it, what they had accepted would be lost.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import trio
+
+from stepstore.journal import Journal
+from stepwell.errors import StepwellError
+from stepwell.runtime.config import MemoryConfig
+from stepwell.runtime.supervisor import Supervisor
+
+_logger = logging.getLogger("stepwell.runtime")
+
+
+class Runtime:
+    """Everything that runs while a memory is open."""
+
+    def __init__(self, journal: Journal, config: MemoryConfig):
+        self.journal, self.config = journal, config
+        self.supervisor = Supervisor(journal, config)
+        self.failure: BaseException | None = None
+        self.left_behind = 0
+        self._scope = trio.CancelScope(shield=True)
+        self._closing = trio.Event()
+        self._ended = trio.Event()
+        self._written = trio.Event()
+        self._on_failure: trio.CancelScope | None = None
+
+    def cancel_on_failure(self, scope: trio.CancelScope) -> None:
+        """Cancel `scope` if the log is lost while the memory is open."""
+        self._on_failure = scope
+
+    @trio.lowlevel.enable_ki_protection
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """The runtime task. Never raises: what went wrong is in `failure`."""
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._write, name="stepwell log writer")
+                    self.supervisor.run_in(nursery)
+                    task_status.started()
+                    await self._closing.wait()
+                    await self.supervisor.drained()
+                    self.journal.finish()
+                    await self._written.wait()
+                    nursery.cancel_scope.cancel()
+        except Exception as error:
+            self._fail(error)
+        finally:
+            self.left_behind = self.supervisor.give_up()
+            self.journal.finish()
+            self._ended.set()
+
+    @trio.lowlevel.enable_ki_protection
+    async def _write(self) -> None:
+        try:
+            await self.journal.run()
+        finally:
+            self._written.set()
+            if self.journal.failed is not None:
+                self._fail(self.journal.failed)
+
+    def _fail(self, error: BaseException) -> None:
+        if self.failure is None:
+            self.failure = error
+            _logger.error("the memory failed: %r", error)
+        if self._on_failure is not None and not self._closing.is_set():
+            self._on_failure.cancel()
+
+    @trio.lowlevel.enable_ki_protection
+    async def close(self, *, in_a_hurry: bool) -> BaseException | None:
+        """Stop intake, wait until everything accepted is on the medium, end all tasks.
+
+        A normal end takes the time it takes; with `in_a_hurry` (after an exception), or once a cancel or a Ctrl-C comes
+        in, `grace_seconds`; another Ctrl-C ends it at once. Gives the exception that came in while it waited.
+        """
+        self.supervisor.stop_intake()
+        self._closing.set()
+        interrupted: BaseException | None = None
+        try:
+            if not in_a_hurry:
+                try:
+                    await self._ended.wait()
+                except (trio.Cancelled, KeyboardInterrupt) as error:
+                    interrupted = error
+            with trio.move_on_after(self.config.grace_seconds, shield=True):
+                await self._ended.wait()
+        except KeyboardInterrupt as error:
+            interrupted = error
+        self._scope.cancel()
+        # What is left now ends at the next checkpoint of each task, or when the system call under way returns.
+        with trio.CancelScope(shield=True):
+            while not self._ended.is_set():
+                try:
+                    await self._ended.wait()
+                except KeyboardInterrupt as error:
+                    interrupted = error
+        if self.left_behind:
+            _logger.error("closing was cut short: %d accepted records had not reached the log", self.left_behind)
+        return interrupted
+
+
+def failure_to_raise(cause: BaseException, body: BaseException | None) -> BaseException:
+    """What `open_memory` raises when the runtime failed: the cause alone, or in a group with the body's error."""
+    cause.add_note("the memory failed with this while it was open; what was acknowledged as durable is on disk")
+    if body is None or isinstance(body, trio.Cancelled):
+        return cause
+    if isinstance(body, StepwellError) and body.__cause__ is cause:
+        return body
+    return BaseExceptionGroup("the memory failed, and so did the code that used it", [cause, body])

@@ -1,0 +1,171 @@
+"""The supervisor: one cell per episode that is awake. It routes by id, wakes from the log, forgets what ended."""
+
+from __future__ import annotations
+
+import time
+
+import trio
+
+from stepstore.journal import Journal
+from stepwell.errors import Closed, EpisodeUnavailable, InvalidState, OutcomeUnknown
+from stepwell.model.ids import EPISODE_STREAM, EpisodeId, stream_id
+from stepwell.model.start import EpisodeStart, encode_start
+from stepwell.runtime.cell import EpisodeCell
+from stepwell.runtime.config import MemoryConfig
+from stepwell.runtime.episode_task import ended_error, episode_task
+from stepwell.runtime.flusher import IntervalFlusher
+from stepwell.runtime.reading import not_found
+
+
+class Supervisor:
+    """Owns the cells. Its episode tasks live in the nursery given to `run_in`."""
+
+    def __init__(self, journal: Journal, config: MemoryConfig):
+        self.journal, self.config = journal, config
+        self.flusher = IntervalFlusher(config.batch.flush_interval_ms / 1000)
+        self.cells: dict[EpisodeId, EpisodeCell] = {}
+        self.closing = False
+        self._nursery: trio.Nursery | None = None
+
+    def run_in(self, nursery: trio.Nursery) -> None:
+        """Use `nursery` for the flusher and the episode tasks."""
+        self._nursery = nursery
+        nursery.start_soon(self.flusher.run, name="stepwell flusher")
+
+    def check_open(self) -> None:
+        """Raises: `Closed` once the memory is closing."""
+        if self.closing or self._nursery is None:
+            raise Closed("the memory is closed; open it again to go on")
+
+    @trio.lowlevel.enable_ki_protection
+    def _add(self, episode_id: EpisodeId, *, fresh: bool) -> EpisodeCell:
+        self.check_open()
+        assert self._nursery is not None
+        cell = EpisodeCell(episode_id, self.journal, self.config, self.flusher)
+        if fresh:
+            cell.state.value, cell.accepting = "live", True
+        self.cells[episode_id] = cell
+        self._nursery.start_soon(self._run_episode, cell, fresh, name=f"stepwell episode {episode_id}")
+        return cell
+
+    @trio.lowlevel.enable_ki_protection
+    async def _run_episode(self, cell: EpisodeCell, fresh: bool) -> None:
+        try:
+            await episode_task(cell, self.journal, self.config.limits, fresh=fresh)
+        finally:
+            if cell.state.value != "parked":
+                cell.close()
+                if self.cells.get(cell.episode_id) is cell:
+                    del self.cells[cell.episode_id]
+
+    def is_stored(self, episode_id: EpisodeId) -> bool:
+        """Whether the log has a record of the episode."""
+        return self.journal.durable_seq(stream_id(EPISODE_STREAM, episode_id)) > 0
+
+    @trio.lowlevel.enable_ki_protection
+    def start(self, episode_id: EpisodeId, start: EpisodeStart) -> EpisodeCell:
+        """Begin a new episode: its cell, its task, its first record accepted. One synchronous section.
+
+        Raises: `Closed`, `LogFull`, `TooLarge`, `InvalidInput`.
+        """
+        self.check_open()
+        self.journal.check_open()
+        payload = encode_start(start, episode_id, time.time_ns(), self.config.limits)
+        cell = self._add(episode_id, fresh=True)
+        cell.accept_start(start, payload)
+        return cell
+
+    async def awake(self, episode_id: EpisodeId) -> EpisodeCell:
+        """The cell of an episode that is live or has ended, woken from the log if it was asleep. A checkpoint.
+
+        Cancelling the caller does not stop the waking. Raises: `NotFound`, `EpisodeUnavailable`, `Closed`.
+        """
+        await trio.lowlevel.checkpoint()
+        while True:
+            cell = self.cells.get(episode_id)
+            if cell is None:
+                self.check_open()
+                if not self.is_stored(episode_id):
+                    raise not_found(episode_id)
+                cell = self._add(episode_id, fresh=False)
+            state = await cell.state.wait_value(lambda value: value != "waking")
+            if state in ("live", "ended"):
+                return cell
+            if state == "parked":
+                assert isinstance(cell.failure, EpisodeUnavailable)
+                raise cell.failure
+            if state == "closed":
+                raise Closed("the memory is closed; open it again to go on")
+            if not self.is_stored(episode_id):
+                raise not_found(episode_id)
+
+    async def accepting(self, episode_id: EpisodeId) -> EpisodeCell:
+        """The cell of an episode that takes steps, with room for one.
+
+        Raises: `NotFound`, `InvalidState` (it has ended), `EpisodeUnavailable`, `Closed`.
+        """
+        while True:
+            self.check_open()
+            cell = await self.awake(episode_id)
+            if cell.state.value == "ended":
+                raise ended_error(episode_id)
+            if cell.accepting and not cell.has_room:
+                await cell.wait_room()
+            if cell.accepting and cell.has_room:
+                self.check_open()
+                return cell
+            if cell.ending_request is not None and cell.state.value == "live":
+                raise InvalidState(f"episode {episode_id!r} is being completed and takes no more steps")
+
+    async def settle(self, episode_id: EpisodeId) -> None:
+        """Wait until everything accepted for the episode before this call has a result. A checkpoint."""
+        await trio.lowlevel.checkpoint()
+        cell = self.cells.get(episode_id)
+        if cell is not None:
+            for commit in cell.pending_commits:
+                await commit.wait()
+
+    async def settle_all(self) -> None:
+        """Wait until everything accepted before this call has a result. A checkpoint."""
+        await trio.lowlevel.checkpoint()
+        pending = [(cell, commit) for cell in self.cells.values() for commit in cell.pending_commits]
+        for cell, commit in pending:
+            cell.make_urgent(commit)
+        for _cell, commit in pending:
+            await commit.wait()
+
+    @trio.lowlevel.enable_ki_protection
+    def stop_intake(self) -> None:
+        """Accept nothing from now on; what was accepted goes to the log at once."""
+        self.closing = True
+        for cell in list(self.cells.values()):
+            cell.accepting = False
+            cell.make_urgent()
+            cell.release_callers()
+
+    async def drained(self) -> None:
+        """Return once nothing accepted is without a result and no ending is under way."""
+        for cell in list(self.cells.values()):
+            while cell.state.value != "parked" and cell.pending_commits:
+                await cell.pending_commits[0].wait()
+            request = cell.ending_request
+            if request is not None and not request.done.is_set():
+                await request.done.wait()
+                await self.settle(cell.episode_id)
+        await trio.lowlevel.checkpoint()
+
+    @trio.lowlevel.enable_ki_protection
+    def give_up(self) -> int:
+        """The runtime is over: resolve everything without a result as unknown. Returns how many records that were."""
+        self.closing = True
+        self._nursery = None
+        left = 0
+        for cell in list(self.cells.values()):
+            left += sum(commit.records for commit in cell.pending_commits)
+            cell.fail_pending(OutcomeUnknown("the memory was closed before this had reached the log"))
+            if cell.ending_request is not None and not cell.ending_request.done.is_set():
+                cell.ending_request.finish(error=OutcomeUnknown("the memory was closed before the ending was stored"))
+            cell.close()
+            cell.state.value = "closed"
+        self.cells.clear()
+        return left
