@@ -65,7 +65,7 @@ class EpisodeHandle:
         if cell.ending_request is None:
             if not cell.accepting:
                 raise Busy(f"episode {self.id!r} is being rebuilt from the log; use log_step, which waits")
-            if not cell.has_room:
+            if cell.full:
                 cell.wake()
                 raise Busy(f"the mailbox of episode {self.id!r} is full; use log_step, which waits for room")
         return cell.accept_step(step)

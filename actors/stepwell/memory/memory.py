@@ -267,7 +267,7 @@ class Memory:
         await trio.lowlevel.checkpoint_if_cancelled()
         cell = self._supervisor.cells.get(EpisodeId(episode_id)) if type(episode_id) is str else None
         try:
-            if cell is None or not cell.accepting or not cell.has_room or self._supervisor.closing:
+            if cell is None or not cell.accepting or cell.full or self._supervisor.closing:
                 cell = await self._supervisor.accepting(await _checked_id(episode_id))
             receipt: Receipt = cell.accept_step(step)
         except StepwellError:

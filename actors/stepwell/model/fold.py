@@ -24,10 +24,10 @@ class EpisodeFold:
         self.start: EpisodeStart | None = None
         self.ending: Ending | None = None
         self.steps: list[EpisodeStep] = []
-        self.last_seq = 0
+        self.last_seq = self.last_lsn = 0
         self.start_ns = self.last_ns = self.end_ns = 0
 
-    def add(self, seq: int, record: DecodedRecord) -> None:
+    def add(self, seq: int, lsn: int, record: DecodedRecord) -> None:
         """Take up one record.
 
         Raises: `EpisodeUnavailable` (reason "undecodable").
@@ -44,7 +44,7 @@ class EpisodeFold:
                 f"record {seq} of episode {self.episode_id!r} is no sound {record.kind!r}: {error}",
                 reason="undecodable",
             ) from error
-        self.last_seq, self.last_ns = seq, max(self.last_ns, record.time_ns)
+        self.last_seq, self.last_lsn, self.last_ns = seq, lsn, max(self.last_ns, record.time_ns)
 
     def _step(self, seq: int, record: DecodedRecord) -> EpisodeStep:
         tool, action, parameters, coded, latency_ms, tokens_used, reward, thought, metadata, number = step_fields(

@@ -109,9 +109,9 @@ class Supervisor:
             cell = await self.awake(episode_id)
             if cell.state.value == "ended":
                 raise ended_error(episode_id)
-            if cell.accepting and not cell.has_room:
+            if cell.accepting and cell.full:
                 await cell.wait_room()
-            if cell.accepting and cell.has_room:
+            if cell.accepting and not cell.full:
                 self.check_open()
                 return cell
             if cell.ending_request is not None and cell.state.value == "live":

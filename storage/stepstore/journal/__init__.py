@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from stepstore.journal.contract import Appended as Appended
 from stepstore.journal.contract import Batch as Batch
+from stepstore.journal.contract import Gate as Gate
 from stepstore.journal.contract import Journal as Journal
 from stepstore.journal.contract import JournalReport as JournalReport
 from stepstore.journal.contract import JournalStats as JournalStats

@@ -22,6 +22,7 @@ from stepstore.log.frame import FLAG_OPENS as FLAG_OPENS
 from stepstore.log.frame import Batch as Batch
 from stepstore.log.opening import RecoveryReport
 from stepstore.log.reading import Record as Record
+from stepstore.log.writer import Gate as Gate
 from stepstore.log.writer import Submission as Submission
 from stepstore.log.writer import WriterStats
 
@@ -46,20 +47,25 @@ class RecordSlices(Protocol):
 
     async def next_slice(self) -> list[Record]:
         """The next records, at most SLICE_RECORDS of them unless one batch is larger. A checkpoint."""
+        ...
 
 
 class Journal(Protocol):
     """See the module."""
 
     report: JournalReport
+    gate: Gate
+    """Closed whenever `check_open` would raise."""
 
     @property
     def durable_lsn(self) -> int:
         """Up to where everything is stored."""
+        ...
 
     @property
     def stats(self) -> JournalStats:
         """Counts since opening."""
+        ...
 
     async def run(self) -> None:
         """The task that stores what is submitted; returns after `finish`, when everything is stored."""
@@ -73,6 +79,7 @@ class Journal(Protocol):
     @property
     def failed(self) -> BaseException | None:
         """Why nothing can be stored any more, None while it can."""
+        ...
 
     def check_open(self, *, critical: bool = False) -> None:
         """Raises: `Closed`, `LogFull`, as `submit` would now."""
@@ -88,30 +95,42 @@ class Journal(Protocol):
 
         Raises: `Closed`, `LogFull`, `TooLarge`, `InvalidState` (a batch does not continue its stream).
         """
+        ...
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the queue has room for another submission."""
+        ...
 
     async def wait_room(self) -> None:
         """Return once the queue has room for another submission."""
 
     def last_seq(self, stream: bytes) -> int:
         """The last sequence number of a stream, what is queued included; 0 if it has no record."""
+        ...
 
     def durable_seq(self, stream: bytes) -> int:
         """The last durable sequence number of a stream; 0 if it has no record."""
+        ...
 
     def streams(self) -> Iterator[bytes]:
         """Every stream with a durable record, in the order of first appearance."""
+        ...
 
     def open_streams(self) -> Iterator[bytes]:
         """The streams that are open, in the order of first appearance."""
+        ...
 
     def read(self, stream: bytes, after: int = 0) -> RecordSlices:
         """The durable records of a stream behind seq `after`, as of this call.
 
         The slices raise `Damaged`, `Forked`, `RecoveryFailed`.
         """
+        ...
 
     def follow(self, after_lsn: int = 0) -> AbstractAsyncContextManager[trio.abc.ReceiveChannel[list[Record]]]:
         """Slices of durable records behind `after_lsn`, in log order, then those to come, until the journal ends."""
+        ...
 
 
 async def append(

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 import trio
 
 from stepstore.errors import Closed, InvalidState, OutcomeUnknown, TooLarge
-from stepstore.journal.contract import SLICE_RECORDS, Batch, JournalReport, JournalStats, Record, Submission
+from stepstore.journal.contract import SLICE_RECORDS, Batch, Gate, JournalReport, JournalStats, Record, Submission
 from stepstore.log.frame import FLAG_CLOSES, FLAG_OPENS, MAX_BATCH_BYTES, batch_cost
 
 
@@ -26,6 +26,7 @@ class InMemoryJournal:
         self._finishing = False
         self.report = JournalReport()
         self.stats = JournalStats()
+        self.gate = Gate()
 
     @property
     def failed(self) -> BaseException | None:
@@ -51,6 +52,7 @@ class InMemoryJournal:
                     await self._wake.park()
         finally:
             self._finishing = True
+            self.gate.is_open = False
             while self._queue:
                 self._queue.popleft().resolve(error=OutcomeUnknown("the memory was closed before this was stored"))
             self._advanced.unpark_all()
@@ -74,6 +76,7 @@ class InMemoryJournal:
 
     def finish(self) -> None:
         self._finishing = True
+        self.gate.is_open = False
         self._wake.unpark_all()
 
     def release(self) -> None:
@@ -107,6 +110,10 @@ class InMemoryJournal:
         self._queue.append(submission)
         self._wake.unpark_all()
         return submission
+
+    @property
+    def has_room(self) -> bool:
+        return True
 
     async def wait_room(self) -> None:
         await trio.lowlevel.checkpoint()

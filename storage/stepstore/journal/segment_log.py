@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import trio
 
 from stepstore.errors import Closed, Damaged, Forked
-from stepstore.journal.contract import SLICE_BYTES, SLICE_RECORDS, Batch, JournalReport, Record, Submission
+from stepstore.journal.contract import SLICE_BYTES, SLICE_RECORDS, Batch, Gate, JournalReport, Record, Submission
 from stepstore.log.files import FileSystem, OsFileSystem
 from stepstore.log.index import STREAM_FORKED, STREAM_GAP
 from stepstore.log.opening import LogOptions, OpenLog, open_log, open_log_read_only
@@ -27,6 +27,8 @@ class SegmentLogJournal:
         self._reader = SegmentReader(log.files, log.paths)
         self._read_limiter = trio.CapacityLimiter(1)
         self.report: JournalReport = log.report
+        self.gate = Gate() if self._writer is None else self._writer.gate
+        self.gate.is_open = self._writer is not None
 
     @classmethod
     def open(cls, path: str, options: LogOptions | None = None, files: FileSystem | None = None) -> SegmentLogJournal:
@@ -86,6 +88,10 @@ class SegmentLogJournal:
         on_done: Callable[[Submission], None] | None = None,
     ) -> Submission:
         return self._writing().submit(batches, critical=critical, on_done=on_done)
+
+    @property
+    def has_room(self) -> bool:
+        return self._writing().has_room
 
     async def wait_room(self) -> None:
         await self._writing().wait_room()

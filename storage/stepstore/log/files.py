@@ -26,9 +26,11 @@ class File(Protocol):
 
     def read(self, offset: int, size: int) -> bytes:
         """Up to `size` bytes from `offset`; fewer only at the end of the file."""
+        ...
 
     def write(self, offset: int, data: bytes | memoryview) -> int:
         """Write at `offset`, return how many bytes were taken: one `pwrite`, which may be short."""
+        ...
 
     def datasync(self) -> None:
         """Return once the bytes written so far, and the size, are on the medium."""
@@ -41,12 +43,15 @@ class File(Protocol):
 
     def size(self) -> int:
         """The current size in bytes."""
+        ...
 
     def identity(self) -> tuple[int, int]:
         """What `FileSystem.stat` reports for a name of this very file."""
+        ...
 
     def lock(self) -> bool:
         """Take the exclusive advisory lock of this file without waiting; False if somebody else holds it."""
+        ...
 
     def close(self) -> None:
         """Give the file back. A lock held through it is released."""
@@ -60,12 +65,15 @@ class FileSystem(Protocol):
 
     def open(self, path: str, *, create: bool = False, write: bool = True) -> File:
         """Open an existing file, or create one that must not exist yet (`create`)."""
+        ...
 
     def stat(self, path: str) -> FileStat | None:
         """What is at `path`, None if nothing is."""
+        ...
 
     def list_names(self, path: str) -> list[str]:
         """The names in a directory, sorted."""
+        ...
 
     def make_directory(self, path: str) -> None:
         """Create one directory, readable by its owner only."""

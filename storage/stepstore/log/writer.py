@@ -88,6 +88,15 @@ class WriterStats:
     write_errors: int = 0
 
 
+class Gate:
+    """Whether submissions are taken, as one attribute for the hot path; `check_open` says why not."""
+
+    __slots__ = ("is_open",)
+
+    def __init__(self) -> None:
+        self.is_open = True
+
+
 class LogWriter:
     """Commits batches to an opened log. One task runs `run`; anybody may `submit`."""
 
@@ -105,6 +114,7 @@ class LogWriter:
         self._finishing = self._ended = False
         self._full_since_error: OSError | None = None
         self._failed: BaseException | None = None
+        self.gate = Gate()
         self.durable_lsn = log.end_lsn
         self.stats = WriterStats()
 
@@ -178,6 +188,11 @@ class LogWriter:
         self._wake.unpark_all()
         return submission
 
+    @property
+    def has_room(self) -> bool:
+        """Whether the queue is below its bound."""
+        return self._queued_bytes < QUEUE_BYTES
+
     async def wait_room(self) -> None:
         """Return once the queue is below its bound. A checkpoint on every path."""
         if self._queued_bytes < QUEUE_BYTES:
@@ -198,6 +213,7 @@ class LogWriter:
     def finish(self) -> None:
         """Take no more submissions; `run` returns when the queue is on the medium and the segment is closed."""
         self._finishing = True
+        self.gate.is_open = False
         self._wake.unpark_all()
 
     # ---- the task ----------------------------------------------------------------------------------------------------
@@ -217,6 +233,7 @@ class LogWriter:
                 await self._close_segment()
         finally:
             self._finishing = self._ended = True
+            self.gate.is_open = False
             error = OutcomeUnknown("the log was closed before the write had reached the medium")
             self._resolve_all(list(self._queue), error)
             self._queue.clear()
@@ -334,7 +351,7 @@ class LogWriter:
         self.stats.segments_begun += 1
         cause: StepwellError
         if no_room:
-            self._full_since_error = error
+            self._set_full(error)
             cause = LogFull(f"the medium had no room for this write ({error.strerror}); it is not stored")
         else:
             cause = OutcomeUnknown(f"writing to the medium failed ({error}); whether it is stored cannot be told")
@@ -357,7 +374,7 @@ class LogWriter:
         if error.errno not in NO_ROOM:
             self._fail(group, error)
             return
-        self._full_since_error = error
+        self._set_full(error)
         cause = LogFull(f"the medium has no room for another segment ({error.strerror}); this is not stored")
         cause.__cause__ = error
         self._queue.extendleft(reversed(group))  # before the checkpoint: a cancelled `run` resolves what is queued
@@ -366,6 +383,10 @@ class LogWriter:
             with contextlib.suppress(OSError):
                 spent = await self._blocking(self._log.reserve.spend)
         self._refuse_for_room([] if spent else [self._queue.popleft() for _ in group], cause)
+
+    def _set_full(self, error: OSError | None) -> None:
+        self._full_since_error = error
+        self.gate.is_open = error is None and self._failed is None and not self._finishing
 
     def _dependents(self, group: list[Submission]) -> list[Submission]:
         """Take from the queue what continues a stream of a failed group: its sequence numbers no longer fit."""
@@ -396,6 +417,7 @@ class LogWriter:
 
     def _fail(self, group: list[Submission], error: BaseException) -> None:
         self._failed = error
+        self.gate.is_open = False
         cause = OutcomeUnknown(f"the log failed ({error}); whether this is stored cannot be told")
         cause.__cause__ = error
         self._resolve_all(group + list(self._queue), cause)
@@ -410,7 +432,7 @@ class LogWriter:
         except OSError:
             return  # still no room; the next attempt is RETRY_FULL_SECONDS away
         if found:
-            self._full_since_error = None
+            self._set_full(None)
 
     async def _close_segment(self) -> None:
         segment = self._log.segment

@@ -1,0 +1,56 @@
+# On a fresh machine with Python 3.11+ and make, each of these sets up what it needs by itself.
+PYTHON ?= $(shell command -v python3.13 >/dev/null 2>&1 && python3.13 -c '' 2>/dev/null && echo python3.13 || echo python3)
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := $(VENV)/.installed
+DEV := $(VENV)/.installed-dev
+
+.PHONY: demo test check bench crash clean help
+
+help:
+	@echo "make demo    watch 200 agents lose no acknowledged step to kill -9"
+	@echo "make test    run the tests"
+	@echo "make check   ruff, mypy --strict, pyright, layering"
+	@echo "make bench   measure (takes a few minutes)"
+	@echo "make crash   the short crash suite"
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Stepwell needs Python 3.11 or newer; set PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "making a virtual environment in $(VENV) …"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+
+$(RUN): pyproject.toml | $(BIN)/python
+	@echo "installing stepwell …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(DEV): pyproject.toml $(RUN)
+	@echo "installing what tests and checks need …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group dev
+	@touch $@
+
+demo: $(RUN)
+	@$(BIN)/stepwell demo
+
+test: $(DEV)
+	@$(BIN)/python -m pytest
+
+check: $(DEV)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/pyright
+	@$(BIN)/lint-imports
+
+crash: $(DEV)
+	@$(BIN)/python -m tests.crash.kill9 --short
+
+bench: $(DEV)
+	@$(BIN)/python -m bench ingest
+	@$(BIN)/python -m bench latency
+	@$(BIN)/python -m bench recover
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
