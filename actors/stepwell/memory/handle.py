@@ -110,7 +110,7 @@ class StepScope:
 
     async def __aenter__(self) -> StepScope:
         if not isinstance(self._tool, str) or not self._tool.strip():
-            await trio.lowlevel.cancel_shielded_checkpoint()
+            await trio.lowlevel.checkpoint()
             raise InvalidInput("step.tool: must be text and not empty")
         await trio.lowlevel.checkpoint()
         self._began = time.perf_counter()

@@ -147,7 +147,7 @@ class Memory:
             )
             known = None if episode_id is None else checked_id(episode_id)
         except StepwellError:
-            await trio.lowlevel.cancel_shielded_checkpoint()
+            await trio.lowlevel.checkpoint()
             raise
         await trio.lowlevel.checkpoint()
         if known is not None and (known in self._supervisor.cells or self._supervisor.is_stored(known)):
@@ -229,7 +229,7 @@ class Memory:
             checked = checked_outcome(outcome, self._config.limits)
             check.check_object({} if metadata is None else metadata, "metadata")
         except StepwellError:
-            await trio.lowlevel.cancel_shielded_checkpoint()
+            await trio.lowlevel.checkpoint()
             raise
         await trio.lowlevel.checkpoint()
         while True:

@@ -41,7 +41,7 @@ class OpenMemory:
 
     async def __aenter__(self) -> Memory:
         if self._entered:
-            await trio.lowlevel.cancel_shielded_checkpoint()
+            await trio.lowlevel.checkpoint()
             raise InvalidState("this open_memory(...) was entered before; call open_memory again")
         self._entered = True
         config = self._config if self._config is not None else MemoryConfig()
@@ -50,7 +50,7 @@ class OpenMemory:
                 raise InvalidInput(f"config: must be a MemoryConfig, not {type(config).__name__}")
             path = _checked_path(self._path)
         except InvalidInput:
-            await trio.lowlevel.cancel_shielded_checkpoint()
+            await trio.lowlevel.checkpoint()
             raise
         await trio.lowlevel.checkpoint()
         self._journal = await self._open_journal(path, config)

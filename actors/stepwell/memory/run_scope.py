@@ -73,7 +73,7 @@ class RunScope:
 
     async def __aenter__(self) -> RunningEpisode:
         if self.handle is not None:
-            await trio.lowlevel.cancel_shielded_checkpoint()
+            await trio.lowlevel.checkpoint()
             raise InvalidState("a run scope can be entered once; call memory.episode(...) again")
         handle = await self._memory.start_episode(self._task, **self._arguments)
         self.handle = RunningEpisode(self._memory, handle)

@@ -382,7 +382,7 @@ class EpisodeCell:
     ) -> None:
         """Take over what the log says, and behind it what is still in hand or in the mailbox."""
         self.start = start
-        for key, known in keys.items():
+        for key, known in list(keys.items())[-self._config.keys_kept :] if self._config.keys_kept else ():
             self._keys.setdefault(key, known)
         self._last_ns = max(self._last_ns, last_ns)
         if self._commits:

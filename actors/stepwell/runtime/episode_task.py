@@ -92,7 +92,7 @@ async def rebuild(cell: EpisodeCell, journal: Journal) -> bool:
     await cell.wait_result()
     if not journal.durable_seq(cell.stream):
         if cell.pending_commits:
-            cell.state.value, cell.accepting = "live", True
+            _go_live(cell)
             return True
         cell.state.value = "gone"
         return False
@@ -106,9 +106,13 @@ async def rebuild(cell: EpisodeCell, journal: Journal) -> bool:
     if fold.ending is not None:
         _take_stored_ending(cell, fold)
         return False
+    _go_live(cell)
+    return True
+
+
+def _go_live(cell: EpisodeCell) -> None:
     cell.failure = None
     cell.state.value, cell.accepting = "live", True
-    return True
 
 
 def _known_keys(record: Record) -> list[tuple[str, tuple[int, bytes, Commit]]]:
@@ -158,6 +162,8 @@ async def run_incarnation(cell: EpisodeCell, journal: Journal, limits: Limits) -
         elif cell.ending_request is not None and cell.is_idle:
             if await _write_ending(cell, journal, limits, cell.ending_request):
                 return
+        elif cell.full:
+            cell.drain()  # nothing is to go yet, but callers wait for room; what is in hand is bounded by bytes
         else:
             await cell.park()
 

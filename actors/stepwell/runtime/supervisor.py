@@ -50,13 +50,12 @@ class Supervisor:
 
     @trio.lowlevel.enable_ki_protection
     async def _run_episode(self, cell: EpisodeCell, fresh: bool) -> None:
-        try:
-            await episode_task(cell, self.journal, self.config.limits, fresh=fresh)
-        finally:
-            if cell.state.value != "parked":
-                cell.close()
-                if self.cells.get(cell.episode_id) is cell:
-                    del self.cells[cell.episode_id]
+        await episode_task(cell, self.journal, self.config.limits, fresh=fresh)
+        # A parked cell stays, to say why; one whose task was cancelled stays too, until `give_up` has resolved it.
+        if cell.state.value != "parked":
+            cell.close()
+            if self.cells.get(cell.episode_id) is cell:
+                del self.cells[cell.episode_id]
 
     def is_stored(self, episode_id: EpisodeId) -> bool:
         """Whether the log has a record of the episode."""

@@ -7,9 +7,10 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 
 import trio
 
-from stepstore.errors import Closed, InvalidState, OutcomeUnknown, TooLarge
+from stepstore.errors import Closed, InvalidInput, InvalidState, OutcomeUnknown, TooLarge
 from stepstore.journal.contract import SLICE_RECORDS, Batch, Gate, JournalReport, JournalStats, Record, Submission
 from stepstore.log.frame import FLAG_CLOSES, FLAG_OPENS, MAX_BATCH_BYTES, batch_cost
+from stepstore.log.writer import STREAM_ID_BYTES
 
 
 class InMemoryJournal:
@@ -18,12 +19,12 @@ class InMemoryJournal:
     def __init__(self) -> None:
         self._streams: dict[bytes, list[tuple[int, bytes]]] = {}  # per stream (lsn, payload), seq is the position
         self._order: list[tuple[bytes, int]] = []  # (stream, seq) by LSN
-        self._open: dict[bytes, None] = {}
+        self._flags: dict[bytes, int] = {}
         self._pending_seq: dict[bytes, int] = {}
         self._queue: deque[Submission] = deque()
         self._wake = trio.lowlevel.ParkingLot()
         self._advanced = trio.lowlevel.ParkingLot()
-        self._finishing = False
+        self._finishing = self._ended = False
         self.report = JournalReport()
         self.stats = JournalStats()
         self.gate = Gate()
@@ -47,11 +48,12 @@ class InMemoryJournal:
                         self._store(self._queue.popleft())
                     self._advanced.unpark_all()
                 elif self._finishing:
+                    await trio.lowlevel.checkpoint()
                     return
                 else:
                     await self._wake.park()
         finally:
-            self._finishing = True
+            self._finishing = self._ended = True
             self.gate.is_open = False
             while self._queue:
                 self._queue.popleft().resolve(error=OutcomeUnknown("the memory was closed before this was stored"))
@@ -66,12 +68,10 @@ class InMemoryJournal:
                 records.append((len(self._order), payload))
             if self._pending_seq.get(stream) == first_seq + len(payloads) - 1:
                 del self._pending_seq[stream]
-            if flags & FLAG_OPENS:
-                self._open[stream] = None
-            if flags & FLAG_CLOSES:
-                self._open.pop(stream, None)
+            self._flags[stream] = self._flags.get(stream, 0) | flags
         self.stats.groups += 1
         self.stats.records = len(self._order)
+        self.stats.largest_group = max(self.stats.largest_group, len(self._order) + 1 - first_lsn)
         submission.resolve(first_lsn)
 
     def finish(self) -> None:
@@ -101,9 +101,14 @@ class InMemoryJournal:
             raise TooLarge(f"a batch of {cost:,} bytes exceeds the limit of {MAX_BATCH_BYTES:,}; split it")
         last: dict[bytes, int] = {}
         for stream, first_seq, payloads, _flags in batches:
+            if len(stream) != STREAM_ID_BYTES or not payloads:
+                raise InvalidInput("a batch has a stream id of 16 bytes and at least one record")
             before = last.get(stream, self.last_seq(stream))
             if first_seq != before + 1:
-                raise InvalidState(f"stream {stream.hex()} ends with seq {before}, so seq {first_seq} does not follow")
+                raise InvalidState(
+                    f"stream {stream.hex()} ends with seq {before}, so seq {first_seq} does not continue it; read what "
+                    "was written meanwhile"
+                )
             last[stream] = before + len(payloads)
         self._pending_seq.update(last)
         submission = Submission(batches, cost, critical, on_done)
@@ -128,7 +133,8 @@ class InMemoryJournal:
         return iter(list(self._streams))
 
     def open_streams(self) -> Iterator[bytes]:
-        return iter(list(self._open))
+        mask = FLAG_OPENS | FLAG_CLOSES
+        return iter([stream for stream, flags in self._flags.items() if flags & mask == FLAG_OPENS])
 
     def read(self, stream: bytes, after: int = 0) -> InMemorySlices:
         return InMemorySlices(stream, self._streams.get(stream, []), after, self.durable_seq(stream))
@@ -143,7 +149,7 @@ class InMemoryJournal:
                     for n, (stream, seq) in enumerate(self._order[after_lsn:end])
                 ]
                 after_lsn = end
-            if self._finishing:
+            if self._ended:
                 return
             await self._advanced.park()
 

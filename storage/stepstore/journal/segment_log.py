@@ -63,6 +63,7 @@ class SegmentLogJournal:
     async def run(self) -> None:
         if self._writer is not None:
             await self._writer.run()
+        await trio.lowlevel.checkpoint()
 
     def finish(self) -> None:
         if self._writer is not None:
@@ -94,6 +95,8 @@ class SegmentLogJournal:
         return self._writing().has_room
 
     async def wait_room(self) -> None:
+        if self._writer is None:
+            await trio.lowlevel.checkpoint()
         await self._writing().wait_room()
 
     def last_seq(self, stream: bytes) -> int:
@@ -153,14 +156,15 @@ class StreamSlices:
                 self._raise_unsound(unsound)
             return []
         records = size = 0
-        start = self._next
-        while self._next < len(self._runs):
-            run = index.run(self._runs[self._next])
-            if self._next > start and (records + run.records > SLICE_RECORDS or size + run.size > SLICE_BYTES):
+        start = end = self._next
+        while end < len(self._runs):
+            run = index.run(self._runs[end])
+            if end > start and (records + run.records > SLICE_RECORDS or size + run.size > SLICE_BYTES):
                 break
             records, size = records + run.records, size + run.size
-            self._next += 1
-        found: list[Record] = await journal._blocking(self._fetch, start, self._next)
+            end += 1
+        found: list[Record] = await journal._blocking(self._fetch, start, end)
+        self._next = end  # only now: cancelled or failed, the next call gives the same records
         return [record for record in found if record.seq > self._after] if start == 0 else found
 
     def _fetch(self, start: int, end: int) -> list[Record]:

@@ -26,7 +26,7 @@ class _Inode:
     def __init__(self, number: int, content: bytes = b""):
         self.number = number
         self.volatile = bytearray(content)
-        self.durable = bytes(content)
+        self.durable = bytearray(content)
         self.unsynced: list[tuple[int, bytes] | int] = []  # writes (offset, data) and sizes set, in order
         self.locked_by: MemoryFile | None = None
 
@@ -76,7 +76,8 @@ class MemoryFile:
 
     def datasync(self) -> None:
         self._check_open()
-        self._inode.durable = bytes(self._inode.volatile)
+        for change in self._inode.unsynced:
+            _apply(self._inode.durable, change)
         self._inode.unsynced.clear()
 
     def truncate(self, size: int) -> None:
@@ -189,7 +190,7 @@ class MemoryFileSystem:
 
     def durable_copy(self) -> MemoryFileSystem:
         """The disk after a power cut now, if everything that was not synced is lost."""
-        return self._copy(lambda names, _current: names, lambda inode: inode.durable)
+        return self._copy(lambda names, _current: names, lambda inode: bytes(inode.durable))
 
     def crash_copy(self, choose: Choose) -> MemoryFileSystem:
         """A disk that a power cut now may leave: `choose` decides which unsynced writes and names made it.

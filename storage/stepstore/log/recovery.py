@@ -109,8 +109,8 @@ def list_segments(files: FileSystem, path: str) -> list[SegmentName]:
     for before, after in itertools.pairwise(found):
         if after.seq == before.seq:
             raise CorruptLog(
-                f"{path!r} holds two files for segment {after.seq}: {before} and {after} (row 7). Move out the one that "
-                "does not belong there.",
+                f"{path!r} holds two files for segment {after.seq}: {before} and {after} (row 7). Move out the one "
+                "that does not belong there.",
                 file=posixpath.join(path, str(after)),
                 first_lsn=after.first_lsn,
                 row=7,

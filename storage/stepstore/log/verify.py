@@ -6,7 +6,7 @@ import posixpath
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from stepstore.errors import CorruptLog, StepwellError
+from stepstore.errors import CorruptLog, RecoveryFailed, StepwellError
 from stepstore.log.directory import must_exist
 from stepstore.log.files import FileSystem, OsFileSystem
 from stepstore.log.frame import BODY_OVERHEAD, CLOSE_ALIGNMENT, HEADER_BYTES, DirectoryEntry, FrameHeader
@@ -49,10 +49,12 @@ def verify_log(
         identity = must_exist(files, path)
         names = list_segments(files, path)
         headers = [read_segment_header(files, path, name, identity) for name in names]
+        sizes = [found.size if (found := files.stat(posixpath.join(path, str(name)))) else 0 for name in names]
     except CorruptLog as error:
         report.problems.append(str(error))
         return report
-    sizes = [found.size if (found := files.stat(posixpath.join(path, str(name)))) else 0 for name in names]
+    except OSError as error:
+        raise RecoveryFailed.from_os_error("look into", error, file=path) from error
     streams: set[bytes] = set()
 
     def on_frame(head: FrameHeader, _at: int, entries: list[DirectoryEntry]) -> None:
