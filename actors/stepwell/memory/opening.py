@@ -91,7 +91,7 @@ class OpenMemory:
     @trio.lowlevel.enable_ki_protection
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> bool:
+    ) -> bool | None:
         absorbed = bool(self._body_scope.__exit__(kind, error, traceback))
         body = None if absorbed else error
         self._memory._end_scopes()

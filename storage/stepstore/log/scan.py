@@ -15,7 +15,8 @@ from stepstore.log.files import File
 from stepstore.log.frame import CLOSE_ALIGNMENT, KIND_CLOSE, DirectoryEntry, FrameHeader
 from stepstore.log.segment_header import HEADER_BYTES, SegmentHeader
 
-_BLOCK = 4 * 1024 * 1024
+_BLOCK = 1024 * 1024
+_ZEROS = memoryview(bytes(_BLOCK))
 
 OnFrame = Callable[[FrameHeader, int, list[DirectoryEntry]], None]
 """Called for each sound data frame: its header, the file offset of the header, its directory."""
@@ -99,9 +100,9 @@ class Window:
         """The offset of the last byte in [start, end) that is not zero."""
         found = None
         for block in range(start, min(end, self.size), _BLOCK):
-            kept = bytes(self.at(block, min(_BLOCK, min(end, self.size) - block))).rstrip(b"\0")
-            if kept:
-                found = block + len(kept) - 1
+            data = self.at(block, min(_BLOCK, min(end, self.size) - block))
+            if data != _ZEROS[: len(data)]:
+                found = block + len(bytes(data).rstrip(b"\0")) - 1
         return found
 
 

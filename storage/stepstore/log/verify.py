@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -108,6 +109,19 @@ def _end_if_closed(scan: SegmentScan) -> int:
 
 
 def _is_locked(files: FileSystem, path: str) -> bool:
+    """Whether a process has the log open for writing. On Linux the kernel's table tells, and the lock is not touched:
+    taking it for a moment could refuse a process that opens the log just then."""
+    found = files.stat(posixpath.join(path, LOCK))
+    if found is None:
+        return False
+    if isinstance(files, OsFileSystem):
+        device, inode = found.identity
+        mine = f"{os.major(device):02x}:{os.minor(device):02x}:{inode}"
+        try:
+            with open("/proc/locks", encoding="ascii") as table:
+                return any("FLOCK" in line and mine in line.split() for line in table)
+        except OSError:
+            pass  # no such table here: ask the lock itself
     try:
         file = files.open(posixpath.join(path, LOCK), write=False)
     except OSError:

@@ -1,0 +1,22 @@
+"""The `stepwell` command.
+
+General layout: `app` declares the commands and their options; every command has a module of its own that does the work
+(`importing`, `exporting`, `listing`, `timeline`, `verifying`, `demo`). `neutral_form` is the JSON-lines form that
+`import` and `export` speak, and `output` what all commands share: consoles, `--json`, and errors as one line.
+
+Nothing here is imported by `import stepwell`, and click and rich only once a command runs.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0 fine, 1 the thing asked for failed, 2 wrong usage."""
+    try:
+        from stepwell.cli.app import cli
+    except KeyboardInterrupt:  # from here on click turns it into one line
+        sys.exit(1)
+    cli.main(args=None if args is None else list(args), prog_name="stepwell")

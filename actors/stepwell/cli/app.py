@@ -1,0 +1,135 @@
+"""The commands and their options. Each command's work is in the module named after it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from stepwell._version import __version__
+from stepwell.cli.output import reporting_errors
+
+DEFAULT_DIRECTORY = Path("stepwell-memory")
+
+directory_option = click.option(
+    "--dir",
+    "directory",
+    type=click.Path(path_type=Path),
+    envvar="STEPWELL_DIR",
+    default=DEFAULT_DIRECTORY,
+    show_envvar=True,
+    help="Directory of the memory.  [default: ./stepwell-memory]",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON value, for programs.")
+
+
+def example(*lines: str) -> str:
+    """The lines that `--help` ends with."""
+    return "\b\nExample:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="stepwell")
+def cli() -> None:
+    """Stepwell: episodic memory for AI agents that survives crashes.
+
+    \b
+    Start here:
+      stepwell demo
+    """
+
+
+@cli.command(epilog=example("stepwell demo", "stepwell demo --agents 50 --seed 7 --dir crashed"))
+@click.option("--agents", type=click.IntRange(1, 5_000), default=200, show_default=True, help="How many agents.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Chooses the modules and the moment of the kill.")
+@click.option(
+    "--dir",
+    "directory",
+    type=click.Path(path_type=Path),
+    help="Write here instead of into a temporary directory; must be empty or new. Kept.",
+)
+@click.option("--keep", is_flag=True, help="Keep the temporary directory, to look around in it afterwards.")
+@json_option
+@reporting_errors
+def demo(agents: int, seed: int, directory: Path | None, keep: bool, as_json: bool) -> None:
+    """Watch a fleet of agents lose nothing to a kill -9.
+
+    Agents audit modules of Python's standard library with real tools in a process of their own and log every tool
+    call. The process is killed in the middle; the log is reopened, compared with everything that was acknowledged,
+    and the open audits are resumed to their end. Exit code 1 if anything acknowledged was lost.
+    """
+    from stepwell.cli.demo.command import run_demo
+
+    if not run_demo(agents=agents, seed=seed, directory=directory, keep=keep, as_json=as_json):
+        raise SystemExit(1)
+
+
+@cli.command("import", epilog=example("stepwell import runs.jsonl.gz more.jsonl --dir agent-memory"))
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE...")
+@click.option("--strict", is_flag=True, help="Stop at the first bad line instead of skipping it.")
+@directory_option
+@json_option
+@reporting_errors
+def import_(files: tuple[Path, ...], strict: bool, directory: Path, as_json: bool) -> None:
+    """Import episodes from JSON lines, plain or gzipped.
+
+    One event per line: "start", "step" and "complete" (the form that `stepwell export` writes). Importing again adds
+    nothing twice, and an import that was cut off goes on where it stopped.
+    """
+    from stepwell.cli.importing.command import run_import
+
+    run_import(list(files), directory, strict=strict, as_json=as_json)
+
+
+@cli.command(epilog=example("stepwell export episodes.jsonl.gz --dir agent-memory", "stepwell export - | head"))
+@click.argument("out", type=click.Path(allow_dash=True))
+@directory_option
+@json_option
+@reporting_errors
+def export(out: str, directory: Path, as_json: bool) -> None:
+    """Write every episode as JSON lines to OUT.
+
+    A name ending in .gz is compressed, - is standard output. The file appears whole or not at all.
+    """
+    from stepwell.cli.exporting import run_export
+
+    run_export(out, directory, as_json=as_json)
+
+
+@cli.command("list", epilog=example("stepwell list --status open --dir agent-memory"))
+@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="At most so many, newest first.")
+@click.option("--status", type=click.Choice(["open", "ended"]), help="Only those.")
+@directory_option
+@json_option
+@reporting_errors
+def list_(limit: int, status: Any, directory: Path, as_json: bool) -> None:
+    """List episodes, newest first."""
+    from stepwell.cli.listing import run_list
+
+    run_list(directory, limit=limit, status=status, as_json=as_json)
+
+
+@cli.command(epilog=example("stepwell show audit-017-heapq --dir agent-memory"))
+@click.argument("episode_id", metavar="ID")
+@click.option("--all", "everything", is_flag=True, help="Show every step of a long episode.")
+@directory_option
+@json_option
+@reporting_errors
+def show(episode_id: str, everything: bool, directory: Path, as_json: bool) -> None:
+    """Show one episode as a timeline."""
+    from stepwell.cli.timeline import run_show
+
+    run_show(episode_id, directory, everything=everything, as_json=as_json)
+
+
+@cli.command(epilog=example("stepwell verify --dir agent-memory"))
+@directory_option
+@json_option
+@reporting_errors
+def verify(directory: Path, as_json: bool) -> None:
+    """Check every byte of the log; exit code 1 if something is damaged. Changes nothing."""
+    from stepwell.cli.verifying import run_verify
+
+    if not run_verify(directory, as_json=as_json):
+        raise SystemExit(1)

@@ -1,0 +1,51 @@
+"""What became of the files of an import."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+PROBLEMS_KEPT = 100
+"""How many bad lines of a file are reported one by one; all are counted."""
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """A line that was not imported, and why."""
+
+    file: str
+    line: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.reason}"
+
+
+class FileReport(msgspec.Struct, kw_only=True):
+    """What became of one file. `present`: events that the memory held already."""
+
+    file: str
+    episodes: int = 0
+    steps: int = 0
+    endings: int = 0
+    present: int = 0
+    bad_lines: int = 0
+    problems: list[Problem] = []
+    unreadable: str | None = None
+
+    @property
+    def added(self) -> int:
+        """How many events were stored."""
+        return self.episodes + self.steps + self.endings
+
+    def refuse(self, line: int, reason: Exception) -> Problem:
+        """Count a bad line, and keep it if there are not too many already."""
+        problem = Problem(self.file, line, " ".join(str(reason).split()))
+        self.bad_lines += 1
+        if len(self.problems) < PROBLEMS_KEPT:
+            self.problems.append(problem)
+        return problem
+
+
+OnProblem = Callable[[Problem], None]
+OnProgress = Callable[[FileReport, int], None]
