@@ -1,4 +1,4 @@
-"""A child logs under load and is killed with SIGKILL at a random moment; every acknowledged step must be there after it.
+"""A child logs under load and is killed with SIGKILL at a random moment; every acknowledged step must survive it.
 
     python -m tests.crash.kill9 --rounds 50 [--seed N] [--dir DIR] [--short]
 
@@ -163,7 +163,7 @@ async def recover(directory: str) -> tuple[list[Episode], float, int]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the rounds; the exit status is 1 if any step was lost, doubled, displaced or invented."""
-    parser = argparse.ArgumentParser(prog="python -m tests.crash.kill9", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(prog="python -m tests.crash.kill9", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--short", action="store_true", help="12 rounds")
     parser.add_argument("--seed", type=int, default=None)

@@ -1,0 +1,35 @@
+"""`python -m bench <what>`: ingest, latency, recover."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from bench import ingest, latency, recover
+
+SUBJECTS: dict[str, tuple[Callable[[argparse.Namespace], dict[str, Any]], str]] = {
+    "ingest": (ingest.run, "durable steps per second against a plain write loop"),
+    "latency": (latency.run, "one step, await durable, again, against a bare write and fdatasync"),
+    "recover": (recover.run, "reopening a large log after a kill"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one benchmark and print its table, or JSON."""
+    parser = argparse.ArgumentParser(prog="python -m bench")
+    parser.add_argument("subject", choices=SUBJECTS, help="; ".join(f"{k}: {v[1]}" for k, v in SUBJECTS.items()))
+    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default 5)")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the work, for a first look")
+    parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
+    options = parser.parse_args(arguments)
+    report = SUBJECTS[options.subject][0](options)
+    if options.json:
+        print(json.dumps(report, indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
