@@ -65,6 +65,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     episodes, steps = (EPISODES // 10, STEPS) if options.quick else (EPISODES, STEPS)
     rows: list[list[str]] = []
     report: dict[str, Any] = {"machine": setting.machine(), "episodes": episodes, "steps": steps}
+    size = 0
     for medium, parent in setting.media():
         with setting.scratch(parent) as path:
             command = _child("write", path / "killed", episodes, steps)

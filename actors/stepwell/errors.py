@@ -1,20 +1,20 @@
 """The whole error family on one screen.
 
-    StepwellError
-    ├ Rejected               definitely not stored; retrying is safe
-    │  ├ InvalidInput        (also a ValueError) names the path inside the value
-    │  ├ TooLarge
-    │  ├ Closed
-    │  ├ LogFull
-    │  └ Busy                only from the `…_nowait` calls
-    ├ NotFound               (also a KeyError, but prints as a sentence)
-    ├ InvalidState           contradicts what is stored
-    ├ OutcomeUnknown         may or may not be stored; resubmit with the same key
-    ├ Fenced, LogLocked      somebody else owns the log
-    ├ CorruptLog ← Damaged, Forked
-    ├ RecoveryFailed         opening could not find out what the log holds
-    ├ Unavailable ← EpisodeUnavailable
-    └ WrongLoop              called from an event loop this door does not serve
+StepwellError
+├ Rejected               definitely not stored; retrying is safe
+│  ├ InvalidInput        (also a ValueError) names the path inside the value
+│  ├ TooLarge
+│  ├ Closed
+│  ├ LogFull
+│  └ Busy                only from the `…_nowait` calls
+├ NotFound               (also a KeyError, but prints as a sentence)
+├ InvalidState           contradicts what is stored
+├ OutcomeUnknown         may or may not be stored; resubmit with the same key
+├ Fenced, LogLocked      somebody else owns the log
+├ CorruptLog ← Damaged, Forked
+├ RecoveryFailed         opening could not find out what the log holds
+├ Unavailable ← EpisodeUnavailable
+└ WrongLoop              called from an event loop this door does not serve
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from stepwell.model.episode import Episode
 from stepwell.model.ids import EpisodeId
 from stepwell.model.outcome import TaskOutcome
 from stepwell.model.step import ExecutionStep, StepError, StepInterrupted, StepResult, StepSuccess, StepTimeout
-from stepwell.runtime.reading import EpisodeEvents
+from stepwell.runtime.reading import EpisodeEvents, not_found
 from stepwell.runtime.receipt import Receipt
 
 if TYPE_CHECKING:
@@ -60,6 +60,8 @@ class EpisodeHandle:
         supervisor = self._memory._supervisor
         supervisor.check_open()
         cell = supervisor.cells.get(self.id)
+        if cell is None and not supervisor.is_stored(self.id):
+            raise not_found(self.id)
         if cell is None:
             raise Busy(f"episode {self.id!r} is not awake; use log_step, which wakes it")
         if cell.ending_request is None:
@@ -68,7 +70,10 @@ class EpisodeHandle:
             if cell.full:
                 cell.wake()
                 raise Busy(f"the mailbox of episode {self.id!r} is full; use log_step, which waits for room")
-        return cell.accept_step(step)
+        receipt = cell.accept_step(step)
+        if self._memory._commit_durability:
+            cell.make_urgent(receipt._commit)  # it cannot wait for the medium, but it goes there at once
+        return receipt
 
     def step(self, tool: str, action: str = "", parameters: dict[str, Any] | None = None) -> StepScope:
         """An async context manager that logs what its body does as one step, with the latency measured."""

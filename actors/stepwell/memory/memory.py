@@ -150,6 +150,7 @@ class Memory:
             await trio.lowlevel.checkpoint()
             raise
         await trio.lowlevel.checkpoint()
+        self._supervisor.check_open()
         if known is not None and (known in self._supervisor.cells or self._supervisor.is_stored(known)):
             await self._same_start(known, start)
             return EpisodeHandle(self, known)
@@ -340,6 +341,8 @@ class Memory:
     async def get_episodes(self, episode_ids: Iterable[str]) -> list[Episode]:
         """Several episodes, in the order asked for. Raises: `NotFound` naming the first that is unknown."""
         await trio.lowlevel.checkpoint()
+        if isinstance(episode_ids, str) or not isinstance(episode_ids, Iterable):
+            raise InvalidInput(f"episode_ids: must be several ids, not {type(episode_ids).__name__}")
         return [await self.get_episode(episode_id) for episode_id in episode_ids]
 
     def events(self, episode_id: str, after: int = 0) -> EpisodeEvents:

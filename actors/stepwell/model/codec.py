@@ -11,7 +11,6 @@ import io
 from typing import Any, NamedTuple
 
 import cbor2
-import msgspec
 
 from stepwell.errors import EpisodeUnavailable, InvalidInput, TooLarge
 from stepwell.model import validation as check
@@ -37,16 +36,14 @@ _MAX_DEPTH = 2 * check.MAX_DEPTH
 _ALLOWED_TAGS = frozenset({2, 3})  # bignums
 
 
-def _refuse_tag(_decoder: object) -> Any:
+def _refuse_tag(*_of_the_decoder: object) -> Any:
     raise ValueError("a CBOR tag that no record of ours holds")
 
 
+_LARGE = 2**53
+_NUMBERS = frozenset({int, float, type(None)})
 _REFUSED = {tag: _refuse_tag for tag in range(64) if tag not in _ALLOWED_TAGS}
 _REFUSED |= dict.fromkeys((100, 256, 258, 260, 261, 1004, 43000, 55799), _refuse_tag)
-
-
-def _refuse_other_tag(_decoder: object, _tag: object) -> Any:
-    raise ValueError("a CBOR tag that no record of ours holds")
 
 
 class DecodedRecord(NamedTuple):
@@ -69,8 +66,8 @@ def encode_record(
     try:
         encoded = cbor2.dumps([SCHEMA_VERSION, kind, time_ns, data, meta])
     except UnicodeEncodeError:
-        named = dict(zip(STEP_FIELDS, data, strict=False)) if isinstance(data, tuple) else data
-        raise InvalidInput(check.find_bad_text(named, path) or check.find_bad_text(meta, path) or path) from None
+        named, root = (_named_step(data), path) if isinstance(data, tuple) else (data, "")
+        raise InvalidInput(check.find_bad_text(named, root) or check.find_bad_text(meta, root) or path) from None
     except (cbor2.CBOREncodeError, RecursionError) as error:
         raise InvalidInput(f"{path}: {error}") from error
     if len(encoded) > limit:
@@ -92,11 +89,11 @@ def encode_step(step: ExecutionStep, time_ns: int, limits: Limits) -> bytes:
         check.check_text(tool, "step.tool", limit, empty=False)
     if not (type(action) is str and len(action) * 4 <= limit):
         check.check_text(action, "step.action", limit)
-    if parameters or type(parameters) is not dict:
+    if type(parameters) is not dict or parameters:
         check.check_object(parameters, "step.parameters")
     coded = None if result is None else _encode_result(result, limit)
     latency_ms, tokens_used, reward = step.latency_ms, step.tokens_used, step.reward
-    if latency_ms is not None:
+    if latency_ms is not None and not (type(latency_ms) is int and 0 <= latency_ms < _LARGE):
         check.check_number(latency_ms, "step.latency_ms", minimum=0)
     if tokens_used is not None:
         check.check_number(tokens_used, "step.tokens_used", minimum=0, whole=True)
@@ -105,7 +102,7 @@ def encode_step(step: ExecutionStep, time_ns: int, limits: Limits) -> bytes:
     if step.thought is not None:
         check.check_text(step.thought, "step.thought", limit)
     metadata = step.metadata
-    if metadata or type(metadata) is not dict:
+    if type(metadata) is not dict or metadata:
         check.check_object(metadata, "step.metadata")
     meta = None
     if step.key is not None:
@@ -125,11 +122,20 @@ def step_fields(data: list[Any]) -> list[Any]:
     return data[:10] if len(data) > 5 else data + [None] * 5
 
 
+def _named_step(data: tuple[Any, ...]) -> dict[str, Any]:
+    """The data of a step under the names a caller knows them by."""
+    named: dict[str, Any] = dict(zip(STEP_FIELDS, data, strict=False))
+    if named["result"] is not None:
+        code, value = named["result"]
+        named["result"] = {"message" if code else "output": value}
+    return named
+
+
 def _encode_result(result: object, limit: int) -> tuple[int, Any]:
     kind = type(result)
     if kind is StepSuccess:
         output = result.output  # type: ignore[attr-defined]
-        if type(output) is str:
+        if isinstance(output, str):
             if len(output) * 4 > limit:
                 check.check_text(output, "step.result.output", limit)
         else:
@@ -147,6 +153,7 @@ def _encode_result(result: object, limit: int) -> tuple[int, Any]:
 
 _RESULT_CODES: dict[type, int] = {StepSuccess: 0, StepError: 1, StepTimeout: 2, StepInterrupted: 3}
 _RESULT_TYPES = (StepSuccess, StepError, StepTimeout, StepInterrupted)
+_STATUSES = tuple(kind.__struct_config__.tag for kind in _RESULT_TYPES)
 
 
 def decode_result(coded: list[Any] | None) -> StepResult | None:
@@ -157,12 +164,12 @@ def decode_result(coded: list[Any] | None) -> StepResult | None:
 def step_data(data: list[Any]) -> dict[str, Any]:
     """The data of a step record as the JSON object that `Event.data` shows."""
     tool, action, parameters, coded, latency_ms, tokens_used, reward, thought, metadata, step_number = step_fields(data)
-    result = decode_result(coded)
+    result = None if coded is None else {"status": _STATUSES[coded[0]], "message" if coded[0] else "output": coded[1]}
     return {
         "tool": tool,
         "action": action,
         "parameters": parameters,
-        "result": None if result is None else msgspec.to_builtins(result),
+        "result": result,
         "latency_ms": latency_ms,
         "tokens_used": tokens_used,
         "reward": reward,
@@ -185,13 +192,15 @@ def decode_record(payload: bytes, what: str) -> DecodedRecord:
             allow_duplicate_keys=False,
             max_depth=_MAX_DEPTH,
             semantic_decoders=_REFUSED,
-            tag_hook=_refuse_other_tag,
+            tag_hook=_refuse_tag,
         )
         fields = decoder.decode()
         if stream.tell() != len(payload):
             raise ValueError("bytes follow the record")
+        if type(fields) is not list or len(fields) != 5:
+            raise ValueError("it is not an array of five items")
         schema_version, kind, time_ns, data, meta = fields
-        if type(kind) is not str or type(time_ns) is not int or type(schema_version) is not int:
+        if type(kind) is not str or not _is_int64(time_ns) or not _is_int64(schema_version):
             raise ValueError("its envelope is not of our form")
     except (cbor2.CBORDecodeError, ValueError, TypeError, RecursionError) as error:
         raise EpisodeUnavailable(f"{what} cannot be decoded: {error}", reason="undecodable") from error
@@ -200,7 +209,45 @@ def decode_record(payload: bytes, what: str) -> DecodedRecord:
             f"{what} has schema version {schema_version}, this Stepwell knows {SCHEMA_VERSION}; use a newer one",
             reason="undecodable",
         )
+    if not (_is_step(data) if kind == STEP else type(data) is dict) or not _is_meta(meta):
+        raise EpisodeUnavailable(f"{what} is no sound {kind!r}: its data is not of our form", reason="undecodable")
     return DecodedRecord(schema_version, kind, time_ns, data, meta)
+
+
+def _is_int64(value: object) -> bool:
+    return type(value) is int and value.bit_length() <= 63
+
+
+def _is_meta(meta: object) -> bool:
+    return meta is None or (type(meta) is dict and type(meta.get("key", "")) is str)
+
+
+def _is_step(data: object) -> bool:
+    """Whether `data` has the shape of a step. Items behind the ones known here are a newer writer's."""
+    if type(data) is not list or (len(data) != 5 and len(data) < len(STEP_FIELDS)):
+        return False
+    tool, action, parameters, coded, latency_ms = data[:5]
+    if type(tool) is not str or type(action) is not str or type(parameters) is not dict:
+        return False
+    if type(latency_ms) not in _NUMBERS or not (coded is None or _is_result(coded)):
+        return False
+    if len(data) == 5:
+        return True
+    tokens_used, reward, thought, metadata, step_number = data[5:10]
+    return (
+        (tokens_used is None or type(tokens_used) is int)
+        and type(reward) in _NUMBERS
+        and (thought is None or type(thought) is str)
+        and (metadata is None or type(metadata) is dict)
+        and (step_number is None or type(step_number) is int)
+    )
+
+
+def _is_result(coded: object) -> bool:
+    if type(coded) is not list or len(coded) != 2 or type(coded[0]) is not int:
+        return False
+    code, value = coded
+    return code == 0 or (0 < code < len(_RESULT_TYPES) and type(value) is str)
 
 
 def first_record_meta(episode_id: str) -> dict[str, Any]:

@@ -31,7 +31,7 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def checked_outcome(outcome: object, limits: Limits) -> TaskOutcome:
-    """`outcome` if it is one.
+    """`outcome` if it is one, as it will be read back.
 
     Raises: `InvalidInput`, `TooLarge`.
     """
@@ -39,6 +39,7 @@ def checked_outcome(outcome: object, limits: Limits) -> TaskOutcome:
         raise InvalidInput(
             f"outcome: must be one of {', '.join(kind.__name__ for kind in _KINDS)}, not {type(outcome).__name__}"
         )
+    fields: dict[str, Any] = {}
     for name in outcome.__struct_fields__:  # type: ignore[attr-defined]
         value, path = getattr(outcome, name), f"outcome.{name}"
         if name in ("artifacts", "completed", "failed", "infeasibility_signals"):
@@ -49,7 +50,11 @@ def checked_outcome(outcome: object, limits: Limits) -> TaskOutcome:
             check.check_optional_text(value, path, limits.text_bytes)
         else:
             check.check_text(value, path, limits.text_bytes)
-    return outcome  # type: ignore[return-value]
+        bad_text = check.find_bad_text(value, path)
+        if bad_text is not None:
+            raise InvalidInput(bad_text)
+        fields[name] = check.plain(value)
+    return type(outcome)(**fields)  # type: ignore[return-value]
 
 
 def encode_ending(
@@ -66,7 +71,7 @@ def encode_ending(
         summary=analysis.summary,
         formula_version=analysis.formula_version,
         created_at=analysis.created_at,
-        metadata=metadata,
+        metadata=check.plain(metadata),
     )
     return encode_record(ENDED, time_ns, msgspec.to_builtins(ending), None, path="outcome", limit=limits.record_bytes)
 

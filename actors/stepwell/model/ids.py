@@ -35,7 +35,7 @@ def checked_id(value: object, name: str = "episode_id") -> EpisodeId:
         raise InvalidInput(f"{name}: an id must not be {'empty' if not value else 'text with NUL characters'}")
     if size > MAX_ID_BYTES:
         raise TooLarge(f"{name}: {size} bytes exceed the {MAX_ID_BYTES} an id may have")
-    return EpisodeId(value)
+    return EpisodeId(str.__str__(value))
 
 
 @lru_cache(maxsize=4096)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from stepwell.model import validation as check
+
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Upper bounds, in bytes of UTF-8 or counts.
@@ -18,6 +20,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     steps_per_episode: int = 100_000
     task_bytes: int = 10_000
     tag_bytes: int = 100
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            check.check_number(getattr(self, name), f"limits.{name}", minimum=1, whole=True)
 
     @classmethod
     def reference(cls) -> Limits:

@@ -50,17 +50,21 @@ def checked_context(context: object, fields: dict[str, Any], limits: Limits) -> 
     check.check_optional_text(context.framework, "context.framework", _NAME_BYTES)
     check.check_text(context.domain, "context.domain", _NAME_BYTES)
     if context.complexity not in _COMPLEXITIES:
-        raise InvalidInput(f"context.complexity: must be one of {', '.join(_COMPLEXITIES)}, not {context.complexity!r}")
+        raise InvalidInput(
+            f"context.complexity: must be one of {', '.join(_COMPLEXITIES)}, not {check.shown(context.complexity)}"
+        )
     if not isinstance(context.tags, list | tuple):
         raise InvalidInput(f"context.tags: must be a list of texts, not {type(context.tags).__name__}")
-    return msgspec.structs.replace(context, tags=[_checked_tag(t, n, limits) for n, t in enumerate(context.tags)])
+    texts = {name: check.plain(getattr(context, name)) for name in ("language", "framework", "domain", "complexity")}
+    tags = [_checked_tag(tag, position, limits) for position, tag in enumerate(context.tags)]
+    return msgspec.structs.replace(context, **texts, tags=tags)
 
 
 def _checked_tag(tag: object, position: int, limits: Limits) -> str:
     path = f"context.tags[{position}]"
     if not isinstance(tag, str):
         raise InvalidInput(f"{path}: a tag is text, not {type(tag).__name__}")
-    trimmed = tag.strip()
+    trimmed = str.__str__(tag).strip()
     if not trimmed or any(ord(character) < 32 or ord(character) == 127 for character in trimmed):
         raise InvalidInput(f"{path}: a tag must not be empty or hold control characters")
     size = len(trimmed.encode("utf-8", "surrogatepass"))
@@ -81,7 +85,7 @@ def checked_start(
     metadata: object,
     limits: Limits,
 ) -> EpisodeStart:
-    """Check the arguments of `start_episode`.
+    """Check the arguments of `start_episode`; what is given back equals what will be read back.
 
     Raises: `InvalidInput`, `TooLarge`, naming the argument.
     """
@@ -91,13 +95,13 @@ def checked_start(
     metadata = {} if metadata is None else metadata
     check.check_object(metadata, "metadata")
     return EpisodeStart(
-        task=task,  # type: ignore[arg-type]
+        task=check.plain(task),
         context=checked_context(context, context_fields, limits),
-        task_type=task_type,  # type: ignore[arg-type]
-        agent=agent,  # type: ignore[arg-type]
+        task_type=check.plain(task_type),
+        agent=check.plain(agent),
         parent=None if parent is None else checked_id(parent, "parent"),
         thread=None if thread is None else checked_id(thread, "thread"),
-        metadata=metadata,  # type: ignore[arg-type]
+        metadata=check.plain(metadata),
     )
 
 

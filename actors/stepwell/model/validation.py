@@ -11,37 +11,48 @@ from typing import Any
 from stepwell.errors import InvalidInput, TooLarge
 
 MAX_DEPTH = 32
+MAX_ITEMS = 500_000
+"""Items one JSON value may hold, counted as often as they appear; a reader refuses to decode more."""
 _PLAIN = frozenset({str, bool, type(None)})
 _SMALL = 2**63
+_SHOWN = 80
 _MAX_INT_BITS = 64 * 1024  # a bignum is legal JSON; this only bounds what a reader must be ready for
 
 
 def check_object(value: object, path: str) -> None:
-    """Check that `value` is a JSON object: text keys, JSON values, finite numbers, at most 32 levels, no cycles.
+    """Check that `value` is a JSON object: text keys, JSON values, finite numbers, at most 32 levels,
+    no cycles, at most MAX_ITEMS items.
 
     Lone surrogates are not looked for here, encoding finds them; `find_bad_text` then says where.
-    Raises: `InvalidInput`.
+    Raises: `InvalidInput`, `TooLarge`.
     """
     if not isinstance(value, dict):
         raise InvalidInput(f"{path}: must be a dict with text keys, not {_name(value)}")
-    _check_items(value, path, 1)
+    _check_items(value, path, 1, [0])
 
 
 def check_json(value: object, path: str) -> None:
     """Check that `value` is a JSON value; see `check_object`."""
-    _check(value, path, 1)
+    _check(value, path, 1, [0])
 
 
-def _check_items(value: dict[Any, Any], path: str, depth: int) -> None:
+def _count(items: int, path: str, counted: list[int]) -> None:
+    counted[0] += items
+    if counted[0] > MAX_ITEMS:
+        raise TooLarge(f"{path}: more than {MAX_ITEMS:,} items in one value; store it elsewhere and name it here")
+
+
+def _check_items(value: dict[Any, Any], path: str, depth: int, counted: list[int]) -> None:
+    _count(len(value), path, counted)
     for key, item in value.items():
         if type(key) is not str and not isinstance(key, str):
-            raise InvalidInput(f"{path}: the key {key!r} is {_name(key)}; keys must be text")
+            raise InvalidInput(f"{path}: the key {shown(key)} is {_name(key)}; keys must be text")
         kind = type(item)
         if not (kind in _PLAIN or (kind is int and -_SMALL < item < _SMALL)):
-            _check(item, f"{path}.{key}", depth + 1)
+            _check(item, f"{path}.{key}", depth + 1, counted)
 
 
-def _check(value: object, path: str, depth: int) -> None:
+def _check(value: object, path: str, depth: int, counted: list[int]) -> None:
     if isinstance(value, str | bool | None):
         return
     if isinstance(value, int):
@@ -55,11 +66,12 @@ def _check(value: object, path: str, depth: int) -> None:
     if depth > MAX_DEPTH:
         raise InvalidInput(f"{path}: nested deeper than {MAX_DEPTH} levels (or it contains itself)")
     if isinstance(value, dict):
-        _check_items(value, path, depth)
+        _check_items(value, path, depth, counted)
     elif isinstance(value, list | tuple):
+        _count(len(value), path, counted)
         for position, item in enumerate(value):
             if type(item) is not str:
-                _check(item, f"{path}[{position}]", depth + 1)
+                _check(item, f"{path}[{position}]", depth + 1, counted)
     elif isinstance(value, bytes | bytearray | memoryview):
         raise InvalidInput(f"{path}: bytes are not JSON; encode them as text (base64) or store them elsewhere")
     else:
@@ -102,7 +114,7 @@ def check_number(value: object, path: str, *, minimum: float | None = None, whol
     if value - value != 0:
         raise InvalidInput(f"{path}: {value!r} is not a number that can be stored")
     if isinstance(value, int) and value.bit_length() > 63:
-        raise InvalidInput(f"{path}: {value} does not fit in 64 bits")
+        raise InvalidInput(f"{path}: {shown(value)} does not fit in 64 bits; pass a smaller number")
     if minimum is not None and value < minimum:
         raise InvalidInput(f"{path}: {value} is below {minimum:g}")
 
@@ -113,10 +125,11 @@ def find_bad_text(value: object, path: str) -> str | None:
         try:
             value.encode()
         except UnicodeEncodeError as error:
-            return f"{path}: {error.reason} at character {error.start}; the text is not valid Unicode"
+            return f"{path}: {error.reason} at character {error.start}; only valid Unicode can be stored, replace it"
     elif isinstance(value, Mapping):
         for key, item in value.items():
-            found = find_bad_text(key, f"{path} (a key)") or find_bad_text(item, f"{path}.{key}")
+            inside = f"{path}.{key}" if path else str(key)
+            found = find_bad_text(key, f"{path} (a key)") or find_bad_text(item, inside)
             if found:
                 return found
     elif isinstance(value, list | tuple):
@@ -125,6 +138,30 @@ def find_bad_text(value: object, path: str) -> str | None:
             if found:
                 return found
     return None
+
+
+def plain(value: Any) -> Any:
+    """A checked JSON value made of nothing but dict, list, str, int, float, bool and None, as it will be read back."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value)
+    if isinstance(value, dict):
+        return {str.__str__(key): plain(item) for key, item in value.items()}
+    return [plain(item) for item in value]
+
+
+def shown(value: object) -> str:
+    """`value` for a message: its repr, shortened, or its type where it has none (integers of many digits)."""
+    try:
+        text = repr(value)
+    except Exception:
+        return f"<{_name(value)}>"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def _name(value: object) -> str:

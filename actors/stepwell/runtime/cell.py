@@ -24,7 +24,7 @@ from trio_util import AsyncValue
 from stepstore.journal import Batch, Journal, Submission
 from stepstore.journal.contract import FLAG_CLOSES, FLAG_OPENS
 from stepstore.log.frame import MAX_BATCH_BYTES, batch_cost
-from stepwell.errors import Closed, InvalidInput, InvalidState, StepwellError, TooLarge
+from stepwell.errors import Closed, InvalidInput, InvalidState, Rejected, StepwellError, TooLarge
 from stepwell.model.codec import STEP_FIELDS, encode_step
 from stepwell.model.ending import Ending
 from stepwell.model.ids import EPISODE_STREAM, EpisodeId, stream_id
@@ -96,9 +96,11 @@ class EpisodeCell:
         self._keys: OrderedDict[str, tuple[int, bytes, Commit]] = OrderedDict()
         self._wake = trio.lowlevel.ParkingLot()
         self._room = trio.lowlevel.ParkingLot()
+        # With durability="commit" every acceptance is awaited at once; a timer would only be in the way.
         batch = config.batch
         self._send_at = batch.max_batch_size if batch.auto_flush else None
-        self._interval = batch.flush_interval_ms / 1000 if batch.auto_flush else None
+        timed = batch.auto_flush and config.durability == "receipt"
+        self._interval = batch.flush_interval_ms / 1000 if timed else None
 
     # ---- the door: in the caller's task ------------------------------------------------------------------------------
 
@@ -153,7 +155,7 @@ class EpisodeCell:
         if not steps:
             raise InvalidInput("steps: must hold at least one step")
         now = max(time.time_ns(), self._last_ns)
-        payloads = [encode_step(step, now, self._limits) for step in steps]
+        payloads = [self._encode_one_of(steps, position, now) for position in range(len(steps))]
         known = [self._known_key(step, step.key) for step in steps if step.key is not None]
         if any(known):
             if not all(known) or len(known) != len(steps):
@@ -179,6 +181,12 @@ class EpisodeCell:
             if step.key is not None:
                 self._remember_key(step.key, offset, step_digest(step), receipt._commit)
         return receipt
+
+    def _encode_one_of(self, steps: Sequence[ExecutionStep], position: int, now: int) -> bytes:
+        try:
+            return encode_step(steps[position], now, self._limits)
+        except Rejected as error:
+            raise type(error)(f"steps[{position}]: {error}") from error
 
     @trio.lowlevel.enable_ki_protection
     def accept_start(self, start: EpisodeStart, payload: bytes) -> Receipt:
@@ -269,7 +277,8 @@ class EpisodeCell:
 
     def wake(self) -> None:
         """Let the task look whether there is something to do."""
-        self._wake.unpark_all()
+        if self._wake:
+            self._wake.unpark_all()
 
     @property
     def pending_commits(self) -> tuple[Commit, ...]:
@@ -303,7 +312,8 @@ class EpisodeCell:
         if self._mail_count:
             self._mail_count = self._mail_bytes = 0
             self.full = False
-            self._room.unpark_all()
+            if self._room:
+                self._room.unpark_all()
 
     @trio.lowlevel.enable_ki_protection
     def send(self) -> None:
@@ -338,7 +348,7 @@ class EpisodeCell:
         if self._pending and self._interval is not None and not self._due:
             self._flusher.schedule(self)
         commit.resolve(submission.first_lsn, None)
-        if self._pending or self.ending_request is not None:
+        if self.should_send or self.ending_request is not None:
             self.send_or_wake()
 
     @trio.lowlevel.enable_ki_protection

@@ -106,7 +106,7 @@ class MemoryConfig:
             ("align", (0, 512, 4096)),
         ):
             value = getattr(self, name)
-            if value not in allowed or isinstance(value, bool):
+            if value not in allowed or type(value) is not type(allowed[0]):
                 raise InvalidInput(f"{name}: must be one of {', '.join(map(repr, allowed))}, not {value!r}")
         _require("batch", self.batch, BatchConfig, "a BatchConfig")
         _require("limits", self.limits, Limits, "a Limits")

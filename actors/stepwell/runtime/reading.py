@@ -20,7 +20,7 @@ from stepwell.model.start import decode_start
 
 def not_found(episode_id: str) -> NotFound:
     """The error for an id under which there is no episode."""
-    return NotFound(f"there is no episode {episode_id!r} in this memory")
+    return NotFound(f"there is no episode {episode_id!r} in this memory; `stepwell list` shows those there are")
 
 
 async def fold_episode(

@@ -74,7 +74,7 @@ class Journal(Protocol):
         """Take no more submissions."""
 
     def release(self) -> None:
-        """Give back files and locks. After `run` has ended."""
+        """Give back files and locks; reading raises `Closed` from now on. After `run` has ended."""
 
     @property
     def failed(self) -> BaseException | None:
@@ -124,7 +124,7 @@ class Journal(Protocol):
     def read(self, stream: bytes, after: int = 0) -> RecordSlices:
         """The durable records of a stream behind seq `after`, as of this call.
 
-        The slices raise `Damaged`, `Forked`, `RecoveryFailed`.
+        The slices raise `Damaged`, `Forked`, `RecoveryFailed`, `Closed` (after `release`).
         """
         ...
 

@@ -24,7 +24,7 @@ class InMemoryJournal:
         self._queue: deque[Submission] = deque()
         self._wake = trio.lowlevel.ParkingLot()
         self._advanced = trio.lowlevel.ParkingLot()
-        self._finishing = self._ended = False
+        self._finishing = self._ended = self._released = False
         self.report = JournalReport()
         self.stats = JournalStats()
         self.gate = Gate()
@@ -80,8 +80,7 @@ class InMemoryJournal:
         self._wake.unpark_all()
 
     def release(self) -> None:
-        self._streams.clear()
-        self._order.clear()
+        self._released = True
 
     def check_open(self, *, critical: bool = False) -> None:
         if self._finishing:
@@ -137,7 +136,7 @@ class InMemoryJournal:
         return iter([stream for stream, flags in self._flags.items() if flags & mask == FLAG_OPENS])
 
     def read(self, stream: bytes, after: int = 0) -> InMemorySlices:
-        return InMemorySlices(stream, self._streams.get(stream, []), after, self.durable_seq(stream))
+        return InMemorySlices(self, stream, after)
 
     @trio.as_safe_channel
     async def follow(self, after_lsn: int = 0) -> AsyncGenerator[list[Record], None]:
@@ -157,11 +156,14 @@ class InMemoryJournal:
 class InMemorySlices:
     """The records of one stream, slice by slice."""
 
-    def __init__(self, stream: bytes, records: Sequence[tuple[int, bytes]], after: int, end: int):
-        self._stream, self._records, self._after, self._end = stream, records, after, end
+    def __init__(self, journal: InMemoryJournal, stream: bytes, after: int):
+        self._journal, self._stream, self._after = journal, stream, after
+        self._records, self._end = journal._streams.get(stream, []), journal.durable_seq(stream)
 
     async def next_slice(self) -> list[Record]:
         await trio.lowlevel.checkpoint()
+        if self._journal._released:
+            raise Closed("the memory is closed, and it kept nothing")
         start, self._after = self._after, min(self._after + SLICE_RECORDS, self._end)
         return [
             Record(self._stream, start + n + 1, lsn, payload)

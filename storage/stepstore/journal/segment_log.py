@@ -26,6 +26,7 @@ class SegmentLogJournal:
         self._writer = LogWriter(log) if log.sequence is not None else None
         self._reader = SegmentReader(log.files, log.paths)
         self._read_limiter = trio.CapacityLimiter(1)
+        self._released = False
         self.report: JournalReport = log.report
         self.gate = Gate() if self._writer is None else self._writer.gate
         self.gate.is_open = self._writer is not None
@@ -70,6 +71,7 @@ class SegmentLogJournal:
             self._writer.finish()
 
     def release(self) -> None:
+        self._released = True
         self._reader.close()
         self._log.release()
 
@@ -132,7 +134,13 @@ class SegmentLogJournal:
                 return
 
     async def _blocking(self, call: Callable[..., T], *args: Any) -> T:
-        """Make a blocking call of the file layer in the reader's own thread, if it can block at all."""
+        """Make a blocking call of the file layer in the reader's own thread, if it can block at all.
+
+        Raises: `Closed` after `release`, when nobody would close the file again.
+        """
+        if self._released:
+            await trio.lowlevel.checkpoint()
+            raise Closed(f"the memory in {self._log.path!r} is closed; open it again to read")
         if self._log.files.needs_thread:
             return await trio.to_thread.run_sync(call, *args, limiter=self._read_limiter)
         await trio.lowlevel.checkpoint()

@@ -10,7 +10,9 @@ Directory: `DIRECTORY_ENTRY`s (one per batch), then one u32 length per record, i
 from __future__ import annotations
 
 import struct
+import sys
 import zlib
+from array import array
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -131,6 +133,7 @@ def count_zero_pieces(frame: bytes | memoryview, offset: int) -> int:
 
 
 _ZERO_SECTOR = bytes(SECTOR)
+_BLANK_HEADER = bytes(HEADER_BYTES)
 
 
 def build_frame(
@@ -147,52 +150,39 @@ def build_frame(
 
     LSNs are given out in the order of the batches, from `first_lsn` on.
     """
-    lengths: list[int] = []
-    bodies: list[bytes] = []
-    crcs: list[int] = []
-    for batch in batches:
-        body = b"".join(batch.payloads)
-        bodies.append(body)
-        crcs.append(zlib.crc32(body))
-        lengths.extend(map(len, batch.payloads))
-    dir_len = len(batches) * ENTRY_BYTES + len(lengths) * _LENGTH.size
+    records = sum([len(batch.payloads) for batch in batches])
+    dir_len = len(batches) * ENTRY_BYTES + records * _LENGTH.size
     lengths_at = offset + HEADER_BYTES + _BYTES_HEAD.size + len(batches) * ENTRY_BYTES
     payload_at = offset + HEADER_BYTES + BODY_OVERHEAD + dir_len
+    lengths = array("I")
+    bodies: list[bytes] = []
     packed: list[bytes] = []
     entries: list[DirectoryEntry] = []
+    pack, crc32 = DIRECTORY_ENTRY.pack, zlib.crc32
     lsn_offset = 0
-    for batch, body, crc in zip(batches, bodies, crcs, strict=True):
-        count, size = len(batch.payloads), len(body)
-        packed.append(
-            DIRECTORY_ENTRY.pack(batch.stream, batch.first_seq, lsn_offset, count, size, crc, batch.flags, ENTRY_EVENTS)
-        )
-        entries.append(
-            (
-                batch.stream,
-                batch.first_seq,
-                first_lsn + lsn_offset,
-                count,
-                size,
-                crc,
-                batch.flags,
-                payload_at,
-                lengths_at,
-            )
-        )
+    for stream, first_seq, payloads, flags in batches:
+        body = b"".join(payloads)
+        count, size, crc = len(payloads), len(body), crc32(body)
+        bodies.append(body)
+        lengths.extend(map(len, payloads))
+        packed.append(pack(stream, first_seq, lsn_offset, count, size, crc, flags, ENTRY_EVENTS))
+        entries.append((stream, first_seq, first_lsn + lsn_offset, count, size, crc, flags, payload_at, lengths_at))
         lsn_offset += count
         lengths_at += count * _LENGTH.size
         payload_at += size
-    packed.append(struct.pack(f">{len(lengths)}I", *lengths))
+    if sys.byteorder == "little":
+        lengths.byteswap()
+    packed.append(lengths.tobytes())
     directory = b"".join(packed)
-    payloads = b"".join(bodies)
+    payload_bytes = payload_at - (offset + HEADER_BYTES + BODY_OVERHEAD + dir_len)
     body_bytes = b"".join(
-        (_BYTES_HEAD.pack(_BYTES32, dir_len), directory, _BYTES_HEAD.pack(_BYTES32, len(payloads)), payloads)
+        (_BYTES_HEAD.pack(_BYTES32, dir_len), directory, _BYTES_HEAD.pack(_BYTES32, payload_bytes), *bodies)
     )
     # The zero pieces are counted behind the header's sector, where the header's own bytes never reach.
-    zero_pieces = count_zero_pieces(bytes(HEADER_BYTES) + body_bytes, offset)
+    zero_pieces = count_zero_pieces(_BLANK_HEADER + body_bytes, offset)
     head = _HEADER.pack(
         _ARRAY14,
-        *(_U8, kind, _U8, 0, _U64, first_lsn, _U32, lsn_offset, _U32, len(lengths), _U64, durable_lsn),
+        *(_U8, kind, _U8, 0, _U64, first_lsn, _U32, lsn_offset, _U32, records, _U64, durable_lsn),
         *(_U32, segment_tag, _U32, prev_crc, _U32, len(body_bytes), _U32, dir_len),
         *(_U32, zlib.crc32(directory), _U32, zlib.crc32(body_bytes), _U32, zero_pieces, _U32, 0),
     )[:_CRC_OFFSET]

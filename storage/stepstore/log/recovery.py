@@ -217,12 +217,9 @@ def recover(
             if successor is not None:
                 _check_cut(scan, successor, full)
                 leftover = scan.tail.last_nonzero
-            elif not live and judge_newest(scan, header, full, tail):
+            elif not live and (row := judge_newest(scan, header, full, tail)):
                 torn, leftover = True, scan.tail.last_nonzero
-                notes.append(
-                    f"{full}: the last write before the crash was torn; {scan.tail.size - scan.end_offset} bytes from "
-                    f"offset {scan.end_offset} on were never acknowledged and are cut"
-                )
+                notes.append(_note_of_a_cut(row, scan, full))
             states.append(
                 SegmentState(
                     str(name),
@@ -241,6 +238,14 @@ def recover(
         if collecting:
             gc.enable()
     return Recovered(states, index, torn, notes)
+
+
+def _note_of_a_cut(row: int, scan: SegmentScan, path: str) -> str:
+    size = (scan.tail.last_nonzero or scan.end_offset) + 1 - scan.end_offset
+    cut = f"{path}: {size:,} bytes from offset {scan.end_offset} on went to quarantine and are cut"
+    if row == 4:
+        return f"{cut}: the last write before the crash was torn, and nothing in it was ever acknowledged"
+    return f'{cut}, given up with tail="cut": they look like damage, so acknowledged steps may have been among them'
 
 
 def open_for_reading(files: FileSystem, path: str) -> File:
@@ -275,25 +280,28 @@ def _check_cut(scan: SegmentScan, successor: SegmentHeader, path: str) -> None:
         )
 
 
-def judge_newest(scan: SegmentScan, header: SegmentHeader, path: str, policy: TailPolicy) -> bool:
-    """Whether the tail is torn and is to be cut (row 4, and row 5 with tail="cut"); False for a clean end (row 1)."""
+def judge_newest(scan: SegmentScan, header: SegmentHeader, path: str, policy: TailPolicy) -> int:
+    """The row by which the tail is to be cut (4, and 5 with tail="cut"), or 0 for a clean end (row 1).
+
+    Raises: `CorruptLog` with the row by which it is refused.
+    """
     tail, offset, expected = scan.tail, scan.end_offset, scan.end_lsn + 1
     if tail.later_durable >= expected:
         raise _corrupt(2, path, scan, f"a later frame proves that LSN {tail.later_durable} was durable")
     if scan.closed and tail.last_nonzero is not None:
         raise _corrupt(3, path, scan, "the segment was closed before it, and nothing is written behind a close frame")
     if tail.last_nonzero is None:
-        return False
+        return 0
     if tail.place == "stray":
         raise _corrupt(9, path, scan, "a sound frame header stands there that does not continue the chain")
     if tail.last_nonzero - header_position(offset, header.align) > MAX_FRAME_BYTES or tail.later_lsn > expected:
         raise _corrupt(6, path, scan, "something is written farther behind it than one commit group reaches")
     if tail.place == "end" or tail.body_cut:
-        return True
+        return 4
     if header.preallocated and (tail.place == "zero" or (tail.place == "sound" and tail.extra_zero_pieces > 0)):
-        return True
+        return 4
     if policy == "cut":
-        return True
+        return 5
     raise _corrupt(
         5,
         path,

@@ -18,7 +18,10 @@ class Reserve:
         self._files, self._path = files, posixpath.join(directory, RESERVE)
 
     def set_aside(self) -> bool:
-        """Have the space set aside. False where the medium has no room; a smaller reserve is taken at first opening."""
+        """Have the space set aside, or less of it. False where the medium has no room.
+
+        A medium that cannot allocate keeps no reserve; then this is True, since only a write can tell.
+        """
         found = self._files.stat(self._path)
         if found is not None and found.size:
             return True
@@ -29,7 +32,7 @@ class Reserve:
                     file.allocate(size)
                 except OSError as error:
                     if error.errno not in NO_ROOM:
-                        return False  # a medium that cannot allocate keeps no reserve
+                        return True
                     file.truncate(0)
                 else:
                     return True

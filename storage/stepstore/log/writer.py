@@ -185,7 +185,8 @@ class LogWriter:
         submission = Submission(batches, cost, critical, on_done)
         self._queue.append(submission)
         self._queued_bytes += cost
-        self._wake.unpark_all()
+        if self._wake:
+            self._wake.unpark_all()
         return submission
 
     @property

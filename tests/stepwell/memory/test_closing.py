@@ -91,7 +91,7 @@ async def test_errors_are_caught_by_a_plain_except(tmp_path: Path) -> None:
             assert str(error.pid) in str(error)
         try:
             async with memory.episode("task"):
-                {}["missing"]
+                raise KeyError("missing")
         except KeyError as error:
             assert error.args == ("missing",)
     try:
@@ -148,6 +148,7 @@ async def test_a_cancel_during_an_unlimited_close_starts_the_grace_and_the_rest_
     disk = BlockedDisk(tmp_path / "m")
     config = MemoryConfig(grace_seconds=0.05)
     receipt: Receipt | None = None
+    late: Receipt | None = None
     with trio.move_on_after(0.3) as scope:
         async with OpenMemory(disk.path, config, False, disk.files) as memory:
             handle = await memory.start_episode("task", episode_id="e")
@@ -160,6 +161,7 @@ async def test_a_cancel_during_an_unlimited_close_starts_the_grace_and_the_rest_
     assert scope.cancelled_caught
     # The group on its way when the grace ended was finished by the system call; what waited behind it was not.
     assert receipt is not None
+    assert late is not None
     assert receipt.is_durable
     assert not late.is_durable
     with pytest.raises(OutcomeUnknown, match="closed"):

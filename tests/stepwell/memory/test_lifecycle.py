@@ -233,13 +233,11 @@ async def test_events_are_in_order_resumable_and_carry_their_place() -> None:
 
 
 async def test_times_never_go_back_within_an_episode(monkeypatch: pytest.MonkeyPatch) -> None:
-    import stepwell.runtime.cell as cell
-
     clock = iter([1_000_000_500, 1_000_000_200, 1_000_000_900, 1_000_000_100])
     async with open_on(MemoryFileSystem()) as memory:
         handle = await memory.start_episode("task")
         base = (await handle.get()).start_time
-        monkeypatch.setattr(cell.time, "time_ns", lambda: int(base.timestamp() * 1e9) + next(clock))
+        monkeypatch.setattr("stepwell.runtime.cell.time.time_ns", lambda: int(base.timestamp() * 1e9) + next(clock))
         for number in range(4):
             await handle.log_step(step(number))
         monkeypatch.undo()

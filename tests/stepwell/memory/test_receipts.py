@@ -109,6 +109,16 @@ async def test_commit_durability_makes_log_step_itself_wait() -> None:
         assert (await handle.log_steps([step(2), step(3)])).is_durable
 
 
+async def test_with_commit_durability_a_nowait_step_goes_to_the_medium_at_once(autojump_clock: MockClock) -> None:
+    async with open_on(MemoryFileSystem(), MemoryConfig(segment_bytes=SEGMENT_BYTES, durability="commit")) as memory:
+        handle = await memory.start_episode("task")
+        began = trio.current_time()
+        receipt = handle.log_step_nowait(step(1))
+        await trio.testing.wait_all_tasks_blocked()
+        assert receipt.is_durable
+        assert trio.current_time() == began
+
+
 async def test_a_waiter_never_waits_for_a_timer(autojump_clock: MockClock) -> None:
     config = MemoryConfig(
         segment_bytes=SEGMENT_BYTES, batch=BatchConfig(max_batch_size=1000, flush_interval_ms=3_600_000)

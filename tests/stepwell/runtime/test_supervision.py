@@ -10,7 +10,16 @@ from trio.testing import MockClock
 
 import stepwell.runtime.episode_task as episode_task
 from stepstore.log.memory_files import MemoryFileSystem
-from stepwell import Busy, EpisodeUnavailable, MemoryConfig, OutcomeUnknown, Success
+from stepwell import (
+    Busy,
+    EpisodeUnavailable,
+    ExecutionStep,
+    InvalidInput,
+    MemoryConfig,
+    NotFound,
+    OutcomeUnknown,
+    Success,
+)
 from stepwell.runtime.cell import EpisodeCell
 from tests.support import SEGMENT_BYTES, open_on, step
 
@@ -154,8 +163,28 @@ async def test_nowait_says_busy_instead_of_waiting() -> None:
         await handle.log_step(step(8))
         handle.log_step_nowait(step(9))
         assert [item.action for item in (await handle.get()).steps] == [f"action {n}" for n in range(10)]
-        with pytest.raises(Busy, match="not awake"):
+        with pytest.raises(NotFound, match="unknown"):
             memory.handle("unknown").log_step_nowait(step(1))
+
+
+async def test_nowait_to_an_episode_that_is_asleep_says_busy_and_log_step_wakes_it() -> None:
+    files = MemoryFileSystem()
+    async with open_on(files) as memory:
+        await memory.start_episode("task", episode_id="e")
+    async with open_on(files) as memory:
+        handle = memory.handle("e")
+        with pytest.raises(Busy, match="not awake"):
+            handle.log_step_nowait(step(1))
+        await handle.log_step(step(1))
+        assert handle.log_step_nowait(step(2)).seq == 3
+
+
+async def test_a_batch_names_the_step_that_is_wrong_and_accepts_none() -> None:
+    async with open_on(MemoryFileSystem()) as memory:
+        handle = await memory.start_episode("task")
+        with pytest.raises(InvalidInput, match=r"steps\[1\]: step\.parameters\.x"):
+            await handle.log_steps([step(1), ExecutionStep("tool", parameters={"x": b""})])
+        assert (await handle.log_step(step(2))).seq == 2
 
 
 async def test_cancelling_a_caller_that_waits_for_room_leaves_no_gap() -> None:

@@ -1,0 +1,197 @@
+"""`verify_log`: every byte checked, nothing touched, damage reported and not raised."""
+
+from __future__ import annotations
+
+import errno
+import pathlib
+
+import pytest
+
+from stepstore.errors import InvalidInput, NotFound, RecoveryFailed
+from stepstore.log.memory_files import MemoryFileSystem
+from stepstore.log.opening import open_log
+from stepstore.log.verify import VerifyReport, verify_log
+from tests.stepstore.log_lab import (
+    LOG,
+    SMALL,
+    A,
+    B,
+    WatchedFiles,
+    clone,
+    content,
+    failing_at,
+    flip,
+    frames_of,
+    header_of,
+    payload,
+    put,
+    remove,
+    segments,
+    store,
+    tree,
+    write_log,
+    writing,
+)
+
+
+def three_segments(*, close: bool = False) -> MemoryFileSystem:
+    disk = MemoryFileSystem()
+    write_log(disk, [[(A, [payload(7000, n)]), (B, [b"%d" % n])] for n in range(5)], close=close)
+    assert len(segments(disk)) == 3
+    return disk
+
+
+def verified(disk: MemoryFileSystem) -> VerifyReport:
+    """The report; nothing may have been written, not even LOCK."""
+    before = tree(disk)
+    files = WatchedFiles(disk)
+    report = verify_log(LOG, files=files)
+    assert files.changes(but=()) == []
+    assert tree(disk) == before
+    return report
+
+
+@pytest.mark.parametrize("close", [False, True], ids=["crashed", "closed"])
+def test_a_sound_log_has_no_problems_and_is_counted(close: bool) -> None:
+    disk = three_segments(close=close)
+    report = verified(disk)
+    assert (report.problems, report.notes, report.live_tail) == ([], [], None)
+    assert (report.segments, report.frames, report.records, report.streams) == (3, 5, 10, 2)
+    assert report.bytes == sum(frames_of(disk, segment)[-1].end for segment in segments(disk))
+
+
+def test_progress_is_told_after_each_segment_in_bytes() -> None:
+    disk = three_segments()
+    calls: list[tuple[int, int]] = []
+    verify_log(LOG, lambda done, total: calls.append((done, total)), files=disk)
+    sizes = [len(content(disk, segment)) for segment in segments(disk)]
+    assert calls == [(sum(sizes[:n]), sum(sizes)) for n in (1, 2, 3)]
+
+
+def test_an_empty_log_is_sound() -> None:
+    disk = MemoryFileSystem()
+    open_log(disk, LOG, SMALL).release()
+    report = verified(disk)
+    assert (report.problems, report.segments, report.records) == ([], 1, 0)
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+@pytest.mark.parametrize("where", ["header", "frame", "payload"])
+def test_damage_in_any_segment_is_a_problem_that_names_the_file(number: int, where: str) -> None:
+    disk = three_segments()
+    segment = segments(disk)[number]
+    frame = frames_of(disk, segment)[0]
+    flip(disk, segment, {"header": 200, "frame": frame.at + 3, "payload": frame.end - 9}[where])
+    (problem,) = verified(disk).problems
+    assert segment in problem
+
+
+def test_several_damaged_segments_are_all_named() -> None:
+    disk = three_segments()
+    for segment in segments(disk):
+        flip(disk, segment, 900)
+    problems = verified(disk).problems
+    assert len(problems) == 3
+    for segment, problem in zip(segments(disk), problems, strict=True):
+        assert segment in problem
+
+
+def test_a_damaged_close_frame_is_a_problem_although_nothing_is_lost() -> None:
+    disk = three_segments(close=True)
+    segment = segments(disk)[-1]
+    *_data, close = frames_of(disk, segment)
+    for at in (close.at, close.at + 30, close.end - 1, close.at - 1):
+        image = clone(disk)
+        flip(image, segment, at)
+        (problem,) = verified(image).problems
+        assert segment in problem
+        assert "close frame" in problem
+
+
+def test_a_missing_segment_is_a_problem() -> None:
+    for number in (0, 1):
+        disk = three_segments()
+        remove(disk, segments(disk)[number])
+        (problem,) = verified(disk).problems
+        assert "missing" in problem
+
+
+def test_a_missing_format_is_a_problem() -> None:
+    disk = three_segments()
+    remove(disk, f"{LOG}/FORMAT")
+    (problem,) = verified(disk).problems
+    assert "FORMAT" in problem
+
+
+def test_a_torn_tail_is_a_note_and_suspected_rot_a_problem() -> None:
+    disk = three_segments()
+    segment = segments(disk)[-1]
+    last = frames_of(disk, segment)[-1]
+    torn, rotten = clone(disk), clone(disk)
+    put(torn, segment, bytes(512), at=1024)
+    flip(rotten, segment, last.end - 1)
+    report = verified(torn)
+    assert report.problems == []
+    assert len(report.notes) == 1
+    assert segment in report.notes[0]
+    report = verified(rotten)
+    assert len(report.problems) == 1
+    assert report.notes == []
+
+
+def test_what_a_crashed_repair_left_behind_a_cut_is_a_note() -> None:
+    disk = three_segments()
+    segment = segments(disk)[1]
+    put(disk, segment, b"never acknowledged", at=header_of(disk, segments(disk)[2]).prev_end_offset)
+    report = verified(disk)
+    assert report.problems == []
+    assert "never acknowledged" in report.notes[0]
+    assert segment in report.notes[0]
+
+
+async def test_the_tail_of_a_live_log_is_not_judged() -> None:
+    disk = MemoryFileSystem()
+    async with writing(open_log(disk, LOG, SMALL)) as writer:
+        for n in range(4):
+            await store(writer, (A, [payload(7000, n)]))
+        assert verified(disk).live_tail is None
+        segment = segments(disk)[-1]
+        end = frames_of(disk, segment)[-1].end
+        file = disk.open(segment)
+        file.write(end + 600, b"half a frame")
+        report = verified(disk)
+        assert report.problems == []
+        assert report.live_tail is not None
+        assert segment in report.live_tail
+        flip(disk, segments(disk)[0], 900)
+        assert len(verified(disk).problems) == 1, "older files are judged as ever"
+    with pytest.raises(AssertionError):  # without a writer, the same bytes are judged
+        assert verified(disk).live_tail is not None
+
+
+def test_verify_says_what_it_cannot_look_at(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(NotFound):
+        verify_log(str(tmp_path / "nothing"))
+    (tmp_path / "file").write_text("text")
+    with pytest.raises(InvalidInput):
+        verify_log(str(tmp_path / "file"))
+    with pytest.raises(InvalidInput):
+        verify_log(str(tmp_path))
+
+
+def test_row_18_a_read_error_is_raised_and_never_reported_as_damage() -> None:
+    disk = three_segments()
+    number, raised = 0, 0
+    while True:
+        number += 1
+        files = WatchedFiles(disk, failing_at(number, errno.EIO))
+        try:
+            report = verify_log(LOG, files=files)
+        except RecoveryFailed as error:
+            raised += 1
+            assert error.errno == errno.EIO
+        else:
+            assert report.problems == []
+            if len(files.calls) < number:
+                break
+    assert raised > 12
