@@ -38,7 +38,7 @@ class HookedFile:
         self._hook("read", self._path)
         return self._file.read(offset, size)
 
-    def write(self, offset: int, data: bytes | memoryview) -> int:
+    def write(self, offset: int, data: bytes | bytearray | memoryview) -> int:
         self._hook("write", self._path)
         return self._file.write(offset, data)
 

@@ -133,7 +133,7 @@ class WatchedFile:
         data = self._inner.read(offset, size)
         return data if self._files.spoil_read is None else self._files.spoil_read(call, data)
 
-    def write(self, offset: int, data: bytes | memoryview) -> int:
+    def write(self, offset: int, data: bytes | bytearray | memoryview) -> int:
         self._files.note("write", self.path, offset, bytes(data))
         return self._inner.write(offset, data)
 
@@ -254,7 +254,9 @@ def content(files: FileSystem, path: str) -> bytes:
         file.close()
 
 
-def put(files: FileSystem, path: str, data: bytes, *, at: int | None = None, size: int | None = None) -> None:
+def put(
+    files: FileSystem, path: str, data: bytes | bytearray, *, at: int | None = None, size: int | None = None
+) -> None:
     """Overwrite a file at an offset, or (`at` None) wholly; cut or lengthen it to `size`. Durable."""
     file = files.open(path, create=files.stat(path) is None)
     try:

@@ -196,7 +196,7 @@ class Chewing:
     def __init__(self, bite: int):
         self.bite, self.image = bite, bytearray(32)
 
-    def write(self, offset: int, data: bytes | memoryview) -> int:
+    def write(self, offset: int, data: bytes | bytearray | memoryview) -> int:
         part = bytes(data[: self.bite])
         self.image[offset : offset + len(part)] = part
         return len(part)

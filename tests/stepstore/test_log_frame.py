@@ -24,10 +24,10 @@ batches = st.builds(
 u32, u64 = st.integers(0, 2**32 - 1), st.integers(1, 2**63)
 
 
-def split(data: bytes, at: int = 0) -> tuple[fr.FrameHeader, bytes]:
+def split(data: bytes | bytearray, at: int = 0) -> tuple[fr.FrameHeader, bytes]:
     head = fr.parse_header(data)
     assert head is not None
-    return head, data[fr.HEADER_BYTES :]
+    return head, bytes(data[fr.HEADER_BYTES :])
 
 
 @steady
@@ -75,7 +75,7 @@ def test_a_header_never_crosses_a_sector(align: int) -> None:
         assert not align or at % align == 0
 
 
-def brute_force_zero_pieces(frame: bytes, offset: int) -> int:
+def brute_force_zero_pieces(frame: bytes | bytearray, offset: int) -> int:
     pieces: dict[int, bytearray] = {}
     for n, byte in enumerate(frame):
         pieces.setdefault((offset + n) // fr.SECTOR, bytearray()).append(byte)

@@ -8,8 +8,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import trio
+from trio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
 
-from stepwell.errors import Busy, InvalidInput
+from stepwell.errors import Busy, InvalidInput, StepwellError
 from stepwell.memory.completed import CompletedEpisode
 from stepwell.model.episode import Episode
 from stepwell.model.ids import EpisodeId
@@ -44,8 +45,28 @@ class EpisodeHandle:
         return f"<EpisodeHandle {self.id!r}>"
 
     async def log_step(self, step: ExecutionStep) -> Receipt:
-        """Log one step; see `Memory.log_step`."""
-        return await self._memory.log_step(self.id, step)
+        """Log one step: accepted on return (durable with `durability="commit"`); the receipt tells when it is durable.
+
+        Waits while the mailbox of the episode is full; cancelled there, nothing is accepted. Cancelled in
+        `durability="commit"` after that, the step will be stored unless the log fails.
+        Raises: `InvalidInput`, `TooLarge`, `NotFound`, `InvalidState` (the episode has ended, or the key was used for
+        another step), `EpisodeUnavailable`, `Closed`, `LogFull`.
+        """
+        await checkpoint_if_cancelled()
+        memory = self._memory
+        cell = memory._cells.get(self.id)
+        try:
+            if cell is None or not cell.accepting or cell.full:
+                cell = await memory._supervisor.accepting(self.id)
+            receipt = cell.accept_step(step)
+        except StepwellError:
+            await cancel_shielded_checkpoint()
+            raise
+        if memory._commit_durability:
+            await receipt.reach_log()
+        else:
+            await cancel_shielded_checkpoint()
+        return receipt
 
     async def log_steps(self, steps: Sequence[ExecutionStep]) -> Receipt:
         """Log several steps as one atomic batch; see `Memory.log_steps`."""
@@ -55,7 +76,7 @@ class EpisodeHandle:
         """Log one step without waiting: accepted on return. A plain function; let the loop run between many of them.
 
         Raises: `Busy` when it would have to wait (the mailbox is full, or the episode is asleep or being rebuilt), and
-        all that `Memory.log_step` raises.
+        all that `log_step` raises.
         """
         supervisor = self._memory._supervisor
         supervisor.check_open()

@@ -32,7 +32,7 @@ from stepwell.runtime.reading import (
     not_found,
     read_open_episode,
 )
-from stepwell.runtime.receipt import Commit, Receipt
+from stepwell.runtime.receipt import Receipt
 from stepwell.runtime.runtime import Runtime
 
 
@@ -75,6 +75,7 @@ class Memory:
     def __init__(self, journal: Journal, config: MemoryConfig, runtime: Runtime, *, read_only: bool):
         self._journal, self._config, self._runtime = journal, config, runtime
         self._supervisor = runtime.supervisor
+        self._cells: dict[str, EpisodeCell] = runtime.supervisor.cells
         self._commit_durability = config.durability == "commit"
         self._was_open = frozenset(journal.open_streams())
         self._read_only = read_only
@@ -156,7 +157,7 @@ class Memory:
             return EpisodeHandle(self, known)
         new_id = new_episode_id() if known is None else known
         cell = self._supervisor.start(new_id, start)
-        await _durable(cell.pending_commits[0])
+        await cell.pending_commits[0].reach_log()
         return EpisodeHandle(self, new_id)
 
     async def _same_start(self, episode_id: EpisodeId, start: EpisodeStart) -> None:
@@ -258,32 +259,15 @@ class Memory:
     # ---- logging -----------------------------------------------------------------------------------------------------
 
     async def log_step(self, episode_id: str, step: ExecutionStep) -> Receipt:
-        """Log one step: accepted on return (durable with `durability="commit"`); the receipt tells when it is durable.
-
-        Waits while the mailbox of the episode is full; cancelled there, nothing is accepted. Cancelled in
-        `durability="commit"` after that, the step will be stored unless the log fails.
-        Raises: `InvalidInput`, `TooLarge`, `NotFound`, `InvalidState` (the episode has ended, or the key was used for
-        another step), `EpisodeUnavailable`, `Closed`, `LogFull`.
-        """
-        await trio.lowlevel.checkpoint_if_cancelled()
-        cell = self._supervisor.cells.get(EpisodeId(episode_id)) if type(episode_id) is str else None
-        try:
-            if cell is None or not cell.accepting or cell.full or self._supervisor.closing:
-                cell = await self._supervisor.accepting(await _checked_id(episode_id))
-            receipt: Receipt = cell.accept_step(step)
-        except StepwellError:
-            await trio.lowlevel.cancel_shielded_checkpoint()
-            raise
-        if self._commit_durability:
-            await _durable(receipt._commit)
-        else:
-            await trio.lowlevel.cancel_shielded_checkpoint()
-        return receipt
+        """Log one step of the episode; see `EpisodeHandle.log_step`. Raises: `InvalidInput` for a bad id as well."""
+        if type(episode_id) is str and episode_id in self._cells:
+            return await EpisodeHandle(self, EpisodeId(episode_id)).log_step(step)
+        return await EpisodeHandle(self, await _checked_id(episode_id)).log_step(step)
 
     async def log_steps(self, episode_id: str, steps: Sequence[ExecutionStep]) -> Receipt:
         """Log steps as one atomic batch: all of them are stored or none. The receipt is that of the last one.
 
-        Otherwise as `log_step`.
+        Otherwise as `EpisodeHandle.log_step`.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         try:
@@ -295,7 +279,7 @@ class Memory:
             await trio.lowlevel.cancel_shielded_checkpoint()
             raise
         if self._commit_durability:
-            await _durable(receipt._commit)
+            await receipt.reach_log()
         else:
             await trio.lowlevel.cancel_shielded_checkpoint()
         return receipt
@@ -312,7 +296,7 @@ class Memory:
                 raise not_found(known)
             return
         for commit in cell.pending_commits:
-            await _durable(commit)
+            await commit.reach_log()
 
     async def flush(self) -> None:
         """Return once everything accepted before this call, for all episodes, is durable.
@@ -324,7 +308,7 @@ class Memory:
         for cell, commit in pending:
             cell.make_urgent(commit)
         for _cell, commit in pending:
-            await _durable(commit)
+            await commit.reach_log()
 
     # ---- reading -----------------------------------------------------------------------------------------------------
 
@@ -398,13 +382,6 @@ async def _checked_id(episode_id: object) -> EpisodeId:
         return checked_id(episode_id)
     finally:
         await trio.lowlevel.checkpoint()
-
-
-async def _durable(commit: Commit) -> None:
-    """Wait for a commit and raise what became of it: the `Rejected` itself, which says more than `OutcomeUnknown`."""
-    await commit.wait()
-    if commit.error is not None:
-        raise commit.error
 
 
 def _completed(episode_id: EpisodeId, request: EndingRequest) -> CompletedEpisode:

@@ -16,7 +16,7 @@ from stepwell.errors import EpisodeUnavailable, InvalidInput, TooLarge
 from stepwell.model import validation as check
 from stepwell.model.event import SCHEMA_VERSION, STEP
 from stepwell.model.ids import EPISODE_STREAM, MAX_ID_BYTES
-from stepwell.model.limits import Limits
+from stepwell.model.limits import MAX_RECORD_BYTES, Limits
 from stepwell.model.step import ExecutionStep, StepError, StepInterrupted, StepResult, StepSuccess, StepTimeout
 
 STEP_FIELDS = (
@@ -31,6 +31,8 @@ STEP_FIELDS = (
     "metadata",
     "step_number",
 )
+_STEP_HEAD = b"\x85" + bytes([SCHEMA_VERSION]) + cbor2.dumps(STEP) + b"\x1b"  # array of 5, version, kind, a u64 to come
+_NULL = cbor2.dumps(None)
 _NOTHING_ELSE = (None,) * 5
 _MAX_DEPTH = 2 * check.MAX_DEPTH
 _ALLOWED_TAGS = frozenset({2, 3})  # bignums
@@ -70,9 +72,14 @@ def encode_record(
         raise InvalidInput(check.find_bad_text(named, root) or check.find_bad_text(meta, root) or path) from None
     except (cbor2.CBOREncodeError, RecursionError) as error:
         raise InvalidInput(f"{path}: {error}") from error
+    _check_size(encoded, path, limit)
+    return encoded
+
+
+def _check_size(encoded: bytes, path: str, limit: int) -> None:
+    limit = min(limit, MAX_RECORD_BYTES)
     if len(encoded) > limit:
         raise TooLarge(f"{path}: {len(encoded):,} bytes encoded exceed the limit of {limit:,} a record may have")
-    return encoded
 
 
 def encode_step(step: ExecutionStep, time_ns: int, limits: Limits) -> bytes:
@@ -91,27 +98,47 @@ def encode_step(step: ExecutionStep, time_ns: int, limits: Limits) -> bytes:
         check.check_text(action, "step.action", limit)
     if type(parameters) is not dict or parameters:
         check.check_object(parameters, "step.parameters")
-    coded = None if result is None else _encode_result(result, limit)
+    coded: tuple[int, Any] | None = None
+    if type(result) is StepSuccess and type(result.output) is str and len(result.output) * 4 <= limit:
+        coded = (0, result.output)
+    elif result is not None:
+        coded = _encode_result(result, limit)
     latency_ms, tokens_used, reward = step.latency_ms, step.tokens_used, step.reward
+    thought, metadata, key, step_number = step.thought, step.metadata, step.key, step.step_number
     if latency_ms is not None and not (type(latency_ms) is int and 0 <= latency_ms < _LARGE):
         check.check_number(latency_ms, "step.latency_ms", minimum=0)
+    data: tuple[Any, ...] = (tool, action, parameters, coded, latency_ms)
+    if (
+        tokens_used is None
+        and reward is None
+        and thought is None
+        and key is None
+        and step_number is None
+        and type(metadata) is dict
+        and not metadata
+    ):
+        try:  # the same bytes as below, with the envelope put together by hand: a tenth of the time
+            encoded = b"".join((_STEP_HEAD, time_ns.to_bytes(8, "big"), cbor2.dumps(data), _NULL))
+        except (UnicodeEncodeError, cbor2.CBOREncodeError, RecursionError):
+            return encode_record(STEP, time_ns, data, None, path="step", limit=limits.record_bytes)
+        if len(encoded) > limits.record_bytes:
+            _check_size(encoded, "step", limits.record_bytes)
+        return encoded
     if tokens_used is not None:
         check.check_number(tokens_used, "step.tokens_used", minimum=0, whole=True)
     if reward is not None:
         check.check_number(reward, "step.reward")
-    if step.thought is not None:
-        check.check_text(step.thought, "step.thought", limit)
-    metadata = step.metadata
+    if thought is not None:
+        check.check_text(thought, "step.thought", limit)
     if type(metadata) is not dict or metadata:
         check.check_object(metadata, "step.metadata")
     meta = None
-    if step.key is not None:
-        check.check_text(step.key, "step.key", MAX_ID_BYTES, empty=False)
-        meta = {"key": step.key}
-    if step.step_number is not None:
-        check.check_number(step.step_number, "step.step_number", minimum=0, whole=True)
-    data: tuple[Any, ...] = (tool, action, parameters, coded, latency_ms)
-    rest = (tokens_used, reward, step.thought, metadata or None, step.step_number)
+    if key is not None:
+        check.check_text(key, "step.key", MAX_ID_BYTES, empty=False)
+        meta = {"key": key}
+    if step_number is not None:
+        check.check_number(step_number, "step.step_number", minimum=0, whole=True)
+    rest = (tokens_used, reward, thought, metadata or None, step_number)
     if rest != _NOTHING_ELSE:
         data += rest
     return encode_record(STEP, time_ns, data, meta, path="step", limit=limits.record_bytes)

@@ -6,6 +6,9 @@ import msgspec
 
 from stepwell.model import validation as check
 
+MAX_RECORD_BYTES = 16 * 1024 * 1024 - 64
+"""What the log takes as one record: its bound for a batch, less what it adds to a record. No limit goes above it."""
+
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Upper bounds, in bytes of UTF-8 or counts.

@@ -28,7 +28,7 @@ def check_object(value: object, path: str) -> None:
     """
     if not isinstance(value, dict):
         raise InvalidInput(f"{path}: must be a dict with text keys, not {_name(value)}")
-    _check_items(value, path, 1, [0])
+    _check_items(value, path, 1, None)
 
 
 def check_json(value: object, path: str) -> None:
@@ -42,13 +42,17 @@ def _count(items: int, path: str, counted: list[int]) -> None:
         raise TooLarge(f"{path}: more than {MAX_ITEMS:,} items in one value; store it elsewhere and name it here")
 
 
-def _check_items(value: dict[Any, Any], path: str, depth: int, counted: list[int]) -> None:
-    _count(len(value), path, counted)
+def _check_items(value: dict[Any, Any], path: str, depth: int, counted: list[int] | None) -> None:
+    # Nothing is counted for the usual flat object: `counted` comes into being with the first value that may be nested.
+    if counted is not None or len(value) > MAX_ITEMS:
+        counted = counted or [0]
+        _count(len(value), path, counted)
     for key, item in value.items():
         if type(key) is not str and not isinstance(key, str):
             raise InvalidInput(f"{path}: the key {shown(key)} is {_name(key)}; keys must be text")
         kind = type(item)
         if not (kind in _PLAIN or (kind is int and -_SMALL < item < _SMALL)):
+            counted = counted or [len(value)]
             _check(item, f"{path}.{key}", depth + 1, counted)
 
 

@@ -11,6 +11,7 @@ step has its number, cannot be refused afterwards, and a cancelled caller leaves
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import OrderedDict, deque
 from collections.abc import Sequence
@@ -67,11 +68,51 @@ class EndingRequest:
 class EpisodeCell:
     """See the module. `state` is "waking", "live", "ended" or "parked"; steps are accepted only while "live"."""
 
+    __slots__ = (
+        "_at_journal",
+        "_commits",
+        "_config",
+        "_due",
+        "_flusher",
+        "_gate",
+        "_interval",
+        "_journal",
+        "_keys",
+        "_last_ns",
+        "_limits",
+        "_mail_bytes",
+        "_mail_count",
+        "_mailbox",
+        "_mailbox_size",
+        "_next_seq",
+        "_open",
+        "_pending",
+        "_room",
+        "_send_at",
+        "_steps",
+        "_steps_allowed",
+        "_urgent",
+        "_wake",
+        "accepting",
+        "batches_sent",
+        "ending_request",
+        "episode_id",
+        "failure",
+        "full",
+        "in_hand",
+        "intake_stopped",
+        "mail",
+        "restarts",
+        "start",
+        "state",
+        "stream",
+    )
+
     def __init__(self, episode_id: EpisodeId, journal: Journal, config: MemoryConfig, flusher: Flusher):
         self.episode_id = episode_id
         self.stream = stream_id(EPISODE_STREAM, episode_id)
         self.state: AsyncValue[str] = AsyncValue("waking")
-        self.accepting = False
+        self.accepting = self.intake_stopped = False
         self.full = False
         self.start: EpisodeStart | None = None
         self.ending_request: EndingRequest | None = None
@@ -80,13 +121,14 @@ class EpisodeCell:
         self._journal, self._config, self._flusher = journal, config, flusher
         self._gate = journal.gate
         self._limits = config.limits
+        self._steps_allowed = config.limits.steps_per_episode
         self._mailbox, self.mail = trio.open_memory_channel[bytes | list[bytes]](config.mailbox_size)
         self._mailbox_size = config.mailbox_size
         self._mail_count = self._mail_bytes = 0
         self.in_hand: list[bytes] = []
         self._commits: deque[Commit] = deque()
         self._open: Commit | None = None
-        self._pending = self._pending_bytes = 0
+        self._pending = 0
         self._at_journal: Commit | None = None
         self._urgent = self._due = False
         self.batches_sent = 0
@@ -98,7 +140,7 @@ class EpisodeCell:
         self._room = trio.lowlevel.ParkingLot()
         # With durability="commit" every acceptance is awaited at once; a timer would only be in the way.
         batch = config.batch
-        self._send_at = batch.max_batch_size if batch.auto_flush else None
+        self._send_at = batch.max_batch_size if batch.auto_flush else sys.maxsize
         timed = batch.auto_flush and config.durability == "receipt"
         self._interval = batch.flush_interval_ms / 1000 if timed else None
 
@@ -127,16 +169,18 @@ class EpisodeCell:
 
         Raises: `InvalidInput`, `TooLarge`, `InvalidState`, `Closed`, `LogFull`; then nothing is accepted.
         """
-        self.check_accepting()
+        if not self.accepting or self.ending_request is not None or not self._gate.is_open:
+            self.check_accepting()
         now = time.time_ns()
         if now < self._last_ns:
             now = self._last_ns
         payload = encode_step(step, now, self._limits)
-        if step.key is not None:
-            known = self._known_key(step, step.key)
+        key = step.key
+        if key is not None:
+            known = self._known_key(step, key)
             if known is not None:
                 return known
-        if self._steps >= self._limits.steps_per_episode:
+        if self._steps >= self._steps_allowed:
             raise TooLarge(
                 f"episode {self.episode_id!r} has {self._steps:,} steps, the most an episode may have "
                 "(MemoryConfig.limits); complete it and start another"
@@ -144,8 +188,8 @@ class EpisodeCell:
         self._last_ns = now
         self._steps += 1
         receipt = self._enqueue(payload, 1, len(payload) + _PER_RECORD)
-        if step.key is not None:
-            self._remember_key(step.key, receipt.seq, step_digest(step), receipt._commit)
+        if key is not None:
+            self._remember_key(key, receipt.seq, step_digest(step), receipt._commit)
         return receipt
 
     @trio.lowlevel.enable_ki_protection
@@ -209,31 +253,30 @@ class EpisodeCell:
         self, item: bytes | list[bytes], records: int, size: int, *, flags: int = 0, critical: bool = False
     ) -> Receipt:
         commit = self._open
-        if commit is None or (commit.bytes + size > COMMIT_BYTES and commit.records) or commit.critical != critical:
+        if commit is None or commit.bytes + size > COMMIT_BYTES or critical:
             commit = self._open = Commit(self._next_seq, self)
             commit.critical = critical
+            commit.flags = flags
             self._commits.append(commit)
-        if critical and self._mail_count >= self._mailbox_size:
-            self.drain()  # an ending waits for no room: it is the last thing to come
+            if critical and self.full:
+                self.drain()  # an ending waits for no room: it is the last thing to come
         self._mailbox.send_nowait(item)
-        self._mail_count += 1
-        self._mail_bytes += size
-        self.full = self._mail_count >= self._mailbox_size or self._mail_bytes >= MAILBOX_BYTES
+        self._mail_count = mail_count = self._mail_count + 1
+        self._mail_bytes = mail_bytes = self._mail_bytes + size
+        if mail_count >= self._mailbox_size or mail_bytes >= MAILBOX_BYTES:
+            self.full = True
         commit.records += records
         commit.bytes += size
-        commit.flags |= flags
-        self._next_seq += records
-        first = not self._pending
-        self._pending += records
-        self._pending_bytes += size
-        if (self._send_at is not None and self._pending >= self._send_at) or self._pending_bytes >= COMMIT_BYTES:
+        self._next_seq = following = self._next_seq + records
+        self._pending = pending = self._pending + records
+        if pending >= self._send_at or commit.bytes >= COMMIT_BYTES or len(self._commits) > 2:
             self._due = True
             self.wake()
-        elif first and self._interval is not None:
+        elif pending == records and self._interval is not None:
             self._flusher.schedule(self)
         elif self.full:
             self.wake()
-        return Receipt(self._next_seq - 1, commit)
+        return Receipt(following - 1, commit)
 
     def _known_key(self, step: ExecutionStep, key: str) -> Receipt | None:
         known = self._keys.get(key)
@@ -344,7 +387,6 @@ class EpisodeCell:
         commit = self._commits.popleft()
         del self.in_hand[: commit.records]
         self._pending -= commit.records
-        self._pending_bytes -= commit.bytes
         if self._pending and self._interval is not None and not self._due:
             self._flusher.schedule(self)
         commit.resolve(submission.first_lsn, None)
@@ -362,7 +404,7 @@ class EpisodeCell:
         self.in_hand.clear()
         commits, self._open = list(self._commits), None
         self._commits.clear()
-        self._pending = self._pending_bytes = 0
+        self._pending = 0
         self._urgent = self._due = False
         for commit in commits:
             for key in commit.keys or ():
@@ -399,6 +441,12 @@ class EpisodeCell:
             return  # accepted and not stored yet: the numbers given out before the restart stay
         self._next_seq = last_seq + 1
         self._steps = steps
+
+    def stop_intake(self) -> None:
+        """Accept no more steps, not even after a restart, and send at once what was accepted."""
+        self.intake_stopped, self.accepting = True, False
+        self.make_urgent()
+        self.release_callers()
 
     def release_callers(self) -> None:
         """Have callers that wait for room look again."""

@@ -112,7 +112,7 @@ async def rebuild(cell: EpisodeCell, journal: Journal) -> bool:
 
 def _go_live(cell: EpisodeCell) -> None:
     cell.failure = None
-    cell.state.value, cell.accepting = "live", True
+    cell.state.value, cell.accepting = "live", not cell.intake_stopped
 
 
 def _known_keys(record: Record) -> list[tuple[str, tuple[int, bytes, Commit]]]:

@@ -61,6 +61,12 @@ class Commit:
             self._event = trio.Event()
         await self._event.wait()
 
+    async def reach_log(self) -> None:
+        """Wait until it is done, and raise why it failed if it did."""
+        await self.wait()
+        if self.error is not None:
+            raise self.error
+
 
 class Receipt:
     """What `log_step` and its kin return: the step is accepted, and this tells whether it is durable yet."""
@@ -96,6 +102,10 @@ class Receipt:
             raise error
         if error is not None:
             raise OutcomeUnknown(f"accepted, but it did not reach the log: {error}") from error
+
+    async def reach_log(self) -> None:
+        """As `wait_durable`, but raises the very reason: a `Rejected` says more than `OutcomeUnknown`."""
+        await self._commit.reach_log()
 
     def __eq__(self, other: object) -> bool:
         """Receipts are equal that acknowledge the same record."""

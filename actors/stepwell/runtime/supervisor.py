@@ -23,7 +23,7 @@ class Supervisor:
     def __init__(self, journal: Journal, config: MemoryConfig):
         self.journal, self.config = journal, config
         self.flusher = IntervalFlusher(config.batch.flush_interval_ms / 1000)
-        self.cells: dict[EpisodeId, EpisodeCell] = {}
+        self.cells: dict[str, EpisodeCell] = {}
         self.closing = False
         self._nursery: trio.Nursery | None = None
 
@@ -138,9 +138,7 @@ class Supervisor:
         """Accept nothing from now on; what was accepted goes to the log at once."""
         self.closing = True
         for cell in list(self.cells.values()):
-            cell.accepting = False
-            cell.make_urgent()
-            cell.release_callers()
+            cell.stop_intake()
 
     async def drained(self) -> None:
         """Return once nothing accepted is without a result and no ending is under way."""

@@ -28,7 +28,7 @@ class File(Protocol):
         """Up to `size` bytes from `offset`; fewer only at the end of the file."""
         ...
 
-    def write(self, offset: int, data: bytes | memoryview) -> int:
+    def write(self, offset: int, data: bytes | bytearray | memoryview) -> int:
         """Write at `offset`, return how many bytes were taken: one `pwrite`, which may be short."""
         ...
 
@@ -88,7 +88,7 @@ class FileSystem(Protocol):
         """Return once the names in the directory are on the medium."""
 
 
-def write_all(file: File, offset: int, data: bytes | memoryview) -> None:
+def write_all(file: File, offset: int, data: bytes | bytearray | memoryview) -> None:
     """Write all of `data`: a short write without an error is continued, an error is raised."""
     view = memoryview(data)
     while view:
@@ -116,7 +116,7 @@ class OsFile:
             size -= len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def write(self, offset: int, data: bytes | memoryview) -> int:
+    def write(self, offset: int, data: bytes | bytearray | memoryview) -> int:
         return os.pwrite(self._descriptor, data, offset)
 
     def datasync(self) -> None:

@@ -107,7 +107,7 @@ def header_position(offset: int, align: int = 0) -> int:
     return offset
 
 
-def count_zero_pieces(frame: bytes | memoryview, offset: int) -> int:
+def count_zero_pieces(frame: bytes | bytearray | memoryview, offset: int) -> int:
     """How many intersections of the frame at file `offset` with aligned sectors, the header's excepted, are all zero.
 
     A tear leaves sectors unwritten, so a torn frame has *more* zero pieces than the writer counted; a flipped bit does
@@ -145,7 +145,7 @@ def build_frame(
     segment_tag: int,
     prev_crc: int,
     kind: int = KIND_DATA,
-) -> tuple[bytes, int, list[DirectoryEntry]]:
+) -> tuple[bytearray, int, list[DirectoryEntry]]:
     """The bytes of one frame to be written at `offset`, the CRC of its header, and its directory as a reader sees it.
 
     LSNs are given out in the order of the batches, from `first_lsn` on.
@@ -175,22 +175,30 @@ def build_frame(
     packed.append(lengths.tobytes())
     directory = b"".join(packed)
     payload_bytes = payload_at - (offset + HEADER_BYTES + BODY_OVERHEAD + dir_len)
-    body_bytes = b"".join(
-        (_BYTES_HEAD.pack(_BYTES32, dir_len), directory, _BYTES_HEAD.pack(_BYTES32, payload_bytes), *bodies)
+    # One buffer for the whole frame: a group is up to 4 MiB, and every further copy of it would cost a millisecond.
+    frame = bytearray().join(
+        (
+            _BLANK_HEADER,
+            _BYTES_HEAD.pack(_BYTES32, dir_len),
+            directory,
+            _BYTES_HEAD.pack(_BYTES32, payload_bytes),
+            *bodies,
+        )
     )
-    # The zero pieces are counted behind the header's sector, where the header's own bytes never reach.
-    zero_pieces = count_zero_pieces(_BLANK_HEADER + body_bytes, offset)
-    head = _HEADER.pack(
-        _ARRAY14,
-        *(_U8, kind, _U8, 0, _U64, first_lsn, _U32, lsn_offset, _U32, records, _U64, durable_lsn),
-        *(_U32, segment_tag, _U32, prev_crc, _U32, len(body_bytes), _U32, dir_len),
-        *(_U32, zlib.crc32(directory), _U32, zlib.crc32(body_bytes), _U32, zero_pieces, _U32, 0),
-    )[:_CRC_OFFSET]
-    header_crc = zlib.crc32(head)
-    return b"".join((head, struct.pack(">BI", _U32, header_crc), body_bytes)), header_crc, entries
+    with memoryview(frame) as view:
+        body_crc = crc32(view[HEADER_BYTES:])
+        _HEADER.pack_into(
+            *(frame, 0, _ARRAY14),
+            *(_U8, kind, _U8, 0, _U64, first_lsn, _U32, lsn_offset, _U32, records, _U64, durable_lsn),
+            *(_U32, segment_tag, _U32, prev_crc, _U32, len(frame) - HEADER_BYTES, _U32, dir_len),
+            *(_U32, crc32(directory), _U32, body_crc, _U32, count_zero_pieces(frame, offset), _U32, 0),
+        )
+        header_crc = crc32(view[:_CRC_OFFSET])
+    _LENGTH.pack_into(frame, HEADER_BYTES - _LENGTH.size, header_crc)
+    return frame, header_crc, entries
 
 
-def parse_header(data: bytes | memoryview, at: int = 0) -> FrameHeader | None:
+def parse_header(data: bytes | bytearray | memoryview, at: int = 0) -> FrameHeader | None:
     """The frame header at `at`, or None unless it is whole, its types and CRC are right and its sizes make sense."""
     if len(data) - at < HEADER_BYTES:
         return None
@@ -212,7 +220,7 @@ def parse_header(data: bytes | memoryview, at: int = 0) -> FrameHeader | None:
     return header
 
 
-def body_is_sound(header: FrameHeader, body: bytes | memoryview) -> bool:
+def body_is_sound(header: FrameHeader, body: bytes | bytearray | memoryview) -> bool:
     """Whether `body` is what the writer wrote: its CRC, and the heads of its two byte strings."""
     payload_head = _BYTES_HEAD.size + header.dir_len
     return (
@@ -223,7 +231,9 @@ def body_is_sound(header: FrameHeader, body: bytes | memoryview) -> bool:
     )
 
 
-def parse_directory(header: FrameHeader, body: bytes | memoryview, offset: int) -> list[DirectoryEntry] | None:
+def parse_directory(
+    header: FrameHeader, body: bytes | bytearray | memoryview, offset: int
+) -> list[DirectoryEntry] | None:
     """The directory of the frame at file `offset`, or None where it contradicts itself (only a crafted file can)."""
     entries_len = header.dir_len - header.record_count * _LENGTH.size
     start = _BYTES_HEAD.size
@@ -248,7 +258,9 @@ def parse_directory(header: FrameHeader, body: bytes | memoryview, offset: int) 
     return entries
 
 
-def split_payloads(lengths: bytes | memoryview, payloads: bytes | memoryview) -> list[bytes] | None:
+def split_payloads(
+    lengths: bytes | bytearray | memoryview, payloads: bytes | bytearray | memoryview
+) -> list[bytes] | None:
     """Cut a batch's payload bytes by its packed u32 lengths; None if they do not add up."""
     out: list[bytes] = []
     at = 0

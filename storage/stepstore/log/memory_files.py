@@ -70,7 +70,7 @@ class MemoryFile:
         self._inode.unsynced.append(change)
         _apply(self._inode.volatile, change)
 
-    def write(self, offset: int, data: bytes | memoryview) -> int:
+    def write(self, offset: int, data: bytes | bytearray | memoryview) -> int:
         self._change((offset, bytes(data)))
         return len(data)
 

@@ -36,7 +36,7 @@ START = Cut(0, 0, 0, 0)
 class Frame(NamedTuple):
     """A frame ready to be written at `at`."""
 
-    data: bytes
+    data: bytearray
     at: int
     header_crc: int
     first_lsn: int

@@ -10,12 +10,13 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import cbor2
 import pytest
 
 from stepwell.errors import InvalidInput, Rejected, TooLarge
 from stepwell.model.codec import decode_record, encode_step
 from stepwell.model.fold import EpisodeFold
-from stepwell.model.limits import Limits
+from stepwell.model.limits import MAX_RECORD_BYTES, Limits
 from stepwell.model.step import EpisodeStep, ExecutionStep, StepError, StepInterrupted, StepSuccess, StepTimeout
 
 HUGE = 10**5000
@@ -403,3 +404,18 @@ def test_a_value_with_shared_parts_that_unfold_without_end_is_too_large() -> Non
         shared = [shared, shared]
     with pytest.raises(TooLarge, match="items"):
         encode_step(ExecutionStep("tool", parameters={"x": shared}), 1, Limits())
+
+
+def test_a_record_the_log_could_not_take_is_too_large_at_the_door() -> None:
+    """The log adds to a record what it needs to find it again; the door leaves room for that."""
+    fits = ExecutionStep("tool", parameters={"x": "x" * (MAX_RECORD_BYTES - 60)})
+    assert len(encode_step(fits, 1, Limits())) <= MAX_RECORD_BYTES
+    with pytest.raises(TooLarge, match="record"):
+        encode_step(ExecutionStep("tool", parameters={"x": "x" * MAX_RECORD_BYTES}), 1, Limits())
+
+
+def test_the_envelope_put_together_by_hand_is_what_cbor_makes_of_it() -> None:
+    now = 1_800_000_000_000_000_000
+    step = ExecutionStep("tool", "act", {"a": [1, {"b": None}]}, StepSuccess("fine"), 5)
+    expected = cbor2.dumps([1, "step", now, ["tool", "act", {"a": [1, {"b": None}]}, [0, "fine"], 5], None])
+    assert encode_step(step, now, Limits()) == expected
