@@ -121,7 +121,7 @@ def encode_step(step: ExecutionStep, time_ns: int, limits: Limits) -> bytes:
             encoded = b"".join((_STEP_HEAD, time_ns.to_bytes(8, "big"), cbor2.dumps(data), _NULL))
         except (UnicodeEncodeError, cbor2.CBOREncodeError, RecursionError):
             return encode_record(STEP, time_ns, data, None, path="step", limit=limits.record_bytes)
-        if len(encoded) > limits.record_bytes:
+        if len(encoded) > limits.record_bytes or len(encoded) > MAX_RECORD_BYTES:
             _check_size(encoded, "step", limits.record_bytes)
         return encoded
     if tokens_used is not None:
