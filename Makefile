@@ -46,6 +46,7 @@ check: $(DEV)
 
 crash: $(DEV)
 	@$(BIN)/python -m tests.crash.kill9 --short
+	@$(BIN)/python -m tests.crash.syncs
 
 bench: $(DEV)
 	@$(BIN)/python -m bench ingest
