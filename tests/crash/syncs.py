@@ -25,36 +25,17 @@ def main() -> int:
         return 0
     with tempfile.TemporaryDirectory(prefix="stepwell-syncs-") as directory:
         counts, log = Path(directory, "counts"), Path(directory, "log")
-        subprocess.run(
-            [
-                "strace",
-                "-f",
-                "-c",
-                "-e",
-                "trace=fsync,fdatasync",
-                "-o",
-                str(counts),
-                sys.executable,
-                "-m",
-                "stepwell",
-                "demo",
-                "--dir",
-                str(log),
-                "--keep",
-                "--json",
-            ],
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
+        traced = ["strace", "-f", "-c", "-e", "trace=fsync,fdatasync", "-o", str(counts)]
+        demo = [sys.executable, "-m", "stepwell", "demo", "--dir", str(log), "--keep", "--json"]
+        subprocess.run(traced + demo, check=True, stdout=subprocess.DEVNULL)
         report = verify_log(str(log))
         found = re.findall(
             r"^\s*[\d.]+\s+[\d.]+\s+\d+\s+(\d+)\s.*\b(fsync|fdatasync)$", counts.read_text(), re.MULTILINE
         )
         syncs = sum(int(count) for count, call in found if call == "fdatasync")
     enough = syncs >= report.frames > 0
-    print(
-        f"{report.frames} commit groups with {report.records} records, {syncs} fdatasyncs: {'fine' if enough else 'TOO FEW'}"
-    )
+    groups = f"{report.frames} commit groups with {report.records} records, {syncs} fdatasyncs"
+    print(f"{groups}: {'fine' if enough else 'TOO FEW'}")
     return 0 if enough else 1
 
 
