@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
 import trio
 
 from stepwell.errors import OutcomeUnknown, StepwellError
@@ -68,16 +69,15 @@ class Commit:
             raise self.error
 
 
-class Receipt:
+class Receipt(msgspec.Struct, frozen=True, eq=False, gc=False):
     """What `log_step` and its kin return: the step is accepted, and this tells whether it is durable yet."""
 
-    __slots__ = ("_commit", "seq")
+    # One is made for every step: a C-level constructor, and (gc=False) no work for the garbage collector. That is safe
+    # because no commit refers to its receipts, so none can be part of a cycle.
 
     seq: int
     """The number of the record in its episode; of the last one, for a batch."""
-
-    def __init__(self, seq: int, commit: Commit):
-        self.seq, self._commit = seq, commit
+    _commit: Commit
 
     @property
     def lsn(self) -> int | None:
