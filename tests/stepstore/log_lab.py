@@ -23,7 +23,8 @@ from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import LogOptions, OpenLog, RecoveryReport, open_log
 from stepstore.log.reading import Record, SegmentReader
 from stepstore.log.segment_header import SegmentHeader
-from stepstore.log.writer import LogWriter, Submission
+from stepstore.log.submission import Submission
+from stepstore.log.writer import LogWriter
 
 LOG = "/log"
 SMALL = LogOptions(segment_bytes=16 * 1024)

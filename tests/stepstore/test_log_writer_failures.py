@@ -20,8 +20,9 @@ from stepstore.log.frame import FLAG_CLOSES, Batch
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import LogOptions, open_log
 from stepstore.log.reading import Record
+from stepstore.log.submission import Submission
 from stepstore.log.verify import verify_log
-from stepstore.log.writer import RETRY_FULL_SECONDS, LogWriter, Submission
+from stepstore.log.writer import RETRY_FULL_SECONDS, LogWriter
 from tests.stepstore.log_lab import (
     LOG,
     SMALL,

@@ -21,8 +21,9 @@ from stepwell.model.ids import EPISODE_STREAM, EpisodeId, checked_id, new_episod
 from stepwell.model.outcome import Interrupted, TaskOutcome
 from stepwell.model.start import EpisodeStart, checked_start
 from stepwell.model.step import ExecutionStep
-from stepwell.runtime.cell import EndingRequest, EpisodeCell
+from stepwell.runtime.cell import EpisodeCell
 from stepwell.runtime.config import MemoryConfig
+from stepwell.runtime.ending_request import EndingRequest
 from stepwell.runtime.episode_task import ended_error
 from stepwell.runtime.reading import (
     EpisodeEvents,

@@ -188,6 +188,24 @@ def decode_result(coded: list[Any] | None) -> StepResult | None:
     return None if coded is None else _RESULT_TYPES[coded[0]](coded[1])
 
 
+def decode_step(data: list[Any], meta: dict[str, Any] | None) -> ExecutionStep:
+    """The step as its caller gave it, from the data and the meta of its record."""
+    tool, action, parameters, coded, latency_ms, tokens_used, reward, thought, metadata, step_number = step_fields(data)
+    return ExecutionStep(
+        tool,
+        action,
+        parameters,
+        decode_result(coded),
+        latency_ms,
+        tokens_used,
+        reward,
+        thought,
+        metadata or {},
+        None if meta is None else meta.get("key"),
+        step_number,
+    )
+
+
 def step_data(data: list[Any]) -> dict[str, Any]:
     """The data of a step record as the JSON object that `Event.data` shows."""
     tool, action, parameters, coded, latency_ms, tokens_used, reward, thought, metadata, step_number = step_fields(data)

@@ -1,7 +1,7 @@
 """The Trio part: one task per episode, a supervisor that owns their cells, and the journal under them.
 
 General layout: `config` (settings), `receipt` (what an acknowledgement is), `cell` (what outlives an incarnation of an
-episode's task: its mailbox, what it has in hand, its next seq), `episode_task` (the loop rebuild → incarnation →
-backoff), `flusher` (the one timer), `supervisor` (routes, wakes, ends), `reading` (events and folds from the journal),
-`runtime` (the task tree and its orderly end).
+episode's task: its mailbox, what it has in hand, its next seq), with `keys` (idempotency) and `ending_request`;
+`episode_task` (the loop rebuild → incarnation → backoff), `flusher` (the one timer), `supervisor` (routes, wakes,
+ends), `reading` (events and folds from the journal), `runtime` (the task tree and its orderly end).
 """

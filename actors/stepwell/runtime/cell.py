@@ -13,12 +13,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections import OrderedDict, deque
-from collections.abc import Sequence
-from hashlib import blake2b
-from typing import Any, Protocol
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Protocol
 
-import cbor2
 import trio
 from trio_util import AsyncValue
 
@@ -26,13 +24,13 @@ from stepstore.journal import Batch, Journal, Submission
 from stepstore.journal.contract import FLAG_CLOSES, FLAG_OPENS
 from stepstore.log.frame import MAX_BATCH_BYTES, batch_cost
 from stepwell.errors import Closed, InvalidInput, InvalidState, Rejected, StepwellError, TooLarge
-from stepwell.model.codec import STEP_FIELDS, encode_step
-from stepwell.model.ending import Ending
+from stepwell.model.codec import encode_step
 from stepwell.model.ids import EPISODE_STREAM, EpisodeId, stream_id
-from stepwell.model.outcome import TaskOutcome
 from stepwell.model.start import EpisodeStart
 from stepwell.model.step import ExecutionStep
 from stepwell.runtime.config import MemoryConfig
+from stepwell.runtime.ending_request import EndingRequest
+from stepwell.runtime.keys import IdempotencyKeys
 from stepwell.runtime.receipt import Commit, Receipt
 
 MAILBOX_BYTES = 4 * 1024 * 1024
@@ -46,23 +44,6 @@ class Flusher(Protocol):
 
     def schedule(self, cell: EpisodeCell) -> None:
         """Call `cell.flush_due` after the flush interval."""
-
-
-class EndingRequest:
-    """An episode that is to end: with what, and what came of it."""
-
-    def __init__(self, outcome: TaskOutcome, metadata: dict[str, Any]):
-        self.outcome, self.metadata = outcome, metadata
-        self.ending: Ending | None = None
-        self.receipt: Receipt | None = None
-        self.error: BaseException | None = None
-        self.done = trio.Event()
-
-    def finish(self, *, error: BaseException | None = None) -> None:
-        """Say that it is over; the first word counts."""
-        if not self.done.is_set():
-            self.error = error
-            self.done.set()
 
 
 class EpisodeCell:
@@ -135,7 +116,7 @@ class EpisodeCell:
         self._next_seq = 1
         self._last_ns = 0
         self._steps = 0
-        self._keys: OrderedDict[str, tuple[int, bytes, Commit]] = OrderedDict()
+        self._keys = IdempotencyKeys(episode_id, config.keys_kept)
         self._wake = trio.lowlevel.ParkingLot()
         self._room = trio.lowlevel.ParkingLot()
         # With durability="commit" every acceptance is awaited at once; a timer would only be in the way.
@@ -177,7 +158,7 @@ class EpisodeCell:
         payload = encode_step(step, now, self._limits)
         key = step.key
         if key is not None:
-            known = self._known_key(step, key)
+            known = self._keys.find(step)
             if known is not None:
                 return known
         if self._steps >= self._steps_allowed:
@@ -189,7 +170,7 @@ class EpisodeCell:
         self._steps += 1
         receipt = self._enqueue(payload, 1, len(payload) + _PER_RECORD)
         if key is not None:
-            self._remember_key(key, receipt.seq, step_digest(step), receipt._commit)
+            self._keys.remember(step, receipt.seq, receipt._commit)
         return receipt
 
     @trio.lowlevel.enable_ki_protection
@@ -200,7 +181,7 @@ class EpisodeCell:
             raise InvalidInput("steps: must hold at least one step")
         now = max(time.time_ns(), self._last_ns)
         payloads = [self._encode_one_of(steps, position, now) for position in range(len(steps))]
-        known = [self._known_key(step, step.key) for step in steps if step.key is not None]
+        known = [self._keys.find(step) for step in steps if step.key is not None]
         if any(known):
             if not all(known) or len(known) != len(steps):
                 raise InvalidState("steps: some of them were logged before under their keys and some were not")
@@ -222,8 +203,7 @@ class EpisodeCell:
         self._steps += len(steps)
         receipt = self._enqueue(payloads, len(payloads), size)
         for offset, step in enumerate(steps, receipt.seq - len(steps) + 1):
-            if step.key is not None:
-                self._remember_key(step.key, offset, step_digest(step), receipt._commit)
+            self._keys.remember(step, offset, receipt._commit)
         return receipt
 
     def _encode_one_of(self, steps: Sequence[ExecutionStep], position: int, now: int) -> bytes:
@@ -277,22 +257,6 @@ class EpisodeCell:
         elif self.full:
             self.wake()
         return Receipt(following - 1, commit)
-
-    def _known_key(self, step: ExecutionStep, key: str) -> Receipt | None:
-        known = self._keys.get(key)
-        if known is None:
-            return None
-        seq, digest, commit = known
-        if digest != step_digest(step):
-            raise InvalidState(f"step.key: {key!r} was used for another step (seq {seq}) of {self.episode_id!r}")
-        return Receipt(seq, commit)
-
-    def _remember_key(self, key: str, seq: int, digest: bytes, commit: Commit) -> None:
-        self._keys[key] = (seq, digest, commit)
-        if commit.cell is not None:
-            commit.keys = [*(commit.keys or ()), key]
-        while len(self._keys) > self._config.keys_kept:
-            self._keys.popitem(last=False)
 
     # ---- urgency -----------------------------------------------------------------------------------------------------
 
@@ -407,8 +371,7 @@ class EpisodeCell:
         self._pending = 0
         self._urgent = self._due = False
         for commit in commits:
-            for key in commit.keys or ():
-                self._keys.pop(key, None)
+            self._keys.forget(commit)
             commit.resolve(0, error)
         if self.ending_request is not None and self.ending_request.ending is None:
             # It was to end with everything before it stored; that is no longer so, and the caller must decide anew.
@@ -430,12 +393,17 @@ class EpisodeCell:
     # ---- rebuilding --------------------------------------------------------------------------------------------------
 
     def restore(
-        self, start: EpisodeStart, last_seq: int, last_ns: int, steps: int, keys: dict[str, tuple[int, bytes, Commit]]
+        self,
+        start: EpisodeStart,
+        last_seq: int,
+        last_ns: int,
+        steps: int,
+        keyed: Iterable[tuple[ExecutionStep, int, int]],
     ) -> None:
-        """Take over what the log says, and behind it what is still in hand or in the mailbox."""
+        """Take over what the log says (`keyed`: the steps with keys, their seq and LSN); behind it comes what is still
+        in hand or in the mailbox."""
         self.start = start
-        for key, known in list(keys.items())[-self._config.keys_kept :] if self._config.keys_kept else ():
-            self._keys.setdefault(key, known)
+        self._keys.restore(keyed)
         self._last_ns = max(self._last_ns, last_ns)
         if self._commits:
             return  # accepted and not stored yet: the numbers given out before the restart stay
@@ -458,14 +426,3 @@ class EpisodeCell:
         self._mailbox.close()
         self.mail.close()
         self.release_callers()
-
-
-def step_digest(step: ExecutionStep) -> bytes:
-    """What makes two steps under one key the same: everything but the key."""
-    fields = [getattr(step, name) for name in STEP_FIELDS]
-    result = step.result
-    fields[3] = (
-        None if result is None else [type(result).__name__, *(getattr(result, f) for f in result.__struct_fields__)]
-    )
-    fields[8] = step.metadata or None
-    return blake2b(cbor2.dumps(fields), digest_size=16).digest()

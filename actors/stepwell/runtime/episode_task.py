@@ -15,13 +15,14 @@ import trio
 from stepstore.journal import Journal, Record
 from stepwell.errors import EpisodeUnavailable, InvalidState, OutcomeUnknown, StepwellError
 from stepwell.learning import analyse_completion
-from stepwell.model.codec import decode_record, decode_result, step_fields
+from stepwell.model.codec import decode_record, decode_step
 from stepwell.model.ending import Ending, encode_ending
 from stepwell.model.event import utc
 from stepwell.model.fold import EpisodeFold
 from stepwell.model.limits import Limits
 from stepwell.model.step import ExecutionStep
-from stepwell.runtime.cell import EndingRequest, EpisodeCell, step_digest
+from stepwell.runtime.cell import EpisodeCell
+from stepwell.runtime.ending_request import EndingRequest
 from stepwell.runtime.reading import fold_episode
 from stepwell.runtime.receipt import Commit, Receipt
 
@@ -101,8 +102,7 @@ async def rebuild(cell: EpisodeCell, journal: Journal) -> bool:
     pending = cell.pending_commits
     if pending and pending[0].first_seq != fold.last_seq + 1:
         cell.fail_pending(OutcomeUnknown("what was accepted no longer continues what the log holds"))
-    keys = {key: known for record in keyed for key, known in _known_keys(record)}
-    cell.restore(fold.start, fold.last_seq, fold.last_ns, len(fold.steps), keys)
+    cell.restore(fold.start, fold.last_seq, fold.last_ns, len(fold.steps), map(_keyed_step, keyed))
     if fold.ending is not None:
         _take_stored_ending(cell, fold)
         return False
@@ -115,25 +115,9 @@ def _go_live(cell: EpisodeCell) -> None:
     cell.state.value, cell.accepting = "live", not cell.intake_stopped
 
 
-def _known_keys(record: Record) -> list[tuple[str, tuple[int, bytes, Commit]]]:
-    decoded = decode_record(record.payload, "a step")
-    assert decoded.meta is not None
-    tool, action, parameters, coded, latency_ms, tokens_used, reward, thought, metadata, number = step_fields(
-        decoded.data
-    )
-    step = ExecutionStep(
-        tool=tool,
-        action=action,
-        parameters=parameters,
-        result=decode_result(coded),
-        latency_ms=latency_ms,
-        tokens_used=tokens_used,
-        reward=reward,
-        thought=thought,
-        metadata=metadata or {},
-        step_number=number,
-    )
-    return [(decoded.meta["key"], (record.seq, step_digest(step), Commit.stored(record.seq, record.lsn)))]
+def _keyed_step(record: Record) -> tuple[ExecutionStep, int, int]:
+    decoded = decode_record(record.payload, f"record {record.seq} of an episode")
+    return decode_step(decoded.data, decoded.meta), record.seq, record.lsn
 
 
 def _take_stored_ending(cell: EpisodeCell, fold: EpisodeFold) -> None:

@@ -22,8 +22,8 @@ from stepstore.log.frame import FLAG_OPENS as FLAG_OPENS
 from stepstore.log.frame import Batch as Batch
 from stepstore.log.opening import RecoveryReport
 from stepstore.log.reading import Record as Record
-from stepstore.log.writer import Gate as Gate
-from stepstore.log.writer import Submission as Submission
+from stepstore.log.submission import Gate as Gate
+from stepstore.log.submission import Submission as Submission
 from stepstore.log.writer import WriterStats
 
 SLICE_RECORDS = 256

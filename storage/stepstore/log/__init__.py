@@ -29,6 +29,7 @@ General layout, in reading order:
 - `repair`: carries out what recovery decided, in the order that survives a crash at any point.
 - `index`: which records of which stream lie where. `reading`: fetches them.
 - `directory`: LOCK, FORMAT, names, the first open. `segment`: a segment being written.
-- `opening`: puts these together. `writer`: the one task that commits groups (the only module that knows Trio).
+- `opening`: puts these together. `writer`: the one task that commits groups; `submission`: what it is given (these two
+  are the only modules that know Trio).
 - `verify`: checks every byte of a log without touching it.
 """

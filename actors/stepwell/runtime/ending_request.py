@@ -1,0 +1,28 @@
+"""An episode that is to end, between the caller that asked and the task that does it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import trio
+
+from stepwell.model.ending import Ending
+from stepwell.model.outcome import TaskOutcome
+from stepwell.runtime.receipt import Receipt
+
+
+class EndingRequest:
+    """An episode that is to end: with what, and what came of it."""
+
+    def __init__(self, outcome: TaskOutcome, metadata: dict[str, Any]):
+        self.outcome, self.metadata = outcome, metadata
+        self.ending: Ending | None = None
+        self.receipt: Receipt | None = None
+        self.error: BaseException | None = None
+        self.done = trio.Event()
+
+    def finish(self, *, error: BaseException | None = None) -> None:
+        """Say that it is over; the first word counts."""
+        if not self.done.is_set():
+            self.error = error
+            self.done.set()
