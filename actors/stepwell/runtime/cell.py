@@ -303,6 +303,14 @@ class EpisodeCell:
         """Whether a batch is to go now: nothing is on its way, and there is something that is urgent or due."""
         return self._at_journal is None and bool(self._pending) and (self._urgent or self._due)
 
+    @property
+    def is_holding_back(self) -> bool:
+        """Whether the mailbox is full although nothing is to go yet: then it is taken in hand, up to COMMIT_BYTES.
+
+        Not while a batch is at the journal: behind a slow medium callers must wait, or memory would fill.
+        """
+        return self.full and self._at_journal is None
+
     @trio.lowlevel.enable_ki_protection
     def drain(self) -> None:
         """Take everything from the mailbox in hand, in one synchronous section."""
@@ -354,7 +362,7 @@ class EpisodeCell:
         if self._pending and self._interval is not None and not self._due:
             self._flusher.schedule(self)
         commit.resolve(submission.first_lsn, None)
-        if self.should_send or self.ending_request is not None:
+        if self.should_send or self.full or self.ending_request is not None:
             self.send_or_wake()
 
     @trio.lowlevel.enable_ki_protection

@@ -146,8 +146,8 @@ async def run_incarnation(cell: EpisodeCell, journal: Journal, limits: Limits) -
         elif cell.ending_request is not None and cell.is_idle:
             if await _write_ending(cell, journal, limits, cell.ending_request):
                 return
-        elif cell.full:
-            cell.drain()  # nothing is to go yet, but callers wait for room; what is in hand is bounded by bytes
+        elif cell.is_holding_back:
+            cell.drain()
         else:
             await cell.park()
 

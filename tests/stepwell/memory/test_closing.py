@@ -168,6 +168,24 @@ async def test_a_cancel_during_an_unlimited_close_starts_the_grace_and_the_rest_
         await late.wait_durable()
 
 
+async def test_a_slow_medium_holds_callers_up_instead_of_filling_memory(tmp_path: Path) -> None:
+    disk = BlockedDisk(tmp_path / "m")
+    accepted = 0
+    async with OpenMemory(disk.path, MemoryConfig(mailbox_size=10), False, disk.files) as memory:
+        handle = await memory.start_episode("task", episode_id="e")
+        disk.blocked = True
+        with trio.move_on_after(0.3) as scope:
+            while accepted < 1_000:
+                await handle.log_step(step(accepted))
+                accepted += 1
+        disk.blocked = False
+        disk.release.set()
+        assert scope.cancelled_caught
+        # One batch of at most 50 on its way and what gathered before it went, and a full mailbox behind it.
+        assert accepted <= 50 + 10 + 10
+        assert [item.action for item in (await handle.get()).steps] == [f"action {n}" for n in range(accepted)]
+
+
 async def _release_later(disk: BlockedDisk) -> None:
     await trio.sleep(0.8)
     disk.blocked = False
