@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from stepstore.log.memory_files import MemoryFileSystem
-from stepwell import Closed, LogLocked, MemoryConfig, OutcomeUnknown, Receipt, open_memory
+from stepwell import BatchConfig, Closed, LogLocked, MemoryConfig, OutcomeUnknown, Receipt, open_memory
 from stepwell.memory.opening import OpenMemory
 from tests.support import HookedFileSystem, open_on, step
 
@@ -184,6 +184,29 @@ async def test_a_slow_medium_holds_callers_up_instead_of_filling_memory(tmp_path
         # One batch of at most 50 on its way and what gathered before it went, and a full mailbox behind it.
         assert accepted <= 50 + 10 + 10
         assert [item.action for item in (await handle.get()).steps] == [f"action {n}" for n in range(accepted)]
+
+
+async def test_a_caller_held_up_behind_a_batch_goes_on_when_it_is_stored(tmp_path: Path) -> None:
+    """The batch size is above the mailbox size, so a full mailbox alone sends nothing."""
+    disk = BlockedDisk(tmp_path / "m")
+    config = MemoryConfig(mailbox_size=4, batch=BatchConfig(max_batch_size=1_000, flush_interval_ms=3_600_000))
+    async with OpenMemory(disk.path, config, False, disk.files) as memory:
+        handle = await memory.start_episode("task", episode_id="e")
+        disk.blocked = True
+        first = await handle.log_step(step(0))
+        with trio.move_on_after(0.05):
+            await first.wait_durable()
+
+        async def log_the_rest() -> None:
+            for number in range(1, 7):  # the fifth of them finds the mailbox full, and nothing else comes to wake it
+                await handle.log_step(step(number))
+
+        with trio.fail_after(5):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(log_the_rest)
+                await trio.sleep(0.05)
+                disk.blocked = False
+                disk.release.set()
 
 
 async def _release_later(disk: BlockedDisk) -> None:

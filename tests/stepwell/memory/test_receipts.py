@@ -166,29 +166,6 @@ async def test_manual_batches_go_only_when_asked(autojump_clock: MockClock) -> N
         assert all(receipt.is_durable for receipt in receipts)
 
 
-async def test_callers_held_up_behind_a_batch_go_on_when_it_is_stored(autojump_clock: MockClock) -> None:
-    """The batch size is above the mailbox size, so a full mailbox alone sends nothing."""
-    config = MemoryConfig(
-        segment_bytes=SEGMENT_BYTES,
-        mailbox_size=8,
-        batch=BatchConfig(max_batch_size=1_000, flush_interval_ms=3_600_000),
-    )
-    async with open_on(MemoryFileSystem(), config) as memory:
-        handle = await memory.start_episode("task")
-
-        async def send(sender: int) -> None:
-            for number in range(40):
-                receipt = await handle.log_step(step(number))
-                if number % 10 == sender:
-                    await receipt.wait_durable()
-
-        with trio.fail_after(60):
-            async with trio.open_nursery() as nursery:
-                for sender in range(10):
-                    nursery.start_soon(send, sender)
-        assert len((await handle.get()).steps) == 400
-
-
 async def test_receipts_of_a_log_that_fails_say_that_the_outcome_is_unknown() -> None:
     broken = False
 
