@@ -148,8 +148,11 @@ def _mark(step: EpisodeStep) -> Text:
 def _what(step: EpisodeStep) -> Text:
     from rich.text import Text
 
-    text = Text(printable(step.action, 90) or printable(_compact(step.parameters), 90))
+    text = Text(printable(step.action, 90))
     result = result_text(step)
+    if step.parameters and (not step.action or not result or len(step.action.split()) == 1):
+        # An action of one word ("message", "SELECT") says little: what the tool was called with says more.
+        text.append("  " if step.action else "").append(printable(_compact(step.parameters), 90), style="dim")
     if result:
         text.append(" → ", style="dim")
         text.append(result, style="red" if step.failed else "dim")

@@ -193,6 +193,17 @@ def test_show_leaves_the_middle_of_a_very_long_episode_out_unless_asked(tmp_path
     assert run("show", "long", "--all", "--dir", tmp_path / "memory").stdout.count("✓") == 500
 
 
+def test_show_tells_what_a_tool_was_called_with_where_the_action_is_one_word(tmp_path: Path) -> None:
+    step = ExecutionStep("user", "message", {"content": "Hi there!"}, StepSuccess(""))
+
+    async def fill() -> None:
+        async with open_memory(tmp_path / "memory") as memory, memory.episode("talk", episode_id="e") as episode:
+            await episode.log_step(step)
+
+    trio.run(fill)
+    assert "user  message  content Hi there!" in run("show", "e", "--dir", tmp_path / "memory").stdout
+
+
 def test_show_of_an_unknown_episode(filled: Path) -> None:
     result = run("show", "nobody", "--dir", filled)
     assert result.exit_code == 1
