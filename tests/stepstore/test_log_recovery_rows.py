@@ -314,6 +314,16 @@ def test_row_04_one_byte_within_a_maximal_frame_is_a_torn_tail() -> None:
     must_cut(log, end, kept=4)
 
 
+def test_row_04_known_limit_the_only_bit_of_a_sector_looks_like_a_sector_never_written() -> None:
+    """Not a promise but a limit, stated in docs/reliability.md: nothing on one disk tells the two apart."""
+    lonely = bytes(1500) + b"\x10" + bytes(1500)
+    log = a_log([*GROUPS[:2], [(A, [lonely])]])
+    before, frame = log.frames[-2:]
+    at = content(log.disk, log.segment).rindex(b"\x10", frame.at, frame.end)
+    flip(log.disk, log.segment, at, bit=4)
+    must_cut(log, before.end, kept=2)
+
+
 def lost_sectors(frame: FoundFrame) -> list[tuple[int, int]]:
     """The sectors of a frame, as (start, end) inside it."""
     edges = [frame.at, *range((frame.at // fr.SECTOR + 1) * fr.SECTOR, frame.end, fr.SECTOR), frame.end]
