@@ -239,3 +239,12 @@ def test_a_largest_batch_fits_the_longest_frame() -> None:
     data, _crc, _entries = fr.build_frame([written], offset=512, first_lsn=1, durable_lsn=0, segment_tag=7, prev_crc=7)
     assert len(data) <= fr.MAX_FRAME_BYTES
     assert fr.parse_header(data) is not None
+
+
+def test_a_directory_crc_that_is_not_that_of_the_directory_makes_the_frame_unsound() -> None:
+    data, _crc, _entries = fr.build_frame(
+        [fr.Batch(bytes(16), 1, [b"payload"], 0)], offset=512, first_lsn=1, durable_lsn=0, segment_tag=7, prev_crc=8
+    )
+    header, body = split(data)
+    assert fr.body_is_sound(header, body)
+    assert not fr.body_is_sound(header._replace(dir_crc=header.dir_crc ^ 1), body)

@@ -73,13 +73,12 @@ class Memory:
     error means that nothing is stored.
     """
 
-    def __init__(self, journal: Journal, config: MemoryConfig, runtime: Runtime, *, read_only: bool):
+    def __init__(self, journal: Journal, config: MemoryConfig, runtime: Runtime):
         self._journal, self._config, self._runtime = journal, config, runtime
         self._supervisor = runtime.supervisor
         self._cells: dict[str, EpisodeCell] = runtime.supervisor.cells
         self._commit_durability = config.durability == "commit"
         self._was_open = frozenset(journal.open_streams())
-        self._read_only = read_only
         self._scopes: dict[RunScope, None] = {}
         report = journal.report
         self._recovery = MemoryRecovery(

@@ -56,7 +56,7 @@ class OpenMemory:
         self._journal = await self._open_journal(path, config)
         try:
             self._runtime = Runtime(self._journal, config)
-            self._memory = Memory(self._journal, config, self._runtime, read_only=self._read_only)
+            self._memory = Memory(self._journal, config, self._runtime)
             # Scopes are entered by hand so that what the body raises leaves as it is, not inside a group.
             self._host_scope = trio.CancelScope()
             self._host_scope.__enter__()
@@ -102,8 +102,8 @@ class OpenMemory:
         await self._host.__aexit__(None, None, None)
         self._host_scope.__exit__(None, None, None)
         left = self._runtime.left_behind
-        if left and body is not None:
-            body.add_note(f"stepwell: closing was cut short; {left} accepted records had not reached the log")
+        for error_leaving in filter(None, (body, interrupted) if left else ()):
+            error_leaving.add_note(f"stepwell: closing was cut short; {left} accepted records had not reached the log")
         if self._runtime.failure is not None:
             raising = failure_to_raise(self._runtime.failure, body)
             if raising is not body:

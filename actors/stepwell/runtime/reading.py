@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections import deque
 from collections.abc import Awaitable, Callable
 
@@ -124,7 +125,7 @@ class OpenEpisode(msgspec.Struct, frozen=True, kw_only=True):
     task_description: str
     task_type: str
     agent: str
-    start_time: object
+    start_time: dt.datetime
     last_seq: int
 
 

@@ -221,11 +221,12 @@ def parse_header(data: bytes | bytearray | memoryview, at: int = 0) -> FrameHead
 
 
 def body_is_sound(header: FrameHeader, body: bytes | bytearray | memoryview) -> bool:
-    """Whether `body` is what the writer wrote: its CRC, and the heads of its two byte strings."""
+    """Whether `body` is what the writer wrote: its CRC, its directory's, and the heads of its two byte strings."""
     payload_head = _BYTES_HEAD.size + header.dir_len
     return (
         len(body) == header.body_len
         and zlib.crc32(body) == header.body_crc
+        and zlib.crc32(body[_BYTES_HEAD.size : payload_head]) == header.dir_crc
         and _BYTES_HEAD.unpack_from(body, 0) == (_BYTES32, header.dir_len)
         and _BYTES_HEAD.unpack_from(body, payload_head) == (_BYTES32, header.body_len - BODY_OVERHEAD - header.dir_len)
     )
