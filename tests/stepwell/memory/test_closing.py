@@ -253,6 +253,28 @@ async def test_a_lost_log_cancels_the_body_if_asked_to() -> None:
             await trio.sleep_forever()
 
 
+async def test_a_keyed_step_lost_to_a_failed_write_is_stored_when_it_is_resubmitted(autojump_clock: object) -> None:
+    disk = MemoryFileSystem()
+    fail = 0
+
+    def hook(call: str, path: str) -> None:
+        nonlocal fail
+        if fail and call == "datasync":
+            fail -= 1
+            raise OSError(errno.EIO, "once")
+
+    async with open_on(HookedFileSystem(disk, hook)) as memory:
+        handle = await memory.start_episode("task", episode_id="e")
+        fail = 1
+        lost = await handle.log_step(step(1, key="k"))
+        with pytest.raises(OutcomeUnknown):
+            await lost.wait_durable()
+        again = await handle.log_step(step(1, key="k"))
+        await again.wait_durable()
+    async with open_on(disk) as memory:
+        assert [item.key for item in (await memory.get_episode("e")).steps] == ["k"]
+
+
 async def test_one_failed_write_costs_its_receipts_and_nothing_else(autojump_clock: object) -> None:
     disk = MemoryFileSystem()
     fail = 0
