@@ -21,6 +21,7 @@ from stepstore.log.frame import FLAG_CLOSES as FLAG_CLOSES
 from stepstore.log.frame import FLAG_OPENS as FLAG_OPENS
 from stepstore.log.frame import Batch as Batch
 from stepstore.log.opening import RecoveryReport
+from stepstore.log.reading import Gap as Gap
 from stepstore.log.reading import Record as Record
 from stepstore.log.submission import Gate as Gate
 from stepstore.log.submission import Submission as Submission
@@ -128,8 +129,9 @@ class Journal(Protocol):
         """
         ...
 
-    def follow(self, after_lsn: int = 0) -> AbstractAsyncContextManager[trio.abc.ReceiveChannel[list[Record]]]:
-        """Slices of durable records behind `after_lsn`, in log order, then those to come, until the journal ends."""
+    def follow(self, after_lsn: int = 0) -> AbstractAsyncContextManager[trio.abc.ReceiveChannel[list[Record | Gap]]]:
+        """Slices of durable records behind `after_lsn`, in log order, then those to come, until the journal ends. A
+        `Gap` stands for records whose bytes are damaged."""
         ...
 
 

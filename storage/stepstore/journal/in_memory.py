@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 import trio
 
 from stepstore.errors import Closed, InvalidInput, InvalidState, OutcomeUnknown, TooLarge
-from stepstore.journal.contract import SLICE_RECORDS, Batch, Gate, JournalReport, JournalStats, Record, Submission
+from stepstore.journal.contract import SLICE_RECORDS, Batch, Gap, Gate, JournalReport, JournalStats, Record, Submission
 from stepstore.log.frame import FLAG_CLOSES, FLAG_OPENS, MAX_BATCH_BYTES, batch_cost
 from stepstore.log.writer import STREAM_ID_BYTES
 
@@ -141,7 +141,7 @@ class InMemoryJournal:
         return InMemorySlices(self, stream, after)
 
     @trio.as_safe_channel
-    async def follow(self, after_lsn: int = 0) -> AsyncGenerator[list[Record], None]:
+    async def follow(self, after_lsn: int = 0) -> AsyncGenerator[list[Record | Gap], None]:
         while True:
             while after_lsn < len(self._order):
                 end = min(after_lsn + SLICE_RECORDS, len(self._order))
