@@ -51,9 +51,11 @@ class LiveIndex:
         self._frame_offsets = array("Q")
         self.snapshots: dict[bytes, tuple[int, int, int, int, int]] = {}
         self.doubts: list[Doubt] = []
+        self.deleted: list[bytes] = []
         self.records = 0
+        self.payload_bytes = 0
+        self.superseded_bytes = 0
         self.run_count = 0
-        self.tombstones = 0
 
     def add_frame(self, offset: int, first_lsn: int, entries: Iterable[DirectoryEntry]) -> None:
         """Take up one frame. A number that does not continue its stream marks the stream unsound."""
@@ -62,6 +64,7 @@ class LiveIndex:
         numbers, last_seqs, all_flags, all_runs = self._numbers, self._last_seq, self._flags, self._runs
         for stream, first_seq, entry_lsn, count, size, crc, flags, payload_at, lengths_at in entries:
             self.records += count
+            self.payload_bytes += size
             words = (
                 first_seq,
                 entry_lsn,
@@ -70,6 +73,9 @@ class LiveIndex:
                 crc << 32 | flags & 0xFFFF,
             )
             if flags & KIND_FLAGS == FLAG_SNAPSHOT:
+                older = self.snapshots.get(stream)
+                if older is not None:
+                    self.superseded_bytes += older[3] & _LOW
                 self.snapshots[stream] = words
                 continue
             number = numbers.get(stream)
@@ -95,7 +101,20 @@ class LiveIndex:
                 all_flags[number] |= flags & (FLAG_OPENS | FLAG_CLOSES)
                 if flags & KIND_FLAGS == FLAG_TOMBSTONE:
                     all_flags[number] |= STREAM_DELETED
-                    self.tombstones += 1
+                    self.deleted.append(stream)
+
+    @property
+    def snapshot_count(self) -> int:
+        """How many streams have a snapshot in the segment."""
+        return len(self.snapshots)
+
+    def snapshot_words(self) -> Iterator[tuple[bytes, tuple[int, int, int, int, int]]]:
+        """The newest snapshot of each stream that has one in the segment, as of this call."""
+        return iter(list(self.snapshots.items()))
+
+    def deleted_streams(self) -> list[bytes]:
+        """The streams whose tombstone lies in the segment, as of this call."""
+        return list(self.deleted)
 
     def mark_forked(self, stream: bytes) -> None:
         """Two different records carry one number of the stream (row 11)."""
@@ -213,12 +232,14 @@ class LiveIndex:
                 first_ns=first_ns,
                 last_ns=last_ns,
                 records=self.records,
+                payload_bytes=self.payload_bytes,
+                superseded_bytes=self.superseded_bytes,
                 frames=self.frame_count,
                 streams=len(ordered),
                 runs=at,
                 snapshots=len(self.snapshots),
                 open_streams=len(still_open) // ft.OPEN_BYTES,
-                tombstones=self.tombstones,
+                tombstones=len(self.deleted),
                 digest=digest,
                 fingerprints_crc=zlib.crc32(fingerprints),
                 open_crc=zlib.crc32(still_open),

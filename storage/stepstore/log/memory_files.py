@@ -177,6 +177,15 @@ class MemoryFileSystem:
             raise _error(errno.EEXIST, target)
         to_names[to_name] = names.pop(name)
 
+    def link(self, source: str, target: str) -> None:
+        names, name = self._find(source)
+        to_names, to_name = self._find(target)
+        if names.get(name) is None:
+            raise _error(errno.ENOENT, source)
+        if to_name in to_names:
+            raise _error(errno.EEXIST, target)
+        to_names[to_name] = names[name]
+
     def unlink(self, path: str) -> None:
         names, name = self._find(path)
         if names.get(name) is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -12,7 +13,9 @@ from stepstore.log.files import FileSystem
 from stepstore.log.forking import watch_forks
 from stepstore.log.frame import SECTOR
 from stepstore.log.index import IndexedSegment, LogIndex
+from stepstore.log.listing import again_if_replaced
 from stepstore.log.live_index import LiveIndex
+from stepstore.log.manifest import Manifest, epochs_of
 from stepstore.log.open_files import OpenFiles
 from stepstore.log.recovery import Recovered, TailPolicy, recover
 from stepstore.log.repair import repair
@@ -20,17 +23,23 @@ from stepstore.log.reserve import Reserve
 from stepstore.log.segment import SEGMENT_BYTES, START, Cut, Segment, SegmentSequence
 
 
+COMPACTION_BYTES_PER_SECOND = 64 * 1024 * 1024
+
+
 @dataclass(frozen=True, kw_only=True)
 class LogOptions:
     """`tail`: what to do with suspected rot in the last group. `segment_bytes`: size of one file. `align`: 0, 512 or
-    4096, the unit in which the medium may change bytes it was not asked to change."""
+    4096, the unit in which the medium may change bytes it was not asked to change. `compaction_bytes_per_second`: how
+    fast the log is compacted in the background, 0 for not at all."""
 
     tail: TailPolicy = "strict"
     segment_bytes: int = SEGMENT_BYTES
     align: int = 0
+    compaction_bytes_per_second: int = COMPACTION_BYTES_PER_SECOND
 
     def __post_init__(self) -> None:
         assert self.align in (0, SECTOR, 4096)
+        assert self.compaction_bytes_per_second >= 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +65,7 @@ class OpenLog:
 
     `segment`: the one being written, None before the first append. `unsealed`: those that were written to before it in
     this incarnation and still lack a footer, with what they hold. `unindexed`: those that an earlier incarnation left
-    without a footer, which lack a sidecar.
+    without a footer, which lack a sidecar. `manifest`: the newest, None if the log was never compacted.
     """
 
     files: FileSystem
@@ -73,11 +82,25 @@ class OpenLog:
     is_forked: bool = False
     unsealed: deque[tuple[Segment, IndexedSegment, list[bytes]]] = field(default_factory=deque)
     unindexed: deque[IndexedSegment] = field(default_factory=deque)
+    options: LogOptions = field(default_factory=LogOptions)
+    manifest: Manifest | None = None
 
     @property
     def paths(self) -> list[str]:
         """The files of the segments, oldest first."""
         return [segment.path for segment in self.index.segments]
+
+    def ended_segments(self) -> list[IndexedSegment]:
+        """The segments that nothing is added to any more and that have whatever footer they will get, oldest first."""
+        behind = {id(indexed) for _segment, indexed, _open in self.unsealed}
+        if self.segment is not None:
+            behind.add(id(self.index.segments[-1]))
+        return list(itertools.takewhile(lambda segment: id(segment) not in behind, self.index.segments))
+
+    def epoch_ends(self) -> list[tuple[int, int]]:
+        """(epoch, its last LSN) from the first epoch on; the last one may still grow. A cursor of an epoch is valid up
+        to that LSN: behind it the log was cut."""
+        return epochs_of(self.manifest, self.index.segments)
 
     def forked(self) -> None:
         """This is a child of the process that opened the log: nothing may be written here, and the lock stays the
@@ -162,6 +185,8 @@ def open_log(files: FileSystem, path: str, options: LogOptions | None = None) ->
         lock=lock,
         sequence=sequence,
         reserve=reserve,
+        options=options,
+        manifest=recovered.manifest,
     )
     log.unindexed.extend(state.segment for state in recovered.segments if not state.segment.index_path)
     if segment is not None:
@@ -178,8 +203,13 @@ def open_log_read_only(files: FileSystem, path: str) -> OpenLog:
     """
     began = time.perf_counter()
     identity = must_exist(files, path)
-    recovered = recover(files, path, identity, live=True)
-    return OpenLog(
+    reading = OpenFiles(files)
+
+    def look() -> Recovered:
+        return recover(files, path, identity, live=True, reading=reading)
+
+    recovered = again_if_replaced(files, path, look)
+    log = OpenLog(
         files=files,
         path=path,
         identity=identity,
@@ -187,7 +217,22 @@ def open_log_read_only(files: FileSystem, path: str) -> OpenLog:
         reading=recovered.reading,
         end_lsn=recovered.end_lsn,
         report=_report(recovered, [], began),
+        manifest=recovered.manifest,
     )
+
+    def reload() -> bool:
+        before = log.paths
+        found = again_if_replaced(files, path, look)
+        if [state.segment.path for state in found.segments] == before:
+            return False
+        for old in before:
+            reading.forget(old)
+        log.index.adopt(found.index)
+        log.manifest = found.manifest
+        return True
+
+    log.index.reload = reload
+    return log
 
 
 def _report(recovered: Recovered, quarantined: list[str], began: float) -> RecoveryReport:

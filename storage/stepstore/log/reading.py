@@ -77,11 +77,11 @@ class SegmentReader:
         Raises: `Damaged` if the bytes are not those that were written, `RecoveryFailed` on an I/O error.
         """
         while True:
+            version = self._index.version
             try:
                 return self._read_slice(stream, position, upto, records, size)
-            except RecoveryFailed:
-                # The file may have been replaced by a rewritten one in between.
-                if position.version == self._index.version or position.version == -1:
+            except RecoveryFailed as error:
+                if not self._index.was_replaced(version, error):
                     raise
                 position = Position(position.after)
 
@@ -193,8 +193,14 @@ class SegmentReader:
 
         Raises: `Damaged`, `RecoveryFailed`.
         """
-        run = self._index.snapshot_run(stream)
-        return None if run is None else self.read_run(stream, run)[0]
+        while True:
+            version = self._index.version
+            try:
+                run = self._index.snapshot_run(stream)
+                return None if run is None else self.read_run(stream, run)[0]
+            except RecoveryFailed as error:
+                if not self._index.was_replaced(version, error):
+                    raise
 
     def same_records(self, one: Run, other: Run) -> bool:
         """Whether what two runs of one stream have in common is equal, byte for byte."""
@@ -213,8 +219,8 @@ class SegmentReader:
             version = self._index.version
             try:
                 return self._read_frames(position, upto, records)
-            except RecoveryFailed:
-                if version == self._index.version:
+            except RecoveryFailed as error:
+                if not self._index.was_replaced(version, error):
                     raise
                 position = FramePosition(position.after)
 
@@ -224,11 +230,10 @@ class SegmentReader:
         index = self._index
         after, segment, number = position
         segments = index.segments
-        place = index.segment_of_lsn(after + 1)
         if segment is None or segment not in segments:
             if not segments:
                 return [], position
-            segment = segments[place]
+            segment = segments[index.segment_of_lsn(after + 1, segments)]
             number = index.frame_of_lsn(segment, after + 1)
         found: list[Record | Gap] = []
         window = _Window(self._files)
@@ -242,10 +247,9 @@ class SegmentReader:
             lsn, offset = index.frame_place(segment, number)
             if lsn > upto:
                 break
+            end_lsn = segment.end_lsn + 1  # before the count of frames: the writer may be adding one
             if number + 1 < segment.index.frame_count:
                 end_lsn = index.frame_place(segment, number + 1)[0]
-            else:
-                end_lsn = segment.end_lsn + 1
             for item in self._read_frame(window, segment, lsn, offset, end_lsn - 1):
                 first, last = (item.first_lsn, item.last_lsn) if isinstance(item, Gap) else (item.lsn, item.lsn)
                 if last > after and first <= upto:

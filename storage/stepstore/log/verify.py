@@ -14,10 +14,11 @@ from stepstore.log.directory import must_exist
 from stepstore.log.files import File, FileSystem, OsFileSystem
 from stepstore.log.footer import TRAILER_BYTES, Trailer
 from stepstore.log.frame import HEADER_BYTES, MARK_ALIGNMENT, DirectoryEntry, FrameHeader, looks_like_header
+from stepstore.log.listing import again_if_replaced, list_log
 from stepstore.log.names import LOCK
 from stepstore.log.open_files import OpenFiles
 from stepstore.log.packed_table import UnsoundIndex
-from stepstore.log.recovery import judge_newest, list_segments, open_for_reading, read_segment_header
+from stepstore.log.recovery import judge_newest, open_for_reading, read_headers
 from stepstore.log.scan import SegmentScan, Window, scan_segment
 from stepstore.log.sealing import find_seal, open_index, read_trailer, sidecar_is_sound, sidecar_path
 from stepstore.log.segment import digest_of
@@ -68,19 +69,31 @@ def verify_log(
     `progress(done, total)` is called with bytes after each segment.
     Raises: `NotFound`, `InvalidInput`, `RecoveryFailed`; damage is reported, not raised.
     """
-    files = files or OsFileSystem()
+    layer = files or OsFileSystem()
+    try:
+        return again_if_replaced(layer, path, lambda: _verify(layer, path, progress, digests=digests))
+    except CorruptLog as error:  # of the log as a whole; damage to one file is reported by its own check
+        return VerifyReport(problems=[str(error)])
+
+
+def _verify(
+    files: FileSystem, path: str, progress: Callable[[int, int], None] | None, *, digests: bool
+) -> VerifyReport:
     report = VerifyReport()
     try:
         identity = must_exist(files, path)
-        names = list_segments(files, path)
-        headers = [read_segment_header(files, path, name, identity, newest=False) for name in names]
+        listing = list_log(files, path, identity)
+        names = listing.names
+        headers = read_headers(files, path, identity, listing, lenient=True)
         sizes = [found.size if (found := files.stat(posixpath.join(path, str(name)))) else 0 for name in names]
         live = bool(names) and _is_locked(files, path)
-    except CorruptLog as error:
-        report.problems.append(str(error))
-        return report
     except OSError as error:
         raise RecoveryFailed.from_os_error("look into", error, file=path) from error
+    if not live:
+        report.notes += [
+            f"{posixpath.join(path, name)}: left over from a compaction; the next opening removes it"
+            for name in listing.leftovers
+        ]
     reading = OpenFiles(files)
     checks = [
         _SegmentCheck(
@@ -89,6 +102,7 @@ def verify_log(
             posixpath.join(path, str(name)),
             *headers[number],
             headers[number + 1][0] if number + 1 < len(headers) else None,
+            listing.end_lsn_of(name),
             live=live,
             digests=digests,
         )
@@ -124,6 +138,7 @@ class _SegmentCheck:
         header: SegmentHeader,
         header_crc: int,
         successor: SegmentHeader | None,
+        listed_end_lsn: int | None,
         *,
         live: bool,
         digests: bool,
@@ -131,6 +146,7 @@ class _SegmentCheck:
         self.files, self.reading, self.path = files, reading, path
         self.sidecar = sidecar_path(path)
         self.header, self.header_crc, self.successor = header, header_crc, successor
+        self.listed_end_lsn = listed_end_lsn
         self.live, self.digests = live, digests
         self.report = VerifyReport()
         self.streams: set[bytes] = set()
@@ -182,6 +198,7 @@ class _SegmentCheck:
             self._problem(f"the footer or the close frame behind it is damaged (at offset {scan.after}); no record is")
         elif self.successor is not None and _named_end(self.header, scan) != _named_cut(self.successor):
             self._problem("it does not end where the segment behind it says that it ends (row 2)")
+        self._check_end(scan)
         try:
             index = open_index(self.reading, self.path, trailer)
             index.check()
@@ -204,11 +221,16 @@ class _SegmentCheck:
             report.records += head.record_count
             own_streams.update([entry[0] for entry in entries])
 
-        until = None if self.successor is None else self.successor.prev_end_offset
+        generation = self.header.generation
+        until = None if self.successor is None or generation else self.successor.prev_end_offset
         scan = scan_segment(Window(file, self.path), self.header, self.header_crc, until=until, on_frame=on_frame)
         self.streams.update(own_streams)
         report.bytes += scan.end_offset
         sound = f"{self.path}: sound up to offset {scan.end_offset} (LSN {scan.end_lsn})"
+        self._check_end(scan)
+        if generation:
+            self._problem("its footer, or what belongs behind it, is damaged; the next opening takes longer")
+            return
         self._check_sidecar(scan)
         if self.successor is not None:
             named = _named_cut(self.successor)
@@ -228,7 +250,7 @@ class _SegmentCheck:
 
     def _judge(self, file: File, scan: SegmentScan, sound: str) -> None:
         try:
-            judge_newest(scan, self.header, self.path, "strict")
+            judge_newest(scan, self.header, self.path, "strict", self.listed_end_lsn)
         except CorruptLog as error:
             self.report.problems.append(str(error))
             return
@@ -258,6 +280,15 @@ class _SegmentCheck:
             self.report.problems.append(
                 f"{self.sidecar}: {why}; no record is concerned. Remove the file; it is written again by itself"
             )
+
+    def _check_end(self, scan: SegmentScan) -> None:
+        """What is there of a rewritten file, and of one in the manifest's range, was durable to its end."""
+        header = self.header
+        if header.generation and scan.end_lsn != header.orig_end_lsn:
+            self._problem(f"it holds records up to LSN {scan.end_lsn}, not to {header.orig_end_lsn} (row 2)")
+        end_lsn = header.orig_end_lsn if header.generation else scan.end_lsn
+        if self.listed_end_lsn not in (None, end_lsn):
+            self._problem(f"it ends with LSN {end_lsn}, and the MANIFEST says with {self.listed_end_lsn} (row 2)")
 
     def _problem(self, what: str) -> None:
         self.report.problems.append(f"{self.path}: {what}")
