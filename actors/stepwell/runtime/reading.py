@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 import trio
 
-from stepstore.errors import Damaged, Forked
+from stepstore.errors import Damaged, Forked, KeyDestroyed
 from stepstore.journal import Journal, Record, RecordSlices
 from stepwell.errors import EpisodeUnavailable, NotFound
 from stepwell.model.codec import decode_record, envelope_of, event_data
@@ -54,6 +54,8 @@ async def fold_episode(
 async def _next_slice(slices: RecordSlices, episode_id: str) -> list[Record]:
     try:
         return await slices.next_slice()
+    except KeyDestroyed as error:
+        raise EpisodeUnavailable(f"episode {episode_id!r} cannot be read: {error}", reason="undecodable") from error
     except (Damaged, Forked) as error:
         reason = "forked" if isinstance(error, Forked) else "damaged"
         raise EpisodeUnavailable(
