@@ -207,15 +207,18 @@ class StreamSlices:
 
     async def next_slice(self) -> list[Record]:
         journal = self._journal
+        if self._position.is_at_end:
+            await trio.lowlevel.checkpoint()
+            return self._nothing_more(self._position)
         found, position = await journal._blocking(
             journal._reader.read_slice, self._stream, self._position, self._upto, SLICE_RECORDS, SLICE_BYTES
         )
         self._position = position  # only now: cancelled or failed, the next call gives the same records
-        if not found and position.flags & (STREAM_FORKED | STREAM_GAP):
-            self._raise_unsound(position)
-        return found
+        return found or self._nothing_more(position)
 
-    def _raise_unsound(self, position: Position) -> None:
+    def _nothing_more(self, position: Position) -> list[Record]:
+        if not position.flags & (STREAM_FORKED | STREAM_GAP):
+            return []
         path, seq = self._journal._log.path, position.last_seq
         if position.flags & STREAM_FORKED:
             raise Forked(
