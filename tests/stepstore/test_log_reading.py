@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from stepstore.errors import Damaged, RecoveryFailed
 from stepstore.log import frame as fr
+from stepstore.log.batch_codec import Compression, DecodeFailed
 from stepstore.log.frame import FLAG_CLOSES, FLAG_OPENS, Batch
 from stepstore.log.index import Run
 from stepstore.log.memory_files import MemoryFileSystem
@@ -23,6 +24,7 @@ from tests.stepstore.log_lab import (
     C,
     Call,
     WatchedFiles,
+    content,
     flip,
     follow_log,
     frames_of,
@@ -381,51 +383,44 @@ def test_a_read_error_is_recovery_failed_and_not_damage() -> None:
 # ---- batches that are not stored as they are -------------------------------------------------------------------------
 
 
-def shout(stream: bytes, first_seq: int, payloads: object) -> tuple[bytes, int]:
-    """Stored in capitals, behind the stream and the number they are of; flag bit 4 says so."""
-    assert isinstance(payloads, list)
-    return stream[:1] + bytes([first_seq]) + b"".join(payloads).upper(), 4
+COMPRESSED = LogOptions(segment_bytes=SMALL.segment_bytes, compression=Compression("zstd"))
+TEXT = b"the same words again and again, " * 20
 
 
-def whisper(stream: bytes, first_seq: int, flags: int, stored: bytes, lengths: object) -> bytes:
-    assert isinstance(lengths, list)
-    if flags != 4 or stored[:2] != stream[:1] + bytes([first_seq]) or len(stored) - 2 != sum(lengths):
-        raise ValueError("not what was stored")
-    return stored[2:].lower()
-
-
-async def test_a_batch_that_is_stored_otherwise_is_read_through_its_decoder() -> None:
+@pytest.mark.parametrize("needs_thread", [False, True])
+async def test_a_compressed_batch_is_read_through_its_decoder(needs_thread: bool) -> None:
     disk = MemoryFileSystem()
-    async with writing(open_log(disk, LOG, SMALL)) as writer:
-        writer.encode = shout
-        stored = records_of(await store(writer, (A, [b"one", b"two"]), (B, [b"three"])))
-        stored += records_of(await store(writer, (A, [b"four"])))
+    files = WatchedFiles(disk)
+    files.needs_thread = needs_thread
+    async with writing(open_log(files, LOG, COMPRESSED)) as writer:
+        stored = records_of(await store(writer, (A, [TEXT, b"", TEXT[:100]]), (B, [TEXT])))
+        stored += records_of(await store(writer, (A, [b"short"]), (B, [TEXT])))
     log = open_log_read_only(disk, LOG)
-    assert b"THREE" in disk.open(segments(disk)[0]).read(0, 16 * 1024)
-    reader = SegmentReader(log.reading, log.index, whisper)
-    assert read_stream(reader, A) == [record for record in stored if record.stream == A]
+    assert TEXT not in content(disk, segments(disk)[0])
+    reader = SegmentReader(log.reading, log.index, log.codec.decode)
+    for stream in (A, B):
+        assert read_stream(reader, stream) == [record for record in stored if record.stream == stream]
     assert reader.read_frames(FramePosition(0), 10, 10)[0] == stored
-
-    def cannot(stream: bytes, first_seq: int, flags: int, data: bytes, lengths: object) -> bytes:
-        raise ValueError("no")
-
-    reader = SegmentReader(log.reading, log.index, cannot)
-    with pytest.raises(Damaged):
-        read_stream(reader, A)
-    assert reader.read_frames(FramePosition(0), 10, 10)[0] == [Gap(1, 2), Gap(3, 3), Gap(4, 4)]
     with pytest.raises(RecoveryFailed, match="compressed or encrypted"):
         read_stream(reader_of(log), A)
 
 
-async def test_an_encoded_batch_may_be_prepared_in_a_thread() -> None:
+async def test_row_08_a_compressed_batch_that_cannot_be_decoded_is_damaged() -> None:
     disk = MemoryFileSystem()
-    files = WatchedFiles(disk)
-    files.needs_thread = True
-    async with writing(open_log(files, LOG, SMALL)) as writer:
-        writer.encode = shout
-        stored = records_of(await store(writer, (A, [b"one"])))
+    async with writing(open_log(disk, LOG, COMPRESSED)) as writer:
+        stored = records_of(await store(writer, (A, [TEXT]), (B, [TEXT])))
     log = open_log_read_only(disk, LOG)
-    assert read_stream(SegmentReader(log.reading, log.index, whisper), A) == stored
+
+    def cannot(stream: bytes, first_seq: int, flags: int, data: bytes, lengths: Sequence[int]) -> bytes:
+        if stream == A:
+            raise DecodeFailed("no")
+        return log.codec.decode(stream, first_seq, flags, data, lengths)
+
+    reader = SegmentReader(log.reading, log.index, cannot)
+    with pytest.raises(Damaged):
+        read_stream(reader, A)
+    assert read_stream(reader, B) == stored[1:]
+    assert reader.read_frames(FramePosition(0), 10, 10)[0] == [Gap(1, 1), stored[1]]
 
 
 # ---- reading beside a writer -----------------------------------------------------------------------------------------
