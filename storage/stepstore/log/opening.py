@@ -196,8 +196,11 @@ def _open_keys(
     files: FileSystem, path: str, identity: Identity, options: LogOptions, *, read_only: bool = False
 ) -> KeyRing | None:
     """The keys of a log that has or is to have any."""
-    if options.key_provider is None and files.stat(posixpath.join(path, KEYS_DIRECTORY)) is None:
-        return None
+    try:
+        if options.key_provider is None and files.stat(posixpath.join(path, KEYS_DIRECTORY)) is None:
+            return None
+    except OSError as error:
+        raise RecoveryFailed.from_os_error("look for the keys of", error, file=path) from error
     return KeyRing.open(files, path, identity.log_uuid, options.key_provider, read_only=read_only, align=options.align)
 
 
