@@ -6,7 +6,7 @@
   without an error its records are durable, and not earlier.
 - A reader sees durable records only, in order, in bounded memory; a follower sees all of them in log order, may lag,
   and never holds anybody up.
-- A stream is *open* from the batch flagged FLAG_OPENS to the one flagged FLAG_CLOSES.
+- A stream is *open* from a batch flagged FLAG_OPENS to one flagged FLAG_CLOSES; it may be opened again.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from stepstore.log.frame import FLAG_CLOSES as FLAG_CLOSES
 from stepstore.log.frame import FLAG_OPENS as FLAG_OPENS
 from stepstore.log.frame import Batch as Batch
 from stepstore.log.opening import RecoveryReport
+from stepstore.log.reading import Gap as Gap
 from stepstore.log.reading import Record as Record
 from stepstore.log.submission import Gate as Gate
 from stepstore.log.submission import Submission as Submission
@@ -118,7 +119,7 @@ class Journal(Protocol):
         ...
 
     def open_streams(self) -> Iterator[bytes]:
-        """The streams that are open, in the order of first appearance."""
+        """The streams that are open, in the order in which they were opened."""
         ...
 
     def read(self, stream: bytes, after: int = 0) -> RecordSlices:
@@ -128,8 +129,9 @@ class Journal(Protocol):
         """
         ...
 
-    def follow(self, after_lsn: int = 0) -> AbstractAsyncContextManager[trio.abc.ReceiveChannel[list[Record]]]:
-        """Slices of durable records behind `after_lsn`, in log order, then those to come, until the journal ends."""
+    def follow(self, after_lsn: int = 0) -> AbstractAsyncContextManager[trio.abc.ReceiveChannel[list[Record | Gap]]]:
+        """Slices of durable records behind `after_lsn`, in log order, then those to come, until the journal ends. A
+        `Gap` stands for records whose bytes are damaged."""
         ...
 
 
