@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from stepstore.errors import InvalidState, Rejected, StepwellError
-from stepstore.journal.contract import FLAG_CLOSES, FLAG_OPENS, Batch, Record
+from stepstore.journal.contract import FLAG_CLOSES, FLAG_OPENS, Batch, Gap, Record
 from stepstore.journal.segment_log import SegmentLogJournal
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import LogOptions, RecoveryReport
@@ -103,11 +103,10 @@ class Expectation:
 
 @dataclass
 class Found:
-    """What an opened journal shows: the records of each stream, and (`followed`) all in log order if asked for."""
+    """What an opened journal shows: the records of each stream, and which streams are open."""
 
     streams: dict[bytes, list[Record]] = field(default_factory=dict)
     open_streams: set[bytes] = field(default_factory=set)
-    followed: list[Record] | None = None
 
     def records(self) -> list[Record]:
         """All of them, in the order of their LSNs."""
@@ -224,8 +223,6 @@ def judge(expected: Expectation, found: Found) -> list[Violation]:
     still_open = {s for s, seen in flags.items() if seen & (FLAG_OPENS | FLAG_CLOSES) == FLAG_OPENS}
     for stream in (still_open ^ found.open_streams) - deleted.keys():
         object_to(Wrong.OPEN_STREAMS, f"{stream.hex()[:6]} is {'' if stream in still_open else 'not '}open")
-    if found.followed is not None:
-        _judge_followed(expected, found.followed, records, object_to)
     return wrong
 
 
@@ -265,8 +262,13 @@ def _judge_deletions(expected: Expectation, found: Found, object_to: Objection) 
                 object_to(Wrong.LOST, f"{stream.hex()[:6]} is not deleted, but has {len(own)} of {certain} records")
 
 
-def _judge_followed(expected: Expectation, followed: list[Record], records: list[Record], object_to: Objection) -> None:
+def judge_followed(expected: Expectation, followed: list[Record], records: list[Record]) -> list[Violation]:
     """What a follower sees is what the streams hold, in log order; beside it only snapshots and what ends a stream."""
+    wrong: list[Violation] = []
+
+    def object_to(kind: Wrong, text: str) -> None:
+        wrong.append(Violation(kind, text))
+
     lsns = [record.lsn for record in followed]
     if lsns != sorted(set(lsns)):
         object_to(Wrong.DISORDER, f"a follower sees the LSNs {lsns}")
@@ -284,6 +286,7 @@ def _judge_followed(expected: Expectation, followed: list[Record], records: list
     if seen != records:
         odd = next(iter(set(seen) ^ set(records)), None)
         object_to(Wrong.ANOTHER_ANSWER, f"a follower sees {len(seen)} of {len(records)} records; {odd and _show(odd)}")
+    return wrong
 
 
 # ---- reading what a log holds ----------------------------------------------------------------------------------------
@@ -307,10 +310,11 @@ async def read_streams(journal: SegmentLogJournal, expected: Expectation) -> Fou
 
     Raises: `Broken`.
     """
-    named = list(journal.streams())
+    with declared(Wrong.NOT_READ, "naming the streams"):
+        named = list(journal.streams())
+        found = Found(open_streams=set(journal.open_streams()))
     if len(set(named)) != len(named):
         raise Broken([Violation(Wrong.DOUBLED, "the journal names a stream twice")])
-    found = Found(open_streams=set(journal.open_streams()))
     for stream in named:
         with declared(Wrong.NOT_READ, f"reading stream {stream.hex()[:6]}"):
             found.streams[stream] = await _read(journal, stream)
@@ -334,8 +338,11 @@ async def _read(journal: SegmentLogJournal, stream: bytes) -> list[Record]:
 async def _follow(journal: SegmentLogJournal) -> list[Record]:
     followed: list[Record] = []
     async with journal.follow(0) as slices:
-        async for records in slices:
-            followed += records
+        async for items in slices:
+            for item in items:
+                if isinstance(item, Gap):
+                    raise Broken([Violation(Wrong.NOT_READ, f"a follower meets damage: {item}")])
+                followed.append(item)
     return followed
 
 
@@ -380,20 +387,19 @@ async def examine(disk: MemoryFileSystem, expected: Expectation, options: LogOpt
         journal.finish()
         with declared(Wrong.UNDECLARED, "a clean stop after the second opening"):
             await journal.run()
-        again = await read_streams(journal, expected)
         try:
             with declared(Wrong.NOT_READ, "following"):
-                again.followed = await _follow(journal)
+                wrong = judge_followed(expected, await _follow(journal), found.records())
         except Broken as broken:
             # Behind a purge there may be no way to follow from the beginning; anywhere else there must be.
             if not expected.deletions or broken.violations[0].wrong is Wrong.UNDECLARED:
                 raise
+            again = await read_streams(journal, expected)
+            wrong = judge_followed(expected, again.records(), found.records())
+        if set(journal.streams()) != found.streams.keys() or set(journal.open_streams()) != found.open_streams:
+            wrong.append(Violation(Wrong.ANOTHER_ANSWER, "other streams are there, or open"))
     finally:
         journal.release()
-    if (found.streams, found.open_streams) != (again.streams, again.open_streams):
-        odd = set(found.records()) ^ set(again.records())
-        shown = ", ".join(_show(record) for record in sorted(odd, key=lambda record: record.lsn)[:3])
-        raise Broken([Violation(Wrong.ANOTHER_ANSWER, f"after a power cut behind the opening: {shown or 'order'}")])
-    if wrong := judge(expected, again):
-        raise Broken(wrong)
+    if wrong:
+        raise Broken(wrong, "after a power cut behind the opening")
     return Examined(found, report)

@@ -54,7 +54,7 @@ MOST_OPERATIONS = 4
 SHORT, LONG = 20_000, 200_000
 IMAGES_PER_WORKLOAD = 12
 """How many images of a workload are visited in a run that does not visit all of them."""
-CUT_AGAIN, CUT_AGAIN_WHAT_DIED = 16, 4
+CUT_AGAIN, CUT_AGAIN_WHAT_DIED = 24, 6
 """One image in so many, of power cuts and of deaths of the process alone, is recovered, appended to, and cut again."""
 ENOUGH = 5
 """After so many broken promises the run ends."""
@@ -306,7 +306,7 @@ def fingerprint(image: Image, setting: Setting) -> bytes:
 def contents(disk: MemoryFileSystem, folder: str) -> Iterator[tuple[str, bytes]]:
     """Every file below a folder; a folder itself counts as an empty file."""
     for name in disk.list_names(folder):
-        path = posixpath.join(folder, name)
+        path = f"{folder}/{name}" if folder != "/" else f"/{name}"
         found = disk.stat(path)
         assert found is not None
         if found.is_directory:
@@ -347,12 +347,18 @@ def enumerate_crashes(
         for number, case in enumerate(chosen):
             if images is not None and number:
                 to_come = tally.possible / number * (len(chosen) - number)
-                # A little more than is due, lest the last ones be missing; `most` cuts off what is too many.
-                sampler.step = to_come / max(images * 1.005 - tally.images, 1)
+                sampler.step = to_come / max(images - tally.images, 1)
             explorer.explore(case)
             on_progress(number + 1, len(chosen))
             if len(tally.broken) >= ENOUGH:
                 break
+        else:
+            visited = set(map(str, chosen))
+            more = Random(seed)
+            while images is not None and tally.images < images and tally.workloads < len(cases):
+                if str(case := more.choice(cases)) not in visited:  # the estimates were a few images off
+                    visited.add(str(case))
+                    explorer.explore(case)
     exact = tally.workloads == len(cases)
     possible = tally.possible if exact else round(tally.possible / tally.workloads * len(cases))
     return Outcome(tally, len(cases), possible, exact, time.perf_counter() - began)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import logging
 import os
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from random import Random
 from typing import Any, NamedTuple
 from unittest import mock
@@ -91,11 +92,8 @@ class Ledger:
         self.version += 1
         return number
 
-    def learn(self, number: int, error: StepwellError | None, first_lsn: int = 0) -> None:
+    def learn(self, number: int, fate: Fate, first_lsn: int = 0) -> None:
         """Note what the sender was told."""
-        fate = Fate.STORED
-        if error is not None:
-            fate = Fate.REFUSED if isinstance(error, (Rejected, InvalidState)) else Fate.UNKNOWN
         self._attempts[number] = (self._attempts[number][0], fate, first_lsn)
         self.version += 1
 
@@ -187,7 +185,7 @@ class Life:
 
     async def _run(self, journal: SegmentLogJournal, scope: trio.CancelScope, ended: trio.Event) -> None:
         try:
-            with scope, declared(Wrong.UNDECLARED, "running"):
+            with declared(Wrong.UNDECLARED, "running"), scope:
                 try:
                     await journal.run()
                 except* Stopped:
@@ -201,7 +199,8 @@ class Life:
             self.journal.finish()
             with self._patience("closing"):
                 await self._ended.wait()
-            self.journal.release()
+            with declared(Wrong.UNDECLARED, "giving back what is open"):
+                self.journal.release()
             self.journal = None
 
     async def die(self, left: MemoryFileSystem | None = None) -> None:
@@ -212,7 +211,8 @@ class Life:
             self._scope.cancel()
             with trio.CancelScope(shield=True):
                 await self._ended.wait()
-            self.journal.release()
+            with suppress(Stopped):
+                self.journal.release()
             self.journal = None
         self.disk, self.left = self.left, None
         self.files = self._begin()
@@ -239,6 +239,16 @@ class Life:
         """The stream that plays a role now; once deleted, its successor does."""
         return stream_id(f"{role}{self._names.get(role, 0)}")
 
+    def last_seq(self, stream: bytes) -> int | None:
+        """The last sequence number of a stream, None if the journal cannot tell."""
+        assert self.journal is not None
+        try:
+            with declared(Wrong.NOT_READ, "finding the end of a stream"):
+                return self.journal.last_seq(stream)
+        except Broken as broken:
+            self.forgive(broken)
+            return None
+
     def send(self, *parts: tuple[bytes, int, int, int]) -> Submission | None:
         """Submit batches, each (stream, records, bytes of each record, flags). None if that is refused at the door."""
         assert self.journal is not None
@@ -246,9 +256,9 @@ class Life:
         batches: list[Batch] = []
         number = len(self.ledger)
         for stream, records, size, flags in parts:
-            before = last.get(stream)
+            before = last[stream] if stream in last else self.last_seq(stream)
             if before is None:
-                before = self.journal.last_seq(stream)
+                return None
             payloads = [payload(f"{number}.{len(batches)}.{n}", size) for n in range(records)]
             batches.append(Batch(stream, before + 1, payloads, flags | (0 if before else FLAG_OPENS)))
             last[stream] = before + records
@@ -258,16 +268,18 @@ class Life:
             with declared(Wrong.REFUSAL, "storing"):
                 if submission.error is not None and not isinstance(submission.error, StepwellError):
                     raise submission.error
-            self.ledger.learn(number, submission.error, submission.first_lsn)
             if submission.error is None:
+                self.ledger.learn(number, Fate.STORED, submission.first_lsn)
                 self._on_stored()
+            else:
+                refused = isinstance(submission.error, (Rejected, InvalidState))
+                self.ledger.learn(number, Fate.REFUSED if refused else Fate.UNKNOWN)
 
         try:
             with declared(Wrong.REFUSAL, "submitting"):
                 return self.journal.submit(batches, on_done=on_done)
         except Broken as broken:
-            assert isinstance(broken.__cause__, StepwellError), broken
-            self.ledger.learn(number, broken.__cause__)
+            self.ledger.learn(number, Fate.REFUSED)  # what raises has queued nothing
             self.forgive(broken)
             return None
 
@@ -392,10 +404,9 @@ async def rotate(life: Life) -> None:
 
 async def delete(life: Life) -> None:
     """Delete a stream; its role goes to another one. If there is none, one is made."""
-    assert life.journal is not None
-    role = next((r for r in "BAC" if life.journal.last_seq(life.stream(r))), "B")
+    role = next((r for r in "BAC" if life.last_seq(life.stream(r))), "B")
     stream = life.stream(role)
-    if not life.journal.last_seq(stream):
+    if not life.last_seq(stream):
         await life.sent(life.send((stream, 1, 0, 0)))
     life.ledger.delete(stream, Promise.ASKED)
     if await life.call("delete", stream):
@@ -415,11 +426,11 @@ async def purge(life: Life) -> None:
 
 async def snapshot(life: Life) -> None:
     """A record with an LSN and no seq."""
-    assert life.journal is not None
     stream = life.stream("A")
-    if not life.journal.last_seq(stream):
+    if not life.last_seq(stream):
         await life.sent(life.send((stream, 1, 0, 0)))
-    through = life.journal.durable_seq(stream)
+    if not (through := life.last_seq(stream)):
+        return
     content = payload(f"snapshot {len(life.ledger)}", 700)
     life.ledger.add([Batch(stream, 0, [content], 0)], is_snapshot=True)
     await life.call("snapshot", stream, content, through)
@@ -441,8 +452,8 @@ ALPHABET = (
     Operation("close", close),
     Operation("kill", kill),
     Operation("cut", cut_power),
+    Operation("idle", idle),
     Operation("rotate", rotate, "rotate"),
-    Operation("idle", idle, "rotate"),  # the background work came together with rotation
     Operation("delete", delete, "delete"),
     Operation("compact", compact, "compact"),
     Operation("purge", purge, "compact"),
@@ -492,6 +503,7 @@ def deterministic() -> Iterator[Dice]:
             ("stepstore.log.reserve.RESERVE_BYTES", 2048),
         ):
             stack.enter_context(mock.patch(target, value))
+        stack.enter_context(mock.patch.object(logging.getLogger("stepstore.log"), "disabled", True))
         yield dice
 
 

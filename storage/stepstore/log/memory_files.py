@@ -88,6 +88,10 @@ def _split(path: str) -> tuple[str, str]:
     return posixpath.split(posixpath.normpath(path))
 
 
+def _below(directory: str, name: str) -> str:
+    return f"{directory}/{name}" if directory != "/" else f"/{name}"
+
+
 def _error(number: int, path: str) -> OSError:
     return OSError(number, os.strerror(number), path)
 
@@ -256,7 +260,7 @@ class MemoryFileSystem:
         for directory, current in self._volatile.items():
             durable = self._durable[directory]
             for name in current.keys() | durable.keys():
-                path = posixpath.join(directory, name)
+                path = _below(directory, name)
                 for names in (current, durable):
                     if (inode := names.get(name)) is not None:
                         inodes.setdefault(inode.number, (path, inode))
@@ -286,7 +290,7 @@ class MemoryFileSystem:
             durable, current = self._durable[path], self._volatile[path]
             target: dict[str, _Inode | None] = {}
             for name in sorted(durable.keys() | current.keys()):
-                full = posixpath.join(path, name)
+                full = _below(path, name)
                 left = durable
                 if durable.get(name, self) is not current.get(name, self) and kept.get(self._named[full]):
                     left = current
