@@ -14,6 +14,7 @@ General layout, bottom to top (an arrow never runs up):
 
 from __future__ import annotations
 
+from stepstore.journal import Gap as Gap
 from stepwell import errors as errors
 from stepwell._version import __version__ as __version__
 from stepwell.errors import Busy as Busy
@@ -37,10 +38,12 @@ from stepwell.errors import Unavailable as Unavailable
 from stepwell.errors import WrongLoop as WrongLoop
 from stepwell.memory import open_memory as open_memory
 from stepwell.memory.completed import CompletedEpisode as CompletedEpisode
+from stepwell.memory.figures import MemoryRecovery as MemoryRecovery
+from stepwell.memory.figures import MemoryStats as MemoryStats
+from stepwell.memory.following import NOW as NOW
+from stepwell.memory.following import START as START
 from stepwell.memory.handle import EpisodeHandle as EpisodeHandle
 from stepwell.memory.memory import Memory as Memory
-from stepwell.memory.memory import MemoryRecovery as MemoryRecovery
-from stepwell.memory.memory import MemoryStats as MemoryStats
 from stepwell.model.analysis import EpisodeSummary as EpisodeSummary
 from stepwell.model.analysis import Reflection as Reflection
 from stepwell.model.analysis import RewardScore as RewardScore

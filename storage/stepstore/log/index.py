@@ -240,6 +240,17 @@ class LogIndex:
                 return found
         return 0, 0
 
+    def knows(self, stream: bytes) -> bool:
+        """Whether `tail` answers for this stream without reading from the medium."""
+        for segment in reversed(self.segments):
+            index = segment.index
+            if isinstance(index, LiveIndex):
+                if stream in index:
+                    return True
+            elif index.might_hold(stream):
+                return stream in self._tails
+        return True
+
     def last_seq(self, stream: bytes) -> int:
         """The last sequence number stored for a stream, 0 if there is none."""
         return self.tail(stream)[0]

@@ -79,6 +79,13 @@ class OpenLog:
         """The files of the segments, oldest first."""
         return [segment.path for segment in self.index.segments]
 
+    def epoch_ends(self) -> list[tuple[int, int]]:
+        """(epoch, its last LSN) for every epoch that has records, in order."""
+        ends: dict[int, int] = {}
+        for segment in self.index.segments:
+            ends[segment.header.epoch] = segment.end_lsn
+        return list(ends.items())
+
     def forked(self) -> None:
         """This is a child of the process that opened the log: nothing may be written here, and the lock stays the
         parent's. Closing the copy of its descriptor does not release it; unlocking would."""
