@@ -52,6 +52,12 @@ def fixed_randomness(seed: int) -> Iterator[None]:
 def disk_with(image: Image) -> MemoryFileSystem:
     """A file layer that holds these files. What a power cut would leave of them is of no interest here."""
     files = MemoryFileSystem()
+    put_files(files, image)
+    return files
+
+
+def put_files(files: MemoryFileSystem, image: Image) -> None:
+    """Put these files on an empty file layer."""
     for path in sorted(image):  # a directory before what is in it
         data = image[path]
         if data is None:
@@ -61,7 +67,6 @@ def disk_with(image: Image) -> MemoryFileSystem:
         if data:
             file.write(0, data)
         file.close()
-    return files
 
 
 def is_exempt(path: str) -> bool:

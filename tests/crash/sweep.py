@@ -25,18 +25,23 @@ SHOWN = 5
 
 @dataclass
 class Tally:
-    """What was seen, by label, and what is wrong: how often, and `places` from which it can be repeated."""
+    """What was seen, by label; what is wrong, how often, and where it can be seen again; the highest figures."""
 
     cases: int = 0
     seen: Counter[str] = field(default_factory=Counter)
     violations: Counter[str] = field(default_factory=Counter)
     places: dict[str, list[str]] = field(default_factory=dict)
+    peaks: dict[str, float] = field(default_factory=dict)
 
     def violation(self, place: object, what: str) -> None:
         """Count a violation."""
         self.violations[what] += 1
         if len(self.places.setdefault(what, [])) < SHOWN:
             self.places[what].append(str(place))
+
+    def peak(self, label: str, figure: float) -> None:
+        """Note a figure of which the highest counts."""
+        self.peaks[label] = max(figure, self.peaks.get(label, figure))
 
     def add(self, other: Tally) -> None:
         """Take over what another process has seen."""
@@ -45,6 +50,18 @@ class Tally:
         self.violations += other.violations
         for what, places in other.places.items():
             self.places[what] = (self.places.get(what, []) + places)[:SHOWN]
+        for label, figure in other.peaks.items():
+            self.peak(label, figure)
+
+    def to_json(self) -> dict[str, Any]:
+        """For `from_json`."""
+        return dict(vars(self))
+
+    @classmethod
+    def from_json(cls, known: dict[str, Any]) -> Tally:
+        """What `to_json` of another process gave."""
+        counters = {"seen": Counter(known["seen"]), "violations": Counter(known["violations"])}
+        return cls(**{**known, **counters})
 
     @property
     def sound(self) -> bool:
@@ -52,8 +69,10 @@ class Tally:
         return not self.violations
 
 
-def sweep(cases: Sequence[Case], work: Callable[[Sequence[Case]], Tally], *, jobs: int, chunk: int = 500) -> Tally:
-    """Have every case worked on, in this process (`jobs` = 1) or in several."""
+def sweep(
+    cases: Sequence[Case], work: Callable[[Sequence[Case]], Tally], *, jobs: int, chunk: int = 500, weight: int = 1
+) -> Tally:
+    """Have every case worked on, in this process (`jobs` = 1) or in several. Each counts as `weight` in a tally."""
     chunks = [cases[start : start + chunk] for start in range(0, len(cases), chunk)]
     total = Tally()
     bar = Progress(
@@ -66,7 +85,7 @@ def sweep(cases: Sequence[Case], work: Callable[[Sequence[Case]], Tally], *, job
         disable=not sys.stderr.isatty(),
     )
     with bar:
-        task = bar.add_task("cases", total=len(cases))
+        task = bar.add_task("cases", total=len(cases) * weight)
         for tally in _tallies(chunks, work, jobs):
             total.add(tally)
             bar.update(task, completed=total.cases)
@@ -108,10 +127,12 @@ def conclude(name: str, tally: Tally, began: float, *, as_json: bool, **facts: A
     wrong = [{"what": what, "count": count, "places": tally.places[what]} for what, count in tally.violations.items()]
     if as_json:
         outcome = {"suite": name, **facts, "cases": tally.cases, "seconds": seconds, "seen": dict(tally.seen)}
-        print(json.dumps({**outcome, "sound": tally.sound, "violations": wrong}))
+        print(json.dumps({**outcome, "peaks": tally.peaks, "sound": tally.sound, "violations": wrong}))
         return 0 if tally.sound else 1
     for label, count in sorted(tally.seen.items()):
         print(f"  {count:>9,}  {label}")
+    for label, figure in tally.peaks.items():
+        print(f"  {figure:>9.1f}  at most: {label}")
     for what, count in tally.violations.items():
         print(f"VIOLATION, {count:,} times: {what}")
         for place in tally.places[what]:
