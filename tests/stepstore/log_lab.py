@@ -18,10 +18,11 @@ from hypothesis import settings
 from stepstore.log import frame as fr
 from stepstore.log import segment_header as sh
 from stepstore.log.files import File, FileStat, FileSystem
+from stepstore.log.footer import TRAILER_BYTES, parse_trailer
 from stepstore.log.frame import Batch, FrameHeader
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import LogOptions, OpenLog, RecoveryReport, open_log
-from stepstore.log.reading import Record, SegmentReader
+from stepstore.log.reading import FramePosition, Position, Record, SegmentReader
 from stepstore.log.segment_header import SegmentHeader
 from stepstore.log.submission import Submission
 from stepstore.log.writer import LogWriter
@@ -317,6 +318,8 @@ def frames_of(files: FileSystem, segment: str) -> list[FoundFrame]:
     something = _NOT_ZERO.search(data, sh.HEADER_BYTES)
     while something is not None:
         at = something.start()
+        if at == len(data) - TRAILER_BYTES and parse_trailer(data[at:]) is not None:
+            break
         head = fr.parse_header(data, at)
         assert head is not None, f"byte {data[at]:#x} between frames at {at}"
         assert head.segment_tag == tag
@@ -405,20 +408,33 @@ def write_log(
 
 def read_log(log: OpenLog) -> list[Record]:
     """Every record in log order, read frame by frame and again stream by stream, which must agree."""
-    reader = SegmentReader(log.files, log.paths)
-    try:
-        found: list[Record] = []
-        for number in range(log.index.frame_count):
-            found += reader.read_frame(*log.index.frame_place(number))
-        by_stream: list[Record] = []
-        for stream in log.index.streams():
-            for run in log.index.runs_after(stream, 0):
-                by_stream += reader.read_run(stream, run)
-        assert sorted(by_stream, key=lambda record: record.lsn) == found
-        assert [record.lsn for record in found] == list(range(1, log.end_lsn + 1))
-        return found
-    finally:
-        reader.close()
+    reader = SegmentReader(log.reading, log.index)
+    found: list[Record] = []
+    place = FramePosition(0)
+    while True:
+        items, place = reader.read_frames(place, log.end_lsn, 256)
+        if not items:
+            break
+        for item in items:
+            assert isinstance(item, Record), item
+            found.append(item)
+    by_stream: list[Record] = []
+    for stream in log.index.streams():
+        by_stream += read_stream(reader, stream)
+    assert sorted(by_stream, key=lambda record: record.lsn) == found
+    assert [record.lsn for record in found] == list(range(1, log.end_lsn + 1))
+    return found
+
+
+def read_stream(reader: SegmentReader, stream: bytes, after: int = 0) -> list[Record]:
+    """The records of one stream, slice by slice."""
+    records: list[Record] = []
+    position = Position(after)
+    while True:
+        found, position = reader.read_slice(stream, position, 2**63, 256, 1024 * 1024)
+        if not found:
+            return records
+        records += found
 
 
 def reopen(files: FileSystem, path: str = LOG, options: LogOptions = SMALL) -> tuple[list[Record], RecoveryReport]:

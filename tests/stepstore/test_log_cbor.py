@@ -64,7 +64,7 @@ def test_a_close_frame_stands_at_a_multiple_of_4096_and_ends_the_file() -> None:
     *data, close = frames_of(disk, segment)
     assert [frame.head.kind for frame in data] == [fr.KIND_DATA] * 4
     assert close.head.kind == fr.KIND_CLOSE
-    assert close.at % fr.CLOSE_ALIGNMENT == 0
+    assert close.at % fr.MARK_ALIGNMENT == 0
     assert close.head.record_count == close.head.lsn_span == 0
     assert close.head.durable_lsn == data[-1].head.last_lsn
     assert close.end == len(content(disk, segment))

@@ -6,7 +6,7 @@
   without an error its records are durable, and not earlier.
 - A reader sees durable records only, in order, in bounded memory; a follower sees all of them in log order, may lag,
   and never holds anybody up.
-- A stream is *open* from the batch flagged FLAG_OPENS to the one flagged FLAG_CLOSES.
+- A stream is *open* from a batch flagged FLAG_OPENS to one flagged FLAG_CLOSES; it may be opened again.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class Journal(Protocol):
         ...
 
     def open_streams(self) -> Iterator[bytes]:
-        """The streams that are open, in the order of first appearance."""
+        """The streams that are open, in the order in which they were opened."""
         ...
 
     def read(self, stream: bytes, after: int = 0) -> RecordSlices:

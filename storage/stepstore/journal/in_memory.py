@@ -19,7 +19,7 @@ class InMemoryJournal:
     def __init__(self) -> None:
         self._streams: dict[bytes, list[tuple[int, bytes]]] = {}  # per stream (lsn, payload), seq is the position
         self._order: list[tuple[bytes, int]] = []  # (stream, seq) by LSN
-        self._flags: dict[bytes, int] = {}
+        self._open: dict[bytes, None] = {}
         self._pending_seq: dict[bytes, int] = {}
         self._queue: deque[Submission] = deque()
         self._wake = trio.lowlevel.ParkingLot()
@@ -68,7 +68,10 @@ class InMemoryJournal:
                 records.append((len(self._order), payload))
             if self._pending_seq.get(stream) == first_seq + len(payloads) - 1:
                 del self._pending_seq[stream]
-            self._flags[stream] = self._flags.get(stream, 0) | flags
+            if flags & FLAG_CLOSES:
+                self._open.pop(stream, None)
+            elif flags & FLAG_OPENS:
+                self._open[stream] = None
         self.stats.groups += 1
         self.stats.records = len(self._order)
         self.stats.largest_group = max(self.stats.largest_group, len(self._order) + 1 - first_lsn)
@@ -132,8 +135,7 @@ class InMemoryJournal:
         return iter(list(self._streams))
 
     def open_streams(self) -> Iterator[bytes]:
-        mask = FLAG_OPENS | FLAG_CLOSES
-        return iter([stream for stream, flags in self._flags.items() if flags & mask == FLAG_OPENS])
+        return iter(list(self._open))
 
     def read(self, stream: bytes, after: int = 0) -> InMemorySlices:
         return InMemorySlices(self, stream, after)

@@ -9,10 +9,11 @@ import trio
 
 from stepstore.errors import Closed, Damaged, Forked
 from stepstore.journal.contract import SLICE_BYTES, SLICE_RECORDS, Batch, Gate, JournalReport, Record, Submission
+from stepstore.log.caretaker import LogCaretaker
 from stepstore.log.files import FileSystem, OsFileSystem
 from stepstore.log.index import STREAM_FORKED, STREAM_GAP
 from stepstore.log.opening import LogOptions, OpenLog, open_log, open_log_read_only
-from stepstore.log.reading import SegmentReader
+from stepstore.log.reading import FramePosition, Gap, Position, SegmentReader
 from stepstore.log.writer import LogWriter, WriterStats
 
 T = TypeVar("T")
@@ -24,7 +25,8 @@ class SegmentLogJournal:
     def __init__(self, log: OpenLog):
         self._log = log
         self._writer = LogWriter(log) if log.sequence is not None else None
-        self._reader = SegmentReader(log.files, log.paths)
+        self._caretaker = None if self._writer is None else LogCaretaker(log, self._writer)
+        self._reader = SegmentReader(log.reading, log.index)
         self._read_limiter = trio.CapacityLimiter(1)
         self._released = False
         self.report: JournalReport = log.report
@@ -62,8 +64,14 @@ class SegmentLogJournal:
         return None if self._writer is None else self._writer.failed
 
     async def run(self) -> None:
-        if self._writer is not None:
+        if self._writer is None or self._caretaker is None:
+            await trio.lowlevel.checkpoint()
+            return
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._caretaker.run, name="stepwell log caretaker")
             await self._writer.run()
+            nursery.cancel_scope.cancel()
+        await self._caretaker.finish()
         await trio.lowlevel.checkpoint()
 
     def finish(self) -> None:
@@ -72,7 +80,6 @@ class SegmentLogJournal:
 
     def release(self) -> None:
         self._released = True
-        self._reader.close()
         self._log.release()
 
     def _writing(self) -> LogWriter:
@@ -117,20 +124,15 @@ class SegmentLogJournal:
         return StreamSlices(self, stream, after)
 
     @trio.as_safe_channel
-    async def follow(self, after_lsn: int = 0) -> AsyncGenerator[list[Record], None]:
-        index = self._log.index
-        number = index.frame_at_lsn(after_lsn + 1)
+    async def follow(self, after_lsn: int = 0) -> AsyncGenerator[list[Record | Gap], None]:
+        position = FramePosition(after_lsn)
         while True:
-            while number < index.frame_count:
-                segment, offset = index.frame_place(number)
-                found = await self._blocking(self._reader.read_frame, segment, offset)
-                found = [record for record in found if record.lsn > after_lsn]
-                for start in range(0, len(found), SLICE_RECORDS):
-                    yield found[start : start + SLICE_RECORDS]
-                if found:
-                    after_lsn = found[-1].lsn
-                number += 1
-            if self._writer is None or not await self._writer.wait_durable_beyond(after_lsn):
+            found, position = await self._blocking(self._reader.read_frames, position, self.durable_lsn, SLICE_RECORDS)
+            for start in range(0, len(found), SLICE_RECORDS):
+                yield found[start : start + SLICE_RECORDS]
+            if position.after >= self.durable_lsn and (
+                self._writer is None or not await self._writer.wait_durable_beyond(position.after)
+            ):
                 return
 
     async def _blocking(self, call: Callable[..., T], *args: Any) -> T:
@@ -151,39 +153,22 @@ class StreamSlices:
     """The records of one stream, slice by slice."""
 
     def __init__(self, journal: SegmentLogJournal, stream: bytes, after: int):
-        self._journal, self._stream, self._after = journal, stream, after
-        self._runs = journal._log.index.run_numbers_after(stream, after)
-        self._next = 0
+        self._journal, self._stream, self._position = journal, stream, Position(after)
+        self._upto = journal.durable_lsn
 
     async def next_slice(self) -> list[Record]:
-        journal, index = self._journal, self._journal._log.index
-        unsound = index.flags(self._stream) & (STREAM_FORKED | STREAM_GAP)
-        if self._next >= len(self._runs):
-            await trio.lowlevel.checkpoint()
-            if unsound:
-                self._raise_unsound(unsound)
-            return []
-        records = size = 0
-        start = end = self._next
-        while end < len(self._runs):
-            run = index.run(self._runs[end])
-            if end > start and (records + run.records > SLICE_RECORDS or size + run.size > SLICE_BYTES):
-                break
-            records, size = records + run.records, size + run.size
-            end += 1
-        found: list[Record] = await journal._blocking(self._fetch, start, end)
-        self._next = end  # only now: cancelled or failed, the next call gives the same records
-        return [record for record in found if record.seq > self._after] if start == 0 else found
-
-    def _fetch(self, start: int, end: int) -> list[Record]:
-        found: list[Record] = []
-        for number in self._runs[start:end]:
-            found += self._journal._reader.read_run(self._stream, self._journal._log.index.run(number))
+        journal = self._journal
+        found, position = await journal._blocking(
+            journal._reader.read_slice, self._stream, self._position, self._upto, SLICE_RECORDS, SLICE_BYTES
+        )
+        self._position = position  # only now: cancelled or failed, the next call gives the same records
+        if not found and position.flags & (STREAM_FORKED | STREAM_GAP):
+            self._raise_unsound(position)
         return found
 
-    def _raise_unsound(self, flags: int) -> None:
-        path, seq = self._journal._log.path, self._journal.durable_seq(self._stream)
-        if flags & STREAM_FORKED:
+    def _raise_unsound(self, position: Position) -> None:
+        path, seq = self._journal._log.path, position.last_seq
+        if position.flags & STREAM_FORKED:
             raise Forked(
                 f"two different records carry one number in a stream of {path!r}; it is readable up to seq {seq}",
                 file=path,

@@ -128,6 +128,10 @@ class OsFile:
     def allocate(self, size: int) -> None:
         os.posix_fallocate(self._descriptor, 0, size)
 
+    def will_need(self, offset: int, size: int) -> None:
+        """Have the range fetched into the page cache without waiting for it."""
+        os.posix_fadvise(self._descriptor, offset, size, os.POSIX_FADV_WILLNEED)
+
     def size(self) -> int:
         return os.fstat(self._descriptor).st_size
 

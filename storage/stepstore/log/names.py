@@ -5,14 +5,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-LOCK, FORMAT, FORMAT_TEMPORARY, SPARE, RESERVE, QUARANTINE = (
-    "LOCK",
-    "FORMAT",
-    "FORMAT.tmp",
-    "spare.tmp",
-    "reserve",
-    "quarantine",
-)
+LOCK, FORMAT, RESERVE, QUARANTINE, KEYS = "LOCK", "FORMAT", "reserve", "quarantine", "keys"
+FORMAT_TEMPORARY, SPARE, SIDECAR_TEMPORARY = "FORMAT.tmp", "spare.tmp", "sidecar.tmp"
 _SEGMENT = re.compile(r"(\d{8,})-([0-9a-f]{16})\.(\d+)\.seg")
 
 
@@ -25,6 +19,11 @@ class SegmentName(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.seq:08d}-{self.first_lsn:016x}.{self.generation}.seg"
+
+
+def sidecar_name(segment: str) -> str:
+    """The name of the sidecar index of a segment: `<seq>-<first lsn, hex>.idx`."""
+    return f"{segment.split('.', 1)[0]}.idx"
 
 
 def parse_segment_name(name: str) -> SegmentName | None:

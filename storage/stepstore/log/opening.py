@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from dataclasses import dataclass, field
 
 from stepstore.errors import RecoveryFailed
 from stepstore.log.directory import Identity, LogLock, must_exist, prepare
 from stepstore.log.files import FileSystem
+from stepstore.log.forking import watch_forks
 from stepstore.log.frame import SECTOR
-from stepstore.log.index import LogIndex
+from stepstore.log.index import IndexedSegment, LogIndex
+from stepstore.log.live_index import LiveIndex
+from stepstore.log.open_files import OpenFiles
 from stepstore.log.recovery import Recovered, TailPolicy, recover
 from stepstore.log.repair import repair
 from stepstore.log.reserve import Reserve
@@ -46,27 +50,68 @@ class RecoveryReport:
     seconds: float = 0.0
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class OpenLog:
-    """An opened log. `sequence`, `lock` and `reserve` are None when it was opened for reading only."""
+    """An opened log. `sequence`, `lock` and `reserve` are None when it was opened for reading only.
+
+    `segment`: the one being written, None before the first append. `unsealed`: those that were written to before it in
+    this incarnation and still lack a footer, with what they hold. `unindexed`: those that an earlier incarnation left
+    without a footer, which lack a sidecar.
+    """
 
     files: FileSystem
     path: str
     identity: Identity
     index: LogIndex
-    paths: list[str]
+    reading: OpenFiles
     end_lsn: int
     report: RecoveryReport
     lock: LogLock | None = None
     sequence: SegmentSequence | None = None
     reserve: Reserve | None = None
-    segment: Segment | None = field(default=None)
+    segment: Segment | None = None
+    is_forked: bool = False
+    unsealed: deque[tuple[Segment, IndexedSegment, list[bytes]]] = field(default_factory=deque)
+    unindexed: deque[IndexedSegment] = field(default_factory=deque)
+
+    @property
+    def paths(self) -> list[str]:
+        """The files of the segments, oldest first."""
+        return [segment.path for segment in self.index.segments]
+
+    def forked(self) -> None:
+        """This is a child of the process that opened the log: nothing may be written here, and the lock stays the
+        parent's. Closing the copy of its descriptor does not release it; unlocking would."""
+        self.is_forked = True
+        if self.lock is not None:
+            self.lock.release()
+
+    def begin_segment(self, segment: Segment) -> None:
+        """Take note of a segment that was begun: what is written from now on goes there."""
+        self.segment = segment
+        cut = segment.cut
+        self.index.begin_segment(
+            IndexedSegment(
+                segment.path,
+                segment.header,
+                segment.header_crc,
+                LiveIndex(),
+                cut.end_offset,
+                cut.end_lsn,
+                cut.chain,
+            )
+        )
 
     def release(self) -> None:
         """Give the lock and the files back."""
+        if self.sequence is not None:
+            self.sequence.drop_spare()
         if self.segment is not None:
             self.segment.release()
             self.segment = None
+        while self.unsealed:
+            self.unsealed.popleft()[0].release()
+        self.reading.close()
         if self.lock is not None:
             self.lock.release()
 
@@ -83,14 +128,13 @@ def open_log(files: FileSystem, path: str, options: LogOptions | None = None) ->
     identity, lock = prepare(files, path)
     try:
         recovered = recover(files, path, identity, tail=options.tail)
-        newest = recovered.segments[-1] if recovered.segments else None
-        cut = START if newest is None else Cut(newest.header.seq_last, newest.end_offset, newest.end_lsn, newest.chain)
+        newest = recovered.newest
+        cut = START if newest is None else Cut(newest.header.seq_last, *newest.named_end)
         sequence = SegmentSequence(
             files,
             path,
             identity,
             lock,
-            paths=[state.path for state in recovered.segments],
             cut=cut,
             epoch=0 if newest is None else newest.header.epoch,
             segment_bytes=options.segment_bytes,
@@ -107,19 +151,23 @@ def open_log(files: FileSystem, path: str, options: LogOptions | None = None) ->
     except BaseException:
         lock.release()
         raise
-    return OpenLog(
+    log = OpenLog(
         files=files,
         path=path,
         identity=identity,
         index=recovered.index,
-        paths=sequence.paths,
+        reading=recovered.reading,
         end_lsn=recovered.end_lsn,
         report=_report(recovered, quarantined, began),
         lock=lock,
         sequence=sequence,
         reserve=reserve,
-        segment=segment,
     )
+    log.unindexed.extend(state.segment for state in recovered.segments if not state.segment.index_path)
+    if segment is not None:
+        log.begin_segment(segment)
+    watch_forks(log)
+    return log
 
 
 def open_log_read_only(files: FileSystem, path: str) -> OpenLog:
@@ -136,18 +184,18 @@ def open_log_read_only(files: FileSystem, path: str) -> OpenLog:
         path=path,
         identity=identity,
         index=recovered.index,
-        paths=[state.path for state in recovered.segments],
+        reading=recovered.reading,
         end_lsn=recovered.end_lsn,
         report=_report(recovered, [], began),
     )
 
 
 def _report(recovered: Recovered, quarantined: list[str], began: float) -> RecoveryReport:
-    cut = sum(s.leftover_end - s.end_offset for s in recovered.segments if s.leftover_end is not None)
+    cut = sum(s.leftover_end - s.segment.end_offset for s in recovered.segments if s.leftover_end is not None)
     return RecoveryReport(
         segments=len(recovered.segments),
         records=recovered.index.records,
-        open_streams=recovered.index.open_streams,
+        open_streams=len(recovered.index.open_streams),
         bytes_cut=cut,
         quarantined=tuple(quarantined),
         notes=tuple(recovered.notes),

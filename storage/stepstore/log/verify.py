@@ -5,15 +5,22 @@ from __future__ import annotations
 import os
 import posixpath
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from stepstore.errors import CorruptLog, RecoveryFailed, StepwellError
+from stepstore.log import segment_header as sh
 from stepstore.log.directory import must_exist
-from stepstore.log.files import FileSystem, OsFileSystem
-from stepstore.log.frame import BODY_OVERHEAD, CLOSE_ALIGNMENT, HEADER_BYTES, DirectoryEntry, FrameHeader
-from stepstore.log.names import LOCK
+from stepstore.log.files import File, FileSystem, OsFileSystem
+from stepstore.log.footer import TRAILER_BYTES, Trailer
+from stepstore.log.frame import HEADER_BYTES, MARK_ALIGNMENT, DirectoryEntry, FrameHeader, looks_like_header
+from stepstore.log.names import LOCK, SegmentName, sidecar_name
+from stepstore.log.open_files import OpenFiles
+from stepstore.log.packed_table import UnsoundIndex
 from stepstore.log.recovery import judge_newest, list_segments, open_for_reading, read_segment_header
 from stepstore.log.scan import SegmentScan, Window, scan_segment
+from stepstore.log.sealing import find_seal, open_index, read_trailer, sidecar_is_sound
+from stepstore.log.segment import digest_of
 from stepstore.log.segment_header import SegmentHeader
 
 
@@ -27,6 +34,7 @@ class VerifyReport:
     """
 
     segments: int = 0
+    sealed: int = 0
     frames: int = 0
     records: int = 0
     streams: int = 0
@@ -39,7 +47,8 @@ class VerifyReport:
 def verify_log(
     path: str, progress: Callable[[int, int], None] | None = None, *, files: FileSystem | None = None
 ) -> VerifyReport:
-    """Read every segment of the log at `path`, check every CRC, chain and cut. Blocks; writes nothing.
+    """Read every segment of the log at `path` and its index, check every CRC, digest, chain and cut. Blocks; writes
+    nothing.
 
     `progress(done, total)` is called with bytes after each segment.
     Raises: `NotFound`, `InvalidInput`, `RecoveryFailed`; damage is reported, not raised.
@@ -49,63 +58,189 @@ def verify_log(
     try:
         identity = must_exist(files, path)
         names = list_segments(files, path)
-        headers = [read_segment_header(files, path, name, identity) for name in names]
+        headers = [read_segment_header(files, path, name, identity, newest=False) for name in names]
         sizes = [found.size if (found := files.stat(posixpath.join(path, str(name)))) else 0 for name in names]
+        live = bool(names) and _is_locked(files, path)
     except CorruptLog as error:
         report.problems.append(str(error))
         return report
     except OSError as error:
         raise RecoveryFailed.from_os_error("look into", error, file=path) from error
     streams: set[bytes] = set()
-
-    def on_frame(head: FrameHeader, _at: int, entries: list[DirectoryEntry]) -> None:
-        report.frames += 1
-        report.records += head.record_count
-        streams.update(entry[0] for entry in entries)
-
-    for number, (name, (header, header_crc)) in enumerate(zip(names, headers, strict=True)):
-        full = posixpath.join(path, str(name))
-        successor = headers[number + 1][0] if number + 1 < len(headers) else None
-        file = open_for_reading(files, full)
+    # Checksums let go of the interpreter, so two threads check twice as much. A file layer in memory is not for them.
+    with ThreadPoolExecutor(2 if files.needs_thread else 1, thread_name_prefix="stepwell verify") as pool:
+        reading = OpenFiles(files)
         try:
-            until = None if successor is None else successor.prev_end_offset
-            scan = scan_segment(Window(file, full), header, header_crc, until=until, on_frame=on_frame)
+            for number, (name, (header, header_crc)) in enumerate(zip(names, headers, strict=True)):
+                successor = headers[number + 1][0] if number + 1 < len(headers) else None
+                check = _SegmentCheck(files, reading, path, name, header, header_crc, successor, live, report, streams)
+                check.run(pool)
+                if progress is not None:
+                    progress(sum(sizes[: number + 1]), sum(sizes))
         finally:
-            file.close()
-        report.segments += 1
-        report.bytes += scan.end_offset
-        streams_end = f"{full}: sound up to offset {scan.end_offset} (LSN {scan.end_lsn})"
-        if successor is not None:
-            named = (successor.prev_end_offset, successor.prev_end_lsn, successor.prev_chain)
-            if (scan.end_offset, scan.end_lsn, scan.chain) != named:
-                report.problems.append(f"{streams_end}, but the next segment proves it durable up to {named[0]}")
-            elif scan.tail.last_nonzero is not None:
-                report.notes.append(f"{streams_end}; left over behind it: a write that was never acknowledged")
-        elif scan.tail.last_nonzero is not None:
-            if _is_locked(files, path):
-                report.live_tail = f"{streams_end}; the log is open, so what follows may be a write in progress"
-            else:
-                _judge(scan, header, full, streams_end, report)
-        if progress is not None:
-            progress(sum(sizes[: number + 1]), sum(sizes))
+            reading.close()
     report.streams = len(streams)
     return report
 
 
-def _judge(scan: SegmentScan, header: SegmentHeader, path: str, sound: str, report: VerifyReport) -> None:
-    try:
-        judge_newest(scan, header, path, "strict")
-        if header.preallocated and scan.tail.size == _end_if_closed(scan):
-            # Only a close cuts a preallocated file to this very size, and only once the close frame is durable.
-            report.problems.append(f"{sound}; the close frame behind it is damaged, or the zeros before that")
+class _SegmentCheck:
+    """The checks of one segment."""
+
+    def __init__(
+        self,
+        files: FileSystem,
+        reading: OpenFiles,
+        directory: str,
+        name: SegmentName,
+        header: SegmentHeader,
+        header_crc: int,
+        successor: SegmentHeader | None,
+        live: bool,
+        report: VerifyReport,
+        streams: set[bytes],
+    ):
+        self.files, self.reading, self.report, self.streams = files, reading, report, streams
+        self.path = posixpath.join(directory, str(name))
+        self.sidecar = posixpath.join(directory, sidecar_name(str(name)))
+        self.header, self.header_crc, self.successor, self.live = header, header_crc, successor, live
+
+    def run(self, pool: ThreadPoolExecutor) -> None:
+        file = open_for_reading(self.files, self.path)
+        try:
+            self._check(file, pool)
+        except OSError as error:
+            raise RecoveryFailed.from_os_error("read", error, file=self.path) from error
+        finally:
+            file.close()
+
+    def _check(self, file: File, pool: ThreadPoolExecutor) -> None:
+        report = self.report
+        report.segments += 1
+        if sh.parse_segment_header(file.read(0, sh.HEADER_BYTES)) is None:
+            self._problem("its header is damaged (row 16); the copy in its footer was used")
+        size = file.size()
+        trailer = read_trailer(file, size, self.header.segment_tag)
+        if trailer is None:
+            self._check_unsealed(file)
             return
-        report.notes.append(f"{sound}; behind it a write that a crash tore, never acknowledged")
-    except CorruptLog as error:
-        report.problems.append(str(error))
+        # The digest and the frames' own checksums cover the same bytes; each in a thread of its own.
+        digest = pool.submit(digest_of, file, trailer.end_offset) if self.files.needs_thread else None
+        frames = records = 0
+
+        def on_head(head: FrameHeader) -> None:
+            nonlocal frames, records
+            frames, records = frames + 1, records + head.record_count
+
+        scan = scan_segment(Window(file, self.path), self.header, self.header_crc, on_head=on_head)
+        found = digest_of(file, trailer.end_offset) if digest is None else digest.result()
+        report.frames += frames
+        report.records += records
+        report.bytes += scan.after
+        self._check_sealed(trailer, scan, size, found, frames, records)
+
+    def _check_sealed(
+        self, trailer: Trailer, scan: SegmentScan, size: int, digest: bytes, frames: int, records: int
+    ) -> None:
+        self.report.sealed += 1
+        if (scan.end_offset, scan.end_lsn, scan.chain) != (trailer.end_offset, trailer.end_lsn, trailer.chain):
+            self._problem(
+                f"it is damaged at offset {scan.after}: its trailer says that records up to LSN {trailer.end_lsn} "
+                f"reach to offset {trailer.end_offset}, and what can be read from the start ends at "
+                f"{scan.end_offset} with LSN {scan.end_lsn} (row 8)"
+            )
+        elif not scan.index_bytes or not scan.closed or scan.after + TRAILER_BYTES != size:
+            self._problem(f"the footer or the close frame behind it is damaged (at offset {scan.after}); no record is")
+        elif self.successor is not None and _named_end(self.header, scan) != _named_cut(self.successor):
+            self._problem("it does not end where the segment behind it says that it ends (row 2)")
+        try:
+            index = open_index(self.reading, self.path, trailer)
+            index.check()
+        except UnsoundIndex as error:
+            self._problem(f"its index is damaged ({error}); no record is")
+            return
+        head = index.head
+        if (head.frames, head.records) != (frames, records) and scan.end_offset == trailer.end_offset:
+            self._problem("its index does not tell what is in its frames")
+        if head.digest != digest:
+            self._problem("its digest does not match")
+        self.streams.update(entry.stream for entry in index.streams())
+
+    def _check_unsealed(self, file: File) -> None:
+        report = self.report
+        own_streams: set[bytes] = set()
+
+        def on_frame(head: FrameHeader, _at: int, entries: list[DirectoryEntry]) -> None:
+            report.frames += 1
+            report.records += head.record_count
+            own_streams.update([entry[0] for entry in entries])
+
+        until = None if self.successor is None else self.successor.prev_end_offset
+        scan = scan_segment(Window(file, self.path), self.header, self.header_crc, until=until, on_frame=on_frame)
+        self.streams.update(own_streams)
+        report.bytes += scan.end_offset
+        sound = f"{self.path}: sound up to offset {scan.end_offset} (LSN {scan.end_lsn})"
+        self._check_sidecar(scan)
+        if self.successor is not None:
+            named = _named_cut(self.successor)
+            if _named_end(self.header, scan) != named:
+                report.problems.append(f"{sound}, but the next segment proves it durable up to {named[0]}")
+            elif scan.tail.last_nonzero is not None and not self.live:
+                report.notes.append(f"{sound}; left over behind it: a write that was never acknowledged, or a footer")
+        elif scan.index_bytes and scan.tail.last_nonzero is None and not scan.closed:
+            report.notes.append(f"{sound}; behind it a footer that was not finished, and nothing else")
+        elif scan.closed or scan.index_bytes:
+            report.problems.append(f"{sound}, and sealed, but its trailer is damaged; no record is")
+        elif scan.tail.last_nonzero is not None:
+            if self.live:
+                report.live_tail = f"{sound}; the log is open, so what follows may be a write in progress"
+            else:
+                self._judge(file, scan, sound)
+
+    def _judge(self, file: File, scan: SegmentScan, sound: str) -> None:
+        try:
+            judge_newest(scan, self.header, self.path, "strict")
+        except CorruptLog as error:
+            self.report.problems.append(str(error))
+            return
+        mark_at = -(-scan.after // MARK_ALIGNMENT) * MARK_ALIGNMENT
+        if looks_like_header(file.read(mark_at, HEADER_BYTES)):
+            # A mark lies within one sector, so it is there or it is not: a part of one is damage. It holds no record.
+            self.report.problems.append(f"{sound}; behind it a mark, or a close frame, that is damaged; no record is")
+            return
+        self.report.notes.append(f"{sound}; behind it a write that a crash tore, never acknowledged")
+
+    def _check_sidecar(self, scan: SegmentScan) -> None:
+        if self.files.stat(self.sidecar) is None:
+            return
+        why = None
+        try:
+            seal = find_seal(self.files, self.reading, self.path, self.header, sidecar=True)
+            if seal is None or seal.found is None or not sidecar_is_sound(self.reading, self.sidecar, seal):
+                why = "it is not what was written"
+            else:
+                seal.found.check()
+                ends = (seal.trailer.end_offset, seal.trailer.end_lsn, seal.trailer.chain)
+                if ends != (scan.end_offset, scan.end_lsn, scan.chain) and self.successor is not None:
+                    why = "it is of another state of the segment"
+        except UnsoundIndex as error:
+            why = str(error)
+        if why is not None:
+            self.report.problems.append(
+                f"{self.sidecar}: {why}; no record is concerned. Remove the file; it is written again by itself"
+            )
+
+    def _problem(self, what: str) -> None:
+        self.report.problems.append(f"{self.path}: {what}")
 
 
-def _end_if_closed(scan: SegmentScan) -> int:
-    return -(-scan.end_offset // CLOSE_ALIGNMENT) * CLOSE_ALIGNMENT + HEADER_BYTES + BODY_OVERHEAD
+def _named_cut(successor: SegmentHeader) -> tuple[int, int, int]:
+    return successor.prev_end_offset, successor.prev_end_lsn, successor.prev_chain
+
+
+def _named_end(header: SegmentHeader, scan: SegmentScan) -> tuple[int, int, int]:
+    if header.generation:
+        return header.orig_end_offset, header.orig_end_lsn, header.orig_chain
+    return scan.end_offset, scan.end_lsn, scan.chain
 
 
 def _is_locked(files: FileSystem, path: str) -> bool:

@@ -11,6 +11,8 @@ that cannot be made either, the writer is lost and the log is failed.
 from __future__ import annotations
 
 import contextlib
+import logging
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,7 +30,9 @@ from stepstore.errors import (
     StepwellError,
     TooLarge,
 )
-from stepstore.log.frame import MAX_BATCH_BYTES, MAX_GROUP_BYTES, Batch, batch_cost
+from stepstore.log.forking import watch_forks
+from stepstore.log.frame import MAX_BATCH_BYTES, MAX_GROUP_BYTES, Batch, Encode, batch_cost
+from stepstore.log.live_index import LiveIndex
 from stepstore.log.opening import OpenLog
 from stepstore.log.segment import NO_ROOM, Cut, Frame, Segment
 from stepstore.log.submission import Gate, Submission
@@ -38,11 +42,17 @@ T = TypeVar("T")
 QUEUE_BYTES = 64 * 1024 * 1024
 RETRY_FULL_SECONDS = 5.0
 STREAM_ID_BYTES = 16
+SLOW_SYNC_SECONDS = 1.0
+SPARE_WHEN_USED = 0.5
+"""From this share of a segment on, the caretaker sets the space of the next one aside."""
+
+_logger = logging.getLogger("stepstore.log")
 
 
 @dataclass(kw_only=True)
 class WriterStats:
-    """Counts since opening. `syncs` counts the fdatasyncs of commit groups; `largest_group` is in records."""
+    """Counts since opening. `syncs` counts the fdatasyncs of commit groups; `largest_group` is in records; a slow sync
+    took longer than a second."""
 
     groups: int = 0
     syncs: int = 0
@@ -50,7 +60,19 @@ class WriterStats:
     bytes_written: int = 0
     largest_group: int = 0
     segments_begun: int = 0
+    segments_sealed: int = 0
+    marks: int = 0
     write_errors: int = 0
+    slow_syncs: int = 0
+    longest_sync_seconds: float = 0.0
+
+
+class _Rotation:
+    """Somebody waits for the segment to be left."""
+
+    def __init__(self) -> None:
+        self.done = trio.Event()
+        self.error: OSError | StepwellError | None = None
 
 
 class LogWriter:
@@ -70,9 +92,16 @@ class LogWriter:
         self._finishing = self._ended = False
         self._full_since_error: OSError | None = None
         self._failed: BaseException | None = None
+        self._mark_wanted = False
+        self._rotations: list[_Rotation] = []
         self.gate = Gate()
         self.durable_lsn = log.end_lsn
         self.stats = WriterStats()
+        self.last_commit = 0.0
+        self.is_unmarked = False
+        self.caretaker = trio.lowlevel.ParkingLot()
+        self.encode: Encode | None = None
+        watch_forks(self)
 
     # ---- for everybody -----------------------------------------------------------------------------------------------
 
@@ -93,6 +122,11 @@ class LogWriter:
                 f"the log in {self._log.path!r} takes no more writes after an error ({self._failed}). What is on disk "
                 "can be read; close the memory and open it again."
             ) from self._failed
+        if self._log.is_forked:
+            raise Closed(
+                f"this process was forked from the one that opened the memory in {self._log.path!r}; only that one may "
+                "write to it. Open memories after forking."
+            )
         if self._finishing:
             raise Closed(f"the log in {self._log.path!r} is closed")
         if self._full_since_error is not None and not critical:
@@ -167,6 +201,35 @@ class LogWriter:
         return True
 
     @trio.lowlevel.enable_ki_protection
+    def want_mark(self) -> None:
+        """Have a mark written, if nothing else is to be written: it proves the last group durable (rows 2 to 5)."""
+        self._mark_wanted = True
+        self._wake.unpark_all()
+
+    async def rotate(self) -> None:
+        """Return once whatever was written before lies in segments that nothing is added to any more.
+
+        Raises: `Closed`, `OSError`, `Fenced`.
+        """
+        await trio.lowlevel.checkpoint()
+        self.check_open(critical=True)
+        rotation = _Rotation()
+        self._rotations.append(rotation)
+        self._wake.unpark_all()
+        await rotation.done.wait()
+        if rotation.error is not None:
+            raise rotation.error
+
+    def forked(self) -> None:
+        """This is a child of the process that opened the log: take nothing."""
+        self.gate.is_open = False
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits to be written."""
+        return not self._queue
+
+    @trio.lowlevel.enable_ki_protection
     def finish(self) -> None:
         """Take no more submissions; `run` returns when the queue is on the medium and the segment is closed."""
         self._finishing = True
@@ -180,9 +243,15 @@ class LogWriter:
         """Commit groups until `finish`. If cancelled, what is queued is resolved as `OutcomeUnknown`."""
         try:
             while self._failed is None:
+                if self._rotations:
+                    await self._rotate()
+                    continue
                 if not self._queue:
                     if self._finishing:
                         break
+                    if self._mark_wanted:
+                        await self._mark()
+                        continue
                     await self._park()
                     continue
                 await self._commit(self._take_group())
@@ -194,6 +263,9 @@ class LogWriter:
             error = OutcomeUnknown("the log was closed before the write had reached the medium")
             self._resolve_all(list(self._queue), error)
             self._queue.clear()
+            for rotation in self._rotations:
+                rotation.error = Closed(f"the log in {self._log.path!r} was closed")
+                rotation.done.set()
             self._advanced.unpark_all()
             self._room.unpark_all()
 
@@ -218,12 +290,15 @@ class LogWriter:
         batches = [batch for submission in group for batch in submission.batches]
         try:
             segment = await self._segment_for(sum(submission.cost for submission in group))
-            frame = segment.prepare(batches)
+            frame = segment.prepare(batches) if self.encode is None else await self._encoded(segment, batches)
+            began = time.perf_counter()
             try:
                 await self._blocking(segment.write, frame)
             except OSError as error:
                 await self._leave_segment(group, error)
                 return
+            if time.perf_counter() - began > SLOW_SYNC_SECONDS:
+                self._note_slow_sync(time.perf_counter() - began)
         except OSError as error:  # no segment could be made
             await self._no_segment(group, error)
             return
@@ -238,7 +313,7 @@ class LogWriter:
 
     def _acknowledge(self, segment: Segment, frame: Frame, group: list[Submission]) -> None:
         segment.acknowledge(frame)
-        self._log.index.add_frame(len(self._log.paths) - 1, frame.at, frame.first_lsn, frame.entries)
+        self._log.index.add_frame(frame.at, frame.end, frame.first_lsn, frame.last_lsn, frame.header_crc, frame.entries)
         self.durable_lsn = frame.last_lsn
         stats = self.stats
         records = frame.last_lsn - frame.first_lsn + 1
@@ -256,6 +331,37 @@ class LogWriter:
             submission.resolve(first)
         self._advanced.unpark_all()
         self._room.unpark_all()
+        self.last_commit = trio.current_time()
+        if not self.is_unmarked:
+            self.is_unmarked = True
+            self.caretaker.unpark_all()
+        elif segment.used > SPARE_WHEN_USED and not self._sequence.has_spare:
+            self.caretaker.unpark_all()
+
+    async def _encoded(self, segment: Segment, batches: list[Batch]) -> Frame:
+        """The frame of batches that are compressed or encrypted first, which takes a thread."""
+        return await self._blocking(segment.prepare, batches, self.encode)
+
+    def _note_slow_sync(self, seconds: float) -> None:
+        self.stats.slow_syncs += 1
+        self.stats.longest_sync_seconds = max(self.stats.longest_sync_seconds, seconds)
+        _logger.warning("a write to the log in %s took %.1f s to reach the medium", self._log.path, seconds)
+
+    async def _mark(self) -> None:
+        self._mark_wanted = False
+        segment = self._log.segment
+        if segment is None or not self.is_unmarked:
+            return
+        frame = segment.mark()
+        try:
+            await self._blocking(segment.write, frame)
+        except OSError as error:
+            await self._leave_segment([], error)
+            return
+        segment.acknowledge(frame)
+        self._log.index.add_mark(frame.end, frame.header_crc)
+        self.is_unmarked = False
+        self.stats.marks += 1
 
     def _forget(self, submission: Submission) -> None:
         """Drop what `submit` noted of a submission whose result is known."""
@@ -273,23 +379,42 @@ class LogWriter:
 
     async def _segment_for(self, size: int) -> Segment:
         segment = self._log.segment
-        if segment is not None and segment.has_room(size):
-            return segment
         if segment is None:
-            segment = await self._blocking(self._sequence.begin)
-        else:
-            segment = await self._blocking(self._rotate, segment)
-        self.stats.segments_begun += 1
-        self._log.segment = segment
-        return segment
+            new = await self._blocking(self._sequence.begin)
+            self.stats.segments_begun += 1
+            self._log.begin_segment(new)
+        elif not segment.has_room(size) or not self._log.index.newest_has_room:
+            await self._leave_behind(segment)
+        assert self._log.segment is not None
+        return self._log.segment
 
-    def _rotate(self, old: Segment) -> Segment:
-        new = self._sequence.begin(old.cut, new_epoch=False)
-        # From here on the old segment is history, whatever becomes of the space behind its end; opening cuts it.
-        with contextlib.suppress(OSError):
-            old.trim()
-        old.release()
-        return new
+    async def _rotate(self) -> None:
+        """Go on in another segment, if anything was written to this one."""
+        wanted, self._rotations = self._rotations, []
+        segment = self._log.segment
+        error: OSError | Fenced | None = None
+        if segment is not None and segment.cut.end_lsn >= segment.header.first_lsn:
+            try:
+                await self._leave_behind(segment)
+            except OSError as failure:
+                error = failure
+            except Fenced as failure:
+                self._fail([], failure)
+                error = failure
+        for rotation in wanted:
+            rotation.error = error
+            rotation.done.set()
+
+    def _begin_next(self, cut: Cut) -> Segment:
+        return self._sequence.begin(cut, new_epoch=False)
+
+    async def _leave_behind(self, segment: Segment) -> None:
+        new = await self._blocking(self._begin_next, segment.cut)
+        # From here on the old segment is history; the caretaker gives it a footer.
+        self._log.unsealed.append((segment, self._log.index.segments[-1], list(self._log.index.open_streams)))
+        self.caretaker.unpark_all()
+        self.stats.segments_begun += 1
+        self._log.begin_segment(new)
 
     async def _leave_segment(self, group: list[Submission], error: OSError) -> None:
         """A write or its sync failed: cut the log at the last acknowledged record, go on in a fresh segment."""
@@ -298,14 +423,16 @@ class LogWriter:
         assert segment is not None
         no_room = error.errno in NO_ROOM
         try:
-            self._log.segment = await self._blocking(self._begin_after_error, segment.cut, no_room)
+            new = await self._blocking(self._begin_after_error, segment.cut, no_room)
         except (OSError, Fenced) as second:
             second.__context__ = error
             self._fail(group, second)
             return
         finally:
             segment.release()
+            self._log.segment = None
         self.stats.segments_begun += 1
+        self._log.begin_segment(new)
         cause: StepwellError
         if no_room:
             self._set_full(error)
@@ -395,15 +522,19 @@ class LogWriter:
         segment = self._log.segment
         if segment is None:
             return
+        newest = self._log.index.segments[-1]
+        assert isinstance(newest.index, LiveIndex)
+        self._log.segment = None
         try:
-            await self._blocking(segment.close)
+            await self._blocking(segment.seal, newest.index, list(self._log.index.open_streams))
         except OSError as error:
-            # Every acknowledged record is durable without the close frame; the next open reads the tail instead.
+            # Every acknowledged record is durable without the footer; the next open reads the frames instead.
             self.stats.write_errors += 1
             if error.errno not in NO_ROOM:
                 self._failed = error
-            segment.release()
-        self._log.segment = None
+        else:
+            newest.sealed = True
+            self.stats.segments_sealed += 1
 
     async def _blocking(self, call: Callable[..., T], *args: Any) -> T:
         """Make a blocking call of the file layer: in the writer's own worker thread if it can block at all.

@@ -1,0 +1,147 @@
+"""The one task that looks after the log behind the writer: footers for segments that were left, sidecars for those an
+earlier incarnation left, the space of the next segment, and a mark when the log falls idle.
+
+Nothing here is needed for a record to be safe, so an error is logged and counted and never ends anything.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import trio
+
+from stepstore.errors import StepwellError
+from stepstore.log.footer import Trailer
+from stepstore.log.index import IndexedSegment, open_streams_after
+from stepstore.log.live_index import LiveIndex
+from stepstore.log.opening import OpenLog
+from stepstore.log.packed_table import UnsoundIndex
+from stepstore.log.sealing import open_index, write_sidecar
+from stepstore.log.writer import SPARE_WHEN_USED, LogWriter
+
+T = TypeVar("T")
+
+IDLE_SECONDS = 1.0
+"""A mark is written once nothing was committed for so long."""
+
+_logger = logging.getLogger("stepstore.log")
+
+
+class LogCaretaker:
+    """Looks after an opened log. One task runs `run`, until it is cancelled; then `finish` does what is left."""
+
+    def __init__(self, log: OpenLog, writer: LogWriter):
+        self._log, self._writer = log, writer
+        self._limiter = trio.CapacityLimiter(1)
+        self._spare_refused = False
+        self.sealed = trio.lowlevel.ParkingLot()
+        self.errors = 0
+
+    async def run(self) -> None:
+        """Work whenever there is something to do. Returns only by being cancelled."""
+        while True:
+            if await self._work():
+                continue
+            if self._writer.is_unmarked:
+                idle_at = self._writer.last_commit + IDLE_SECONDS
+                if trio.current_time() < idle_at:
+                    with trio.move_on_at(idle_at):
+                        await self._writer.caretaker.park()
+                    continue
+                self._writer.want_mark()
+            await self._writer.caretaker.park()
+
+    async def finish(self) -> None:
+        """Seal what the writer has left. A cancel in between leaves the rest to the next opening."""
+        while self._log.unsealed:
+            await self._seal_next()
+
+    async def _work(self) -> bool:
+        """One piece of work; False if there is none."""
+        if self._log.unsealed:
+            await self._seal_next()
+            return True
+        if self._spare_is_due():
+            await self._prepare_spare()
+            return True
+        if self._log.unindexed:
+            await self._index_next()
+            return True
+        return False
+
+    async def _seal_next(self) -> None:
+        segment, indexed, open_streams = self._log.unsealed[0]
+        index = indexed.index
+        assert isinstance(index, LiveIndex)
+        try:
+            # Cancelled, it has not begun, and stays first in the queue.
+            trailer = await self._blocking(segment.seal, index, open_streams)
+        except OSError as error:
+            # Its successor names where it ends, so nothing depends on the footer; the index stays in memory.
+            self._log.unsealed.popleft()
+            self.sealed.unpark_all()
+            self._note_error("seal", segment.path, error)
+            return
+        self._log.unsealed.popleft()
+        indexed.sealed = True
+        self._writer.stats.segments_sealed += 1
+        self.sealed.unpark_all()
+        try:
+            indexed.index = await self._blocking(open_index, self._log.reading, segment.path, trailer)
+        except (OSError, UnsoundIndex, StepwellError) as error:
+            self._note_error("read the footer of", segment.path, error)
+        else:
+            indexed.index_path = segment.path
+
+    async def wait_sealed(self) -> None:
+        """Return once every segment that was left has a footer, or failed to get one. A checkpoint."""
+        await trio.lowlevel.checkpoint()
+        while self._log.unsealed:
+            await self.sealed.park()
+
+    def _spare_is_due(self) -> bool:
+        segment = self._log.segment
+        sequence = self._log.sequence
+        if segment is None or sequence is None or sequence.has_spare or self._writer.is_full:
+            return False
+        if segment.used <= SPARE_WHEN_USED:
+            self._spare_refused = False
+            return False
+        return not self._spare_refused
+
+    async def _prepare_spare(self) -> None:
+        assert self._log.sequence is not None
+        try:
+            await self._blocking(self._log.sequence.prepare_spare)
+        except OSError as error:
+            self._spare_refused = True  # not again for this segment; beginning the next one tries by itself
+            self._note_error("set aside the space behind", self._log.path, error)
+
+    async def _index_next(self) -> None:
+        segment = self._log.unindexed.popleft()
+        if not isinstance(segment.index, LiveIndex) or segment not in self._log.index.segments:
+            return
+        try:
+            trailer = await self._blocking(self._write_index, segment)
+        except (OSError, StepwellError) as error:
+            self._note_error("write the index of", segment.path, error)
+        else:
+            _logger.debug("wrote the index of %s, %d bytes", segment.path, trailer.index_bytes)
+
+    def _write_index(self, segment: IndexedSegment) -> Trailer:
+        segments = self._log.index.segments
+        open_streams = open_streams_after(segments[: segments.index(segment) + 1])
+        return write_sidecar(self._log.files, segment, open_streams)
+
+    def _note_error(self, doing: str, path: str, error: BaseException) -> None:
+        self.errors += 1
+        _logger.warning("could not %s %s (%s); nothing is lost", doing, path, error)
+
+    async def _blocking(self, call: Callable[..., T], *args: Any) -> T:
+        """Make a blocking call in the caretaker's own worker thread, if it can block at all."""
+        if self._log.files.needs_thread:
+            return await trio.to_thread.run_sync(call, *args, limiter=self._limiter)
+        await trio.lowlevel.checkpoint()
+        return call(*args)
