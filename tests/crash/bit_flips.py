@@ -2,8 +2,8 @@
 
     python -m tests.crash.bit_flips [--short] [--seed N] [--jobs N] [--json]
 
-All bits of every file of a 64 KiB log that was closed in order, and of three short logs whose process died behind a
-last group full of NULs. The short form samples 20,000 of them. For each flip:
+All bits of every file of a 64 KiB log that was closed in order, and of short logs whose process died behind a last
+group full of NULs. The short form samples 20,000 of them. For each flip:
 
 - `verify` reports a problem, or refuses to look at all;
 - opening for writing refuses, or everything reads as it was stored, but for streams that raise an error;
@@ -50,10 +50,10 @@ class Flip(NamedTuple):
 
 
 class Field:
-    """All bits of the specimens, numbered."""
+    """All bits of some files of specimens, numbered."""
 
-    def __init__(self, specimens: Sequence[Specimen]):
-        self._files = [(specimen, path) for specimen in specimens for path in specimen.files]
+    def __init__(self, files: Sequence[tuple[Specimen, str]]):
+        self._files = files
         sizes = [len(specimen.files[path]) * 8 for specimen, path in self._files]
         self._starts = [0, *itertools.accumulate(sizes)]
 
@@ -78,8 +78,10 @@ class Field:
 
 @functools.cache
 def field_of(seed: int) -> Field:
-    """The bits of all specimens made with this seed."""
-    return Field([sealed(seed), *unclean_logs(seed)])
+    """The bits of the specimens made with this seed. What lies beside the newest segment is alike in the last ones."""
+    first, *others = unclean_logs(seed)
+    whole = [(specimen, path) for specimen in (sealed(seed), first) for path in specimen.files]
+    return Field([*whole, *((specimen, specimen.newest) for specimen in others)])
 
 
 def is_lone_bit(flip: Flip) -> bool:

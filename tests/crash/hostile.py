@@ -8,8 +8,9 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from stepstore.log import footer as ft
 from stepstore.log import segment_header as sh
-from stepstore.log.frame import KIND_DATA, Batch, build_frame, header_position
+from stepstore.log.frame import Batch, build_frame, header_position
 from stepstore.log.names import SegmentName, parse_segment_name
 from tests.crash import reseal as rs
 from tests.crash.dice import Dice, hostile_number, pick
@@ -90,9 +91,12 @@ def _stretch(dice: Dice, size: int, longest: int = 2048) -> tuple[int, int]:
 
 
 def _reseal(draft: Draft) -> None:
-    for path in _segments(draft):
+    for path in _files(draft):
         data = bytearray(draft[path] or b"")
-        rs.reseal(data)
+        if path.endswith(".seg"):
+            rs.reseal(data)
+        elif path.endswith(".idx"):
+            rs.reseal_sidecar(data)
         draft[path] = bytes(data)
 
 
@@ -379,9 +383,11 @@ def append_frames(dice: Dice, draft: Draft) -> None:
             durable_lsn=durable,
             segment_tag=header.segment_tag,
             prev_crc=chain,
-            kind=pick(dice, (KIND_DATA, KIND_DATA, KIND_DATA, dice.below(256))),
         )
         fields = rs.frame_fields(frame, 0)
+        if dice.below(8) == 0:
+            fields[rs.KIND] = dice.below(8)
+            chain = rs.put_frame_fields(frame, 0, fields)
         if dice.below(3) == 0:
             which = dice.below(len(fields) - 1)
             fields[which] = hostile_number(dice, fields[which], rs.FRAME_BITS[which])
@@ -392,6 +398,96 @@ def append_frames(dice: Dice, draft: Draft) -> None:
     if dice.below(2):
         data += bytes(dice.below(4096))
     draft[path] = bytes(data[:LARGEST_FILE])
+
+
+def change_index(dice: Dice, draft: Draft) -> None:
+    """Numbers in the index of a segment, in its footer or its sidecar, all checksums right; its trailer names it."""
+    found = _an_index(dice, draft)
+    if found is None:
+        return
+    path, data, start, end = found
+    head = rs.index_head(data, start)
+    if head is None:
+        return
+    for _ in range(1 + dice.below(2)):
+        if dice.below(3) == 0:
+            head = _change_index_head(dice, head)
+            data[start : start + ft.HEAD_BYTES] = ft.encode_head(head)
+        else:
+            _change_index_entry(dice, data, start, end, head)
+    _reseal_index(path, data)
+    if dice.below(2) and len(data) - ft.TRAILER_BYTES >= end:
+        _change_trailer(data, index_bytes=head.size % 2**32)
+    draft[path] = bytes(data)
+
+
+def _an_index(dice: Dice, draft: Draft) -> tuple[str, bytearray, int, int] | None:
+    paths = [path for path, data in sorted(draft.items()) if data is not None and path.endswith((".seg", ".idx"))]
+    if not paths:
+        return None
+    path = pick(dice, paths)
+    data = bytearray(draft[path] or b"")
+    place = rs.index_place(data, sidecar=path.endswith(".idx"))
+    return None if place is None else (path, data, *place)
+
+
+def _reseal_index(path: str, data: bytearray) -> None:
+    if path.endswith(".idx"):
+        rs.reseal_sidecar(data)
+    else:
+        rs.reseal(data, ends=False)
+
+
+def _change_index_head(dice: Dice, head: ft.IndexHead) -> ft.IndexHead:
+    values: list[Any] = list(head)
+    which = pick(dice, [number for number, value in enumerate(values) if isinstance(value, int)])
+    bits = pick(dice, (32, 63))
+    values[which] = hostile_number(dice, values[which], bits)
+    try:
+        ft.encode_head(ft.IndexHead(*values))
+    except struct.error:  # a field of 32 bits
+        values[which] &= 0xFFFFFFFF
+    return ft.IndexHead(*values)
+
+
+def _change_index_entry(dice: Dice, data: bytearray, start: int, end: int, head: ft.IndexHead) -> None:
+    """A number in one of the tables, or a stream in the open set or among the fingerprints."""
+    at, count, size = pick(
+        dice,
+        (
+            (head.fingerprints_at, head.streams, ft.FINGERPRINT_BYTES),
+            (head.open_at, head.open_streams, ft.OPEN_BYTES),
+            (head.frames_at, head.frames, ft.FRAME_ENTRY.size),
+            (head.streams_at, head.streams, ft.STREAM_ENTRY.size),
+            (head.runs_at, head.runs, ft.RUN_BYTES),
+        ),
+    )
+    place = start + at + dice.below(min(max(count, 1), 100)) * size + dice.below(size // 4) * 4
+    if place + 4 <= end:
+        (value,) = struct.unpack_from(">I", data, place)
+        struct.pack_into(">I", data, place, hostile_number(dice, value, 32))
+
+
+def change_trailer(dice: Dice, draft: Draft) -> None:
+    """A number in a trailer, its checksum right."""
+    found = _an_index(dice, draft)
+    if found is None:
+        return
+    path, data, _start, _end = found
+    which = pick(dice, ft.Trailer._fields)
+    _change_trailer(data, **{which: hostile_number(dice, len(data), pick(dice, (32, 64)))})
+    draft[path] = bytes(data)
+
+
+def _change_trailer(data: bytearray, **fields: int) -> None:
+    trailer = ft.parse_trailer(bytes(data[-ft.TRAILER_BYTES :]))
+    if trailer is None:
+        return
+    try:
+        data[-ft.TRAILER_BYTES :] = ft.encode_trailer(trailer._replace(**fields))
+    except struct.error:  # a field of 32 bits
+        narrow = {name: value & 0xFFFFFFFF for name, value in fields.items()}
+        data[-ft.TRAILER_BYTES :] = ft.encode_trailer(trailer._replace(**narrow))
 
 
 def many_frames(dice: Dice, draft: Draft) -> None:
@@ -451,6 +547,6 @@ def renumber(dice: Dice, draft: Draft) -> None:
 
 CHANGES: Sequence[Callable[[Dice, Draft], None]] = (
     *(flip_bits, overwrite, splice, swap_sectors, cut_or_extend, noise, move_files, write_format, write_lock),
-    *(change_frame_header, change_directory, change_segment_header, append_frames) * 2,
+    *(change_frame_header, change_directory, change_segment_header, append_frames, change_index, change_trailer) * 2,
     *(many_frames, begin_at, renumber),
 )

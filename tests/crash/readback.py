@@ -11,6 +11,7 @@ from stepstore.journal.segment_log import SegmentLogJournal
 from stepstore.log import verify
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import LogOptions
+from stepstore.log.reading import Gap
 from tests.crash.specimen import Contents, Specimen
 from tests.stepstore.log_lab import LOG
 
@@ -28,7 +29,10 @@ def verify_outcome(files: MemoryFileSystem) -> str:
 class Reading:
     """What a log gave: `refused` and nothing else, or the records of each stream up to the error that ended it.
 
-    `in_order`: the records in log order, up to `in_order_error`; None if nobody read them so.
+    A log that opens, but cannot even say which streams it has, counts as refused.
+
+    `in_order`: the records in log order, up to `in_order_error`; None if nobody read them so. `gaps`: the LSNs that
+    the follower was told are damaged.
     """
 
     refused: StepwellError | None = None
@@ -40,6 +44,7 @@ class Reading:
     open_streams: frozenset[bytes] = frozenset()
     in_order: list[Record] | None = None
     in_order_error: StepwellError | None = None
+    gaps: list[range] = field(default_factory=list)
 
 
 async def read_writable(files: MemoryFileSystem, options: LogOptions) -> Reading:
@@ -62,11 +67,17 @@ async def read_read_only(files: MemoryFileSystem) -> Reading:
         return Reading(refused=error)
     try:
         reading = await _read_streams(journal)
+        if reading.refused is not None:
+            return reading
         reading.in_order = []
         try:
             async with journal.follow() as slices:
                 async for part in slices:
-                    reading.in_order += part
+                    for item in part:
+                        if isinstance(item, Gap):
+                            reading.gaps.append(range(item.first_lsn, item.last_lsn + 1))
+                        else:
+                            reading.in_order.append(item)
         except StepwellError as error:
             reading.in_order_error = error
         return reading
@@ -75,13 +86,13 @@ async def read_read_only(files: MemoryFileSystem) -> Reading:
 
 
 async def _read_streams(journal: SegmentLogJournal) -> Reading:
-    reading = Reading(
-        end_lsn=journal.durable_lsn,
-        bytes_cut=journal.report.bytes_cut,
-        open_streams=frozenset(journal.open_streams()),
-    )
-    for stream in journal.streams():
-        reading.last_seqs[stream] = journal.durable_seq(stream)
+    reading = Reading(end_lsn=journal.durable_lsn, bytes_cut=journal.report.bytes_cut)
+    try:
+        reading.open_streams = frozenset(journal.open_streams())
+        reading.last_seqs = {stream: journal.durable_seq(stream) for stream in journal.streams()}
+    except StepwellError as error:
+        return Reading(refused=error)
+    for stream in reading.last_seqs:
         found = reading.streams[stream] = []
         try:
             slices = journal.read(stream)
@@ -95,9 +106,9 @@ async def _read_streams(journal: SegmentLogJournal) -> Reading:
 class Verdict(NamedTuple):
     """How a reading compares with the specimen.
 
-    "refused": opening raised a declared error. "identical": all of it. "damaged": some streams raise a declared error,
-    behind a prefix of theirs, and all others are identical. "prefix": what the first `groups` groups hold, and no
-    error. "wrong": anything else; `why` says what.
+    "refused": opening raised a declared error. "identical": all of it. "damaged": some streams raise a declared error
+    behind a prefix of theirs, or a follower is told of a gap, and all else is identical. "prefix": what the first
+    `groups` groups hold, and no error. "wrong": anything else; `why` says what.
     """
 
     kind: Literal["refused", "identical", "damaged", "prefix", "wrong"]
@@ -115,7 +126,7 @@ def compare(specimen: Specimen, reading: Reading) -> Verdict:
     truth = specimen.contents(groups)
     if why := _differs(truth, reading):
         return Verdict("wrong", groups, why)
-    if reading.damaged or reading.in_order_error is not None:
+    if reading.damaged or reading.gaps or reading.in_order_error is not None:
         if groups < len(specimen.groups):
             return Verdict("wrong", groups, "it is damaged, and shorter on top of that")
         return Verdict("damaged", groups)
@@ -141,8 +152,10 @@ def _differs(truth: Contents, reading: Reading) -> str:
             return f"stream {name} is open or not, contrary to what was stored"
     if extra := reading.streams.keys() - truth.streams.keys():
         return f"stream {min(extra).hex()[:8]} was never stored"
-    if reading.in_order is not None and reading.in_order != truth.records:
-        whole = reading.in_order_error is None
-        if whole or reading.in_order != truth.records[: len(reading.in_order)]:
+    if reading.in_order is not None:
+        expected = [record for record in truth.records if not any(record.lsn in gap for gap in reading.gaps)]
+        if reading.in_order_error is not None:
+            expected = expected[: len(reading.in_order)]
+        if reading.in_order != expected:
             return f"in log order {len(reading.in_order)} records are read that are not those stored"
     return ""

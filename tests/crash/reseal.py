@@ -10,10 +10,13 @@ import re
 import struct
 import zlib
 from collections.abc import Sequence
+from hashlib import blake2b
 from typing import NamedTuple
 
+from stepstore.log import footer as ft
 from stepstore.log import segment_header as sh
-from stepstore.log.frame import count_zero_pieces
+from stepstore.log.frame import KIND_CLOSE, KIND_FOOTER, count_zero_pieces
+from stepstore.log.packed_table import UnsoundIndex
 
 SEGMENT_HEADER_BYTES = 512
 _SELF_DESCRIBED_CBOR = b"\xd9\xd9\xf7"
@@ -68,38 +71,48 @@ def put_frame_fields(data: bytearray, at: int, fields: Sequence[int]) -> int:
     return crc
 
 
-class SegmentEnd(NamedTuple):
-    """Where the frames of a segment end: offset, last LSN, CRC of the last header."""
+class End(NamedTuple):
+    """Where the records of a segment end: offset, last LSN, CRC of the last header."""
 
     offset: int
     lsn: int
     chain: int
 
 
-def reseal(data: bytearray, *, batches: bool = True) -> SegmentEnd | None:
-    """Make every checksum of a segment right, and the chain of its frames; of `batches`, too. None if it is none."""
+def reseal(data: bytearray, *, batches: bool = True, ends: bool = True) -> End | None:
+    """Make every checksum of a segment right, and the chain of its frames. None if it is no segment.
+
+    `batches`: those of batches, too. `ends`: have the footer and the trailer tell where the records end.
+    """
     if len(data) < SEGMENT_HEADER_BYTES or not data.startswith(_SELF_DESCRIBED_CBOR):
         return None
     crc_at = SEGMENT_HEADER_BYTES - _CRC_ITEM.size
     chain = zlib.crc32(data[:crc_at])
     _CRC_ITEM.pack_into(data, crc_at, _U32, chain)
     parsed = sh.parse_segment_header(bytes(data[:SEGMENT_HEADER_BYTES]))
-    end, lsn = SEGMENT_HEADER_BYTES, 0 if parsed is None else parsed[0].first_lsn - 1
+    end = End(SEGMENT_HEADER_BYTES, 0 if parsed is None else parsed[0].first_lsn - 1, chain)
+    index: tuple[int, int] | None = None
     for at in frame_places(data):
         fields = frame_fields(data, at)
         body_at = at + FRAME_HEADER_BYTES
-        end = body_at + fields[BODY_LEN]
-        if end <= len(data):
+        behind = body_at + fields[BODY_LEN]
+        if behind <= len(data):
             directory_at = body_at + ITEM_HEAD_BYTES
             if batches:
-                _reseal_batches(data, directory_at, fields, end)
+                _reseal_batches(data, directory_at, fields, behind)
+            if fields[KIND] == KIND_FOOTER:
+                index = body_at + 2 * ITEM_HEAD_BYTES, behind
+                reseal_index(data, *index, end if ends else None)
             fields[DIR_CRC] = zlib.crc32(data[directory_at : directory_at + fields[DIR_LEN]])
-            fields[BODY_CRC] = zlib.crc32(data[body_at:end])
-            fields[ZEROS] = count_zero_pieces(data[at:end], at)
+            fields[BODY_CRC] = zlib.crc32(data[body_at:behind])
+            fields[ZEROS] = count_zero_pieces(data[at:behind], at)
         fields[PREVIOUS] = chain
         chain = put_frame_fields(data, at, fields)
-        lsn = fields[FIRST_LSN] + fields[SPAN] - 1
-    return SegmentEnd(end, lsn, chain)
+        if fields[KIND] not in (KIND_FOOTER, KIND_CLOSE):
+            end = End(min(behind, len(data)), fields[FIRST_LSN] + fields[SPAN] - 1, chain)
+    if index is not None:
+        reseal_trailer(data, *index)
+    return end
 
 
 def _reseal_batches(data: bytearray, directory_at: int, fields: Sequence[int], end: int) -> None:
@@ -118,7 +131,7 @@ def _reseal_batches(data: bytearray, directory_at: int, fields: Sequence[int], e
 
 def relink(segments: Sequence[bytearray], *, batches: bool = True) -> None:
     """Reseal the segments of a log, in order, and have each header name the end of the segment before."""
-    before: SegmentEnd | None = None
+    before: End | None = None
     for data in segments:
         if before is not None and (parsed := sh.parse_segment_header(bytes(data[:SEGMENT_HEADER_BYTES]))):
             header = parsed[0]._replace(
@@ -126,3 +139,84 @@ def relink(segments: Sequence[bytearray], *, batches: bool = True) -> None:
             )
             data[:SEGMENT_HEADER_BYTES] = sh.encode_segment_header(header)[0]
         before = reseal(data, batches=batches)
+
+
+# ---- footers, trailers, sidecars -------------------------------------------------------------------------------------
+
+SIDECAR_INDEX_AT = 8
+TABLE_PAGE_BYTES = 4096
+
+
+def index_head(data: bytes | bytearray, at: int) -> ft.IndexHead | None:
+    """The head of the index at `at`, whatever its checksum says; None if it is not of that shape."""
+    head = bytearray(data[at : at + ft.HEAD_BYTES])
+    if len(head) < ft.HEAD_BYTES:
+        return None
+    struct.pack_into(">I", head, ft.HEAD_BYTES - 4, zlib.crc32(head[:-4]))
+    try:
+        return ft.parse_head(bytes(head))
+    except UnsoundIndex:  # another magic or version
+        return None
+
+
+def reseal_index(data: bytearray, at: int, end: int, records_end: End | None) -> None:
+    """Make the checksums of the index in [at, end) right; with `records_end`, have it tell that."""
+    head = index_head(data, at)
+    if head is None:
+        return
+    for page in range(at + head.frames_at, min(end, len(data)) - TABLE_PAGE_BYTES + 1, TABLE_PAGE_BYTES):
+        struct.pack_into(">I", data, page + TABLE_PAGE_BYTES - 4, zlib.crc32(data[page : page + TABLE_PAGE_BYTES - 4]))
+    head = head._replace(
+        fingerprints_crc=zlib.crc32(data[at + head.fingerprints_at : at + head.open_at]),
+        open_crc=zlib.crc32(data[at + head.open_at : at + head.frames_at]),
+    )
+    if records_end is not None:
+        head = head._replace(
+            header_copy=bytes(data[:SEGMENT_HEADER_BYTES]),
+            end_offset=records_end.offset,
+            end_lsn=records_end.lsn % 2**64,
+            chain=records_end.chain,
+            digest=blake2b(data[: records_end.offset], digest_size=32).digest(),
+        )
+    data[at : at + ft.HEAD_BYTES] = ft.encode_head(head)
+
+
+def reseal_trailer(data: bytearray, index_at: int, index_end: int) -> None:
+    """Have the trailer at the end of a segment or a sidecar name the index in [index_at, index_end)."""
+    head = index_head(data, index_at)
+    at = len(data) - ft.TRAILER_BYTES
+    if head is None or at < index_end:
+        return
+    trailer = ft.Trailer(
+        segment_tag=int.from_bytes(data[at + 6 : at + 10]),
+        index_at=index_at,
+        index_bytes=index_end - index_at,
+        head_crc=zlib.crc32(data[index_at : index_at + ft.HEAD_BYTES - 4]),
+        end_offset=head.end_offset,
+        end_lsn=head.end_lsn,
+        chain=head.chain,
+        records=head.records,
+    )
+    data[at:] = ft.encode_trailer(trailer)
+
+
+def reseal_sidecar(data: bytearray) -> None:
+    """Make the checksums of a sidecar right, whatever it tells."""
+    end = len(data) - ft.TRAILER_BYTES
+    if end >= SIDECAR_INDEX_AT + ft.HEAD_BYTES:
+        reseal_index(data, SIDECAR_INDEX_AT, end, None)
+        reseal_trailer(data, SIDECAR_INDEX_AT, end)
+
+
+def index_place(data: bytes | bytearray, *, sidecar: bool) -> tuple[int, int] | None:
+    """Where the index of a segment (its footer's content) or of a sidecar lies: start and end. None if nowhere."""
+    if sidecar:
+        end = len(data) - ft.TRAILER_BYTES
+        return (SIDECAR_INDEX_AT, end) if end >= SIDECAR_INDEX_AT + ft.HEAD_BYTES else None
+    for at in frame_places(data):
+        fields = frame_fields(data, at)
+        start = at + FRAME_HEADER_BYTES + 2 * ITEM_HEAD_BYTES
+        end = at + FRAME_HEADER_BYTES + fields[BODY_LEN]
+        if fields[KIND] == KIND_FOOTER and start + ft.HEAD_BYTES <= end <= len(data):
+            return start, end
+    return None

@@ -8,6 +8,7 @@ is read back and are exempt from spoiling.
 from __future__ import annotations
 
 import functools
+import itertools
 import posixpath
 import random
 import secrets
@@ -19,6 +20,7 @@ from dataclasses import dataclass, field
 from unittest.mock import patch
 
 import trio
+import trio.testing
 
 from stepstore.journal.contract import FLAG_CLOSES, FLAG_OPENS, Batch, Record
 from stepstore.journal.segment_log import SegmentLogJournal
@@ -160,8 +162,14 @@ Stored = tuple[list[list[Record]], dict[int, int]]
 """The records of each group, and the flags of the batches by their first LSN."""
 
 
-async def store_groups(files: MemoryFileSystem, groups: Sequence[Group], options: LogOptions, *, close: bool) -> Stored:
-    """Open the log, store each group as one frame, then crash, or `close` in order."""
+SETTLE, IDLE = 0.5, 2.0
+"""Seconds, of a clock that jumps: enough for the caretaker to write footers and sidecars; enough for a mark, too."""
+
+
+async def store_groups(
+    files: MemoryFileSystem, groups: Sequence[Group], options: LogOptions, *, close: bool, pause: float = 0
+) -> Stored:
+    """Open the log, store each group as one frame with a pause before it, then crash, or `close` in order."""
     stored: list[list[Record]] = []
     flags_at: dict[int, int] = {}
     journal = SegmentLogJournal.open(LOG, options, files)
@@ -169,6 +177,7 @@ async def store_groups(files: MemoryFileSystem, groups: Sequence[Group], options
         async with trio.open_nursery() as nursery:
             nursery.start_soon(journal.run)
             for group in groups:
+                await trio.sleep(pause)
                 stored.append(await _store(journal, group, flags_at))
             if close:
                 journal.finish()
@@ -198,8 +207,11 @@ async def _store(journal: SegmentLogJournal, group: Group, flags_at: dict[int, i
     return records
 
 
-def _write(files: MemoryFileSystem, groups: Sequence[Group], options: LogOptions, *, close: bool) -> Stored:
-    return trio.run(functools.partial(store_groups, files, groups, options, close=close))
+def _write(
+    files: MemoryFileSystem, groups: Sequence[Group], options: LogOptions, *, close: bool, pause: float = SETTLE
+) -> Stored:
+    clock = trio.testing.MockClock(autojump_threshold=0)
+    return trio.run(functools.partial(store_groups, files, groups, options, close=close, pause=pause), clock=clock)
 
 
 def _payload(dice: random.Random) -> bytes:
@@ -265,22 +277,26 @@ def sealed(seed: int, workload: Workload = mixed, *, size: int = LOG_BYTES) -> S
             return Specimen(f"sealed, {workload.__name__}", tree(disk), stored, flags, options, clean=True)
 
 
-def several_lives(seed: int, *, size: int = LOG_BYTES) -> Specimen:
-    """A log with 512-byte groups that was closed, killed, and torn by a crash in turn, and closed at the end."""
-    options = LogOptions(segment_bytes=max(size // 4, 2 * KIBIBYTE), align=512)
+def several_lives(seed: int, *, size: int = LOG_BYTES // 2) -> Specimen:
+    """A log with 512-byte groups that was closed, killed while idle, and torn by a crash in turn until it had `size`
+    bytes, and then once more, and closed. Segments that were not closed have sidecars."""
+    options = LogOptions(segment_bytes=max(size // 8, 2 * KIBIBYTE), align=512)
     supply = mixed(random.Random(seed))
     disk = MemoryFileSystem()
     stored: list[list[Record]] = []
     flags: dict[int, int] = {}
     last = False
     with fixed_randomness(seed):
-        while not last:
-            life = len(stored)
+        for life in itertools.count():
             last = _segment_bytes(disk) >= size
-            more, more_flags = _write(disk, [next(supply)], options, close=last or not life % 3)
+            groups = [next(supply) for _ in range(2)]
+            close = last or life % 3 == 0
+            more, more_flags = _write(disk, groups, options, close=close, pause=IDLE if life % 3 == 1 else SETTLE)
             stored += more
             flags |= more_flags
-            if not last and life % 3 == 2:
+            if last:
+                break
+            if life % 3 == 2:
                 _tear(disk)
     return Specimen("several lives", tree(disk), stored, flags, options, clean=True)
 
@@ -298,14 +314,14 @@ def _tear(disk: MemoryFileSystem) -> None:
         put(disk, newest, b"the rest of a torn frame", at=(end // SECTOR + 2) * SECTOR)
 
 
-def unclean(seed: int, last: Group, name: str) -> Specimen:
-    """A short log, closed and opened again, whose process died behind a last group made to order."""
+def unclean(seed: int, name: str, last: Group, *, pause: float = SETTLE) -> Specimen:
+    """A short log, killed, opened again, and killed behind a last group made to order, which nothing proves durable."""
     options = LogOptions(segment_bytes=8 * KIBIBYTE)
     disk = MemoryFileSystem()
     with fixed_randomness(seed):
         supply = mixed(random.Random(seed))
-        stored, flags = _write(disk, [next(supply) for _ in range(2)], options, close=True)
-        more, more_flags = _write(disk, [next(small(random.Random(seed))), last], options, close=False)
+        stored, flags = _write(disk, [next(supply) for _ in range(2)], options, close=False)
+        more, more_flags = _write(disk, [next(small(random.Random(seed))), last], options, close=False, pause=pause)
     return Specimen(f"unclean, {name}", tree(disk), [*stored, *more], flags | more_flags, options, clean=False)
 
 
@@ -314,7 +330,7 @@ def unclean_logs(seed: int) -> list[Specimen]:
     text, runs = b"what a tool printed " * 20, with_nul_runs(3000, 7)
     lone = bytes(1200) + b"\x10" + bytes(1200)
     return [
-        unclean(seed, [(STREAMS[0], [text, b"", runs], 0), (STREAMS[1], [runs[:700], text], 0)], "NUL runs"),
-        unclean(seed, [(STREAMS[2], [bytes(2600)], FLAG_CLOSES)], "nothing but NULs"),
-        unclean(seed, [(STREAMS[2], [text, lone, b"end"], 0)], "a lone bit"),
+        unclean(seed, "NUL runs", [(STREAMS[0], [text, b"", runs], 0), (STREAMS[1], [runs[:700], text], 0)]),
+        unclean(seed, "NULs behind a mark", [(STREAMS[2], [bytes(2600)], FLAG_CLOSES)], pause=IDLE),
+        unclean(seed, "a lone bit", [(STREAMS[2], [text, lone, b"end"], 0)]),
     ]

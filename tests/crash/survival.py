@@ -11,6 +11,7 @@ import json
 import posixpath
 import resource
 import signal
+import time
 import traceback
 import tracemalloc
 import zlib
@@ -31,12 +32,26 @@ from tests.stepstore.log_lab import LOG
 
 GROWTH_BYTES = 64 * 1024 * 1024
 CPU_SECONDS = 1.0
+SLOW = "too slow"
 STRICT = LogOptions(segment_bytes=4096)
 CUT = LogOptions(segment_bytes=4096, tail="cut")
 
 
 class TooSlow(BaseException):
-    """The second is over. Not an `Exception`, so that nothing under test takes it for one of its own."""
+    """The second is over, and no checkpoint in sight. Not an `Exception`, so that nothing under test handles it."""
+
+
+class CpuClock(trio.abc.Clock):
+    """Counts the work of this process, so that a limit means the same on a busy machine."""
+
+    def start_clock(self) -> None:
+        pass
+
+    def current_time(self) -> float:
+        return time.process_time()
+
+    def deadline_to_sleep_time(self, deadline: float) -> float:
+        return deadline - time.process_time()
 
 
 class ChangedMind(AssertionError):
@@ -73,12 +88,17 @@ class Survived(NamedTuple):
     signature: str = ""
     failure: str = ""
 
+    @property
+    def is_slow(self) -> bool:
+        """Whether it took too much work."""
+        return self.signature.startswith(SLOW)
 
-def survive(what: Input) -> Survived:
-    """Open, read and verify within the limits of memory and time."""
+
+def survive(what: Input, seconds: float = CPU_SECONDS) -> Survived:
+    """Open, read and verify within the limits of memory and of work."""
     try:
-        with _limits():
-            return Survived(_everything(what))
+        with _limits(seconds):
+            return Survived(_everything(what, seconds))
     except (Exception, TooSlow) as error:
         return Survived((), _signature(error), traceback.format_exc())
 
@@ -87,14 +107,18 @@ def peak_of(what: Input) -> int:
     """The most bytes that Python objects took at one time while surviving this, without limits; slow."""
     tracemalloc.start()
     try:
-        _everything(what)
+        _everything(what, 10 * CPU_SECONDS)
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
 
 
-def _everything(what: Input) -> tuple[str, ...]:
+def _everything(what: Input, seconds: float) -> tuple[str, ...]:
     async def main() -> tuple[str, ...]:
+        with trio.fail_after(seconds):
+            return await look_and_open()
+
+    async def look_and_open() -> tuple[str, ...]:
         disk = _disk(what)
         verified = verify_outcome(disk)
         looking = await read_read_only(disk)
@@ -102,7 +126,7 @@ def _everything(what: Input) -> tuple[str, ...]:
         cut = await _open_twice(_disk(what), CUT)
         return f"verify: {verified}", _word("read-only:", looking), _word("strict:", strict), _word("cut:", cut)
 
-    return trio.run(main)
+    return trio.run(main, clock=CpuClock())
 
 
 def _disk(what: Input) -> MemoryFileSystem:
@@ -134,18 +158,19 @@ def _word(way: str, reading: Reading) -> str:
 
 
 @contextmanager
-def _limits() -> Iterator[None]:
-    """Allow the address space to grow by `GROWTH_BYTES`, and `CPU_SECONDS` of work."""
+def _limits(seconds: float) -> Iterator[None]:
+    """Allow the address space to grow by `GROWTH_BYTES`, and somewhat more work than that: where there are checkpoints,
+    Trio ends it before."""
 
     def over(number: int, frame: FrameType | None) -> None:
-        raise TooSlow(f"more than {CPU_SECONDS} s")
+        raise TooSlow(f"more than {seconds} s without a checkpoint")
 
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     before = signal.signal(signal.SIGVTALRM, over)
     with open("/proc/self/statm", encoding="ascii") as file:
         size = int(file.read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + GROWTH_BYTES, hard))
-    signal.setitimer(signal.ITIMER_VIRTUAL, CPU_SECONDS)
+    signal.setitimer(signal.ITIMER_VIRTUAL, 1.5 * seconds)
     try:
         yield
     finally:
@@ -158,11 +183,16 @@ def _signature(error: BaseException) -> str:
     """What failed and where in the product: the same for the many inputs that meet the same mistake."""
     if isinstance(error, ChangedMind):
         return str(error)
-    place = "outside stepstore"
-    for entry in traceback.extract_tb(error.__traceback__):
-        if "/stepstore/" in entry.filename and "/tests/" not in entry.filename:
-            place = f"{posixpath.basename(entry.filename)}, {entry.name}: {entry.line}"
-    return f"{type(error).__name__} in {place}"
+    entries = traceback.extract_tb(error.__traceback__)
+    inside = [entry for entry in entries if "/stepstore/" in entry.filename and "/tests/" not in entry.filename]
+    if isinstance(error, TooSlow | trio.TooSlowError):  # where exactly it was is chance
+        cancelled = error.__context__ if isinstance(error, trio.TooSlowError) else None
+        entries += traceback.extract_tb(cancelled.__traceback__) if cancelled is not None else []
+        called = [entry for entry in entries if posixpath.basename(entry.filename) == "readback.py"]
+        return f"{SLOW}: {called[-1].line if called else 'somewhere'}"
+    if not inside:
+        return f"{type(error).__name__} outside stepstore"
+    return f"{type(error).__name__} in {posixpath.basename(inside[-1].filename)}, {inside[-1].name}: {inside[-1].line}"
 
 
 # ---- reproductions ---------------------------------------------------------------------------------------------------
@@ -182,14 +212,18 @@ def unpack(word: str) -> Input:
     return Input(files, known["locked"])
 
 
-def minimise(what: Input, fails: Callable[[Input], bool], *, tries: int = 2000) -> Input:
-    """A smaller input that fails as well: fewer files, shorter ones, more zeros."""
+def minimise(what: Input, fails: Callable[[Input], bool], *, seconds: float = 20) -> Input:
+    """A smaller input that fails as well: fewer files, shorter ones, more zeros. Gives up after so much work."""
+    end = time.process_time() + seconds
 
     def attempt(image: Image, locked: bool) -> bool:
-        nonlocal what, tries
-        tries -= 1
+        nonlocal what
         candidate = Input(image, locked)
-        if tries < 0 or (candidate.image == what.image and locked == what.locked) or not fails(candidate):
+        if (
+            time.process_time() > end
+            or (candidate.image == what.image and locked == what.locked)
+            or not fails(candidate)
+        ):
             return False
         what = candidate
         return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import logging
 import multiprocessing
 import random
 import sys
@@ -94,12 +95,18 @@ def sweep(
 
 def _tallies(chunks: list[Sequence[Case]], work: Callable[[Sequence[Case]], Tally], jobs: int) -> Iterator[Tally]:
     if jobs == 1:
+        _quiet()
         yield from map(work, chunks)
         return
-    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"), initializer=_quiet) as pool:
         waiting = [pool.submit(work, chunk) for chunk in chunks]
         for future in as_completed(waiting):
             yield future.result()
+
+
+def _quiet() -> None:
+    """The log warns of every damaged index it meets; here that is every other case."""
+    logging.getLogger("stepstore").setLevel(logging.CRITICAL)
 
 
 def evenly(population: int, count: int, seed: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""A sample of flipped bits passes, and the judge objects to a `verify` and to a reader that do less than they should."""
+"""A sample of flipped bits passes; the judge objects to a `verify` and to a reader that do less than they should."""
 
 from __future__ import annotations
 

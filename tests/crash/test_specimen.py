@@ -1,4 +1,4 @@
-"""Specimens are the same for the same seed, sound, and what they are said to be; the comparison objects to any change."""
+"""Specimens are sound, what they are said to be, and the same for the same seed; the comparison objects to changes."""
 
 from __future__ import annotations
 

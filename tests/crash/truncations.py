@@ -124,7 +124,7 @@ async def try_cut(cut: Cut, tally: Tally, *, closely: bool, store: bool) -> None
         if closely and not complaint:
             complaint = judge_verify(verified, writable)
         if closely and not complaint and writable.refused is None:
-            complaint = await try_again(cut.specimen, disk, compare(cut.specimen, writable), store=store)
+            complaint = await try_again(cut.specimen, disk, verified, compare(cut.specimen, writable), store=store)
     except Exception:
         complaint = f"an undeclared error escapes: {traceback.format_exc()}"
     if complaint:
@@ -159,8 +159,11 @@ def judge_verify(verified: str, writable: Reading) -> str:
     return ""
 
 
-async def try_again(specimen: Specimen, disk: MemoryFileSystem, verdict: Verdict, *, store: bool) -> str:
-    """Open for writing what an opening has left, and perhaps store a group behind it; what is wrong, "" if nothing."""
+async def try_again(specimen: Specimen, disk: MemoryFileSystem, verified: str, verdict: Verdict, *, store: bool) -> str:
+    """Open for writing what an opening has left, and perhaps store a group behind it; what is wrong, "" if nothing.
+
+    `verified` is what `verify` said before: a damaged index stays a problem, though no record is concerned.
+    """
     second = await read_writable(disk, specimen.options)
     if compare(specimen, second) != verdict:
         return f"the second opening finds something else: {compare(specimen, second).kind}"
@@ -168,7 +171,7 @@ async def try_again(specimen: Specimen, disk: MemoryFileSystem, verdict: Verdict
         return "the second opening cuts again"
     if verdict.kind == "damaged":
         return ""
-    if verify_outcome(disk) not in ("nothing", "note"):
+    if verify_outcome(disk) == "problem" and verified != "problem":
         return "verify reports a problem after an opening that repaired the log"
     if store:
         group = [(STREAMS[0], [b"behind the cut"], 0)]
