@@ -14,7 +14,7 @@ import cbor2
 
 from stepwell.errors import EpisodeUnavailable, InvalidInput, TooLarge
 from stepwell.model import validation as check
-from stepwell.model.event import SCHEMA_VERSION, STEP
+from stepwell.model.event import DELETED, SCHEMA_VERSION, STEP
 from stepwell.model.ids import EPISODE_STREAM, MAX_ID_BYTES
 from stepwell.model.limits import MAX_RECORD_BYTES, Limits
 from stepwell.model.step import ExecutionStep, StepError, StepInterrupted, StepResult, StepSuccess, StepTimeout
@@ -32,6 +32,7 @@ STEP_FIELDS = (
     "step_number",
 )
 _STEP_HEAD = b"\x85" + bytes([SCHEMA_VERSION]) + cbor2.dumps(STEP) + b"\x1b"  # array of 5, version, kind, a u64 to come
+_STEP_HEAD_BYTES = len(_STEP_HEAD)
 _NULL = cbor2.dumps(None)
 _NOTHING_ELSE = (None,) * 5
 _MAX_DEPTH = 2 * check.MAX_DEPTH
@@ -257,6 +258,28 @@ def decode_record(payload: bytes, what: str) -> DecodedRecord:
     if not (_is_step(data) if kind == STEP else type(data) is dict) or not _is_meta(meta):
         raise EpisodeUnavailable(f"{what} is no sound {kind!r}: its data is not of our form", reason="undecodable")
     return DecodedRecord(schema_version, kind, time_ns, data, meta)
+
+
+def envelope_of(payload: bytes, what: str) -> tuple[str, int, int]:
+    """(kind, time in ns, schema version) of a record. Those of an ordinary step are read off its first bytes.
+
+    Raises: `EpisodeUnavailable` (reason "undecodable").
+    """
+    if payload.startswith(_STEP_HEAD):
+        return STEP, int.from_bytes(payload[_STEP_HEAD_BYTES : _STEP_HEAD_BYTES + 8], "big"), SCHEMA_VERSION
+    record = decode_record(payload, what)
+    return record.kind, record.time_ns, record.schema_version
+
+
+def event_data(payload: bytes, what: str) -> dict[str, Any]:
+    """What `Event.data` shows of a record. Raises: `EpisodeUnavailable` (reason "undecodable")."""
+    record = decode_record(payload, what)
+    return step_data(record.data) if record.kind == STEP else record.data
+
+
+def encode_deleted(time_ns: int) -> bytes:
+    """The last record of a deleted stream. It does not name the stream: after a purge nothing may."""
+    return encode_record(DELETED, time_ns, {}, None, path="deletion", limit=MAX_RECORD_BYTES)
 
 
 def _is_int64(value: object) -> bool:

@@ -178,7 +178,7 @@ def build_frame(
     pack, crc32 = DIRECTORY_ENTRY.pack, zlib.crc32
     lsn_offset = 0
     for stream, first_seq, payloads, flags in batches:
-        if encode is None:
+        if encode is None or flags & FLAG_TOMBSTONE:  # a deletion must be readable when the key is destroyed
             body = b"".join(payloads)
         else:
             body, how = encode(stream, first_seq, payloads)
