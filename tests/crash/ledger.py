@@ -90,12 +90,14 @@ class Ledger:
         ["durable", episode, [number, …], lsn]       on the medium, the last of them as record `lsn` of the log
         ["rejected" | "unknown", episode, [number, …]]
         ["reopened", {episode: [number, …]}]         the log was opened anew and served this, all of it durable
+        ["left", text]                               the memory was left with this error
 
     with `START` and `END` as the numbers of the records that start and end an episode.
     """
 
     def __init__(self) -> None:
         self.accounts: dict[str, Account] = {}
+        self.left: list[str] = []
 
     def note_lines(self, output: bytes) -> None:
         """Take in what a child printed. A last line without an end was cut off by its death: it said nothing."""
@@ -108,13 +110,19 @@ class Ledger:
         if what == "reopened":
             self._settle(report[1])
             return
+        if what == "left":
+            self.left.append(report[1])
+            return
         episode: str = report[1]
         numbers: list[int] = report[2]
         account = self.accounts.setdefault(episode, Account())
         if what == "send":
-            account.resent.update(account.fates.keys() & set(numbers))
             for number in numbers:
-                account.fates.setdefault(number, "sent")
+                if account.fates.get(number, "rejected") == "rejected":
+                    account.fates.pop(number, None)  # what was refused and is tried again has a new place
+                    account.fates[number] = "sent"
+                else:
+                    account.resent.add(number)
             if len(numbers) > 1:
                 account.batches.append(numbers)
             return

@@ -137,11 +137,20 @@ def mounted_tmpfs(target: Path, size: int) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def mounted_image(image: Path, target: Path, *, direct_io: bool = False, options: str = "") -> Iterator[Path]:
-    """The ext4 file system in the file `image`, on a fresh loop device, mounted at `target` while the block runs."""
+def mounted_image(
+    image: Path, target: Path, *, direct_io: bool = False, options: str = "", single_blocks: bool = False
+) -> Iterator[Path]:
+    """The ext4 file system in the file `image`, on a fresh loop device, mounted at `target` while the block runs.
+
+    With `single_blocks` the device takes one block at a time. On a file that can run out of space it must: the loop
+    device passes a write that was cut short off as a whole one, and a disk that lies is not what is looked at here.
+    """
     target.mkdir(exist_ok=True)
     device, descriptor = _attach(image, direct_io)
     try:
+        if single_blocks:
+            queue = Path("/sys/block", Path(device).name, "queue")
+            (queue / "max_sectors_kb").write_text(str(BLOCK // 1024))
         mount(device, target, "ext4", options)
     finally:
         os.close(descriptor)  # from here on the mount alone keeps the loop device
@@ -194,6 +203,29 @@ def make_ext4(image: Path, size: int, *, journal_megabytes: int = 4, options: st
         check=True,
         stdout=subprocess.DEVNULL,
     )
+
+
+def fill_used_blocks(image: Path) -> None:
+    """Have every block that an ext4 image uses really there, in the file below it: only free blocks stay holes."""
+    told = subprocess.run(["dumpe2fs", str(image)], check=True, capture_output=True, text=True).stdout
+    free: list[tuple[int, int]] = []
+    for line in told.splitlines():
+        if line.startswith("  Free blocks: "):
+            for part in filter(None, line.removeprefix("  Free blocks: ").split(", ")):
+                one, _, other = part.partition("-")
+                free.append((int(one), int(other or one) + 1))
+    with open(image, "r+b", buffering=0) as file:
+        end = os.fstat(file.fileno()).st_size
+        used_from = 0
+        for first, behind in [*sorted(free), (end // BLOCK, end // BLOCK)]:
+            if first > used_from:
+                os.posix_fallocate(file.fileno(), used_from * BLOCK, (first - used_from) * BLOCK)
+            used_from = behind
+
+
+def drop_caches() -> None:
+    """Have the kernel forget every clean page."""
+    Path("/proc/sys/vm/drop_caches").write_text("3")
 
 
 def copy_sparse(source: Path, target: Path) -> None:

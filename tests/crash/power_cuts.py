@@ -25,7 +25,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -37,12 +36,14 @@ import msgspec
 import trio
 
 from stepstore.log.files import OsFile, OsFileSystem
-from stepwell import Event, MemoryConfig, StepwellError
+from stepwell import MemoryConfig, StepwellError
 from stepwell.memory.opening import OpenMemory
 from tests.crash import suite
 from tests.crash.block_device import DiskImage, Markers, Operation, Recording, logged_device, need_logged_device
-from tests.crash.ledger import Ledger, read_back
+from tests.crash.children import child_command, run_child
+from tests.crash.ledger import Ledger
 from tests.crash.media import Bench, copy_sparse, die_with_parent, make_ext4, mounted_image, mounted_tmpfs
+from tests.crash.reopening import Opened, reopen
 from tests.crash.suite import Result
 from tests.crash.workload import Report, Work, go_on, reopened, run_agents
 
@@ -59,12 +60,6 @@ MEMORY = "memory"
 
 
 # ---- the child: what runs when the power fails -----------------------------------------------------------------------
-
-
-class InlineFiles(OsFileSystem):
-    """The real file layer without worker threads: nothing else runs while a disk is looked at."""
-
-    needs_thread = False
 
 
 class UnsyncedFile(OsFile):
@@ -138,12 +133,9 @@ def record(directory: Path, seed: str, rng: random.Random, options: str, *, brok
     with logged_device(directory, options=options) as device:
         for number, endings in enumerate(lives):
             name = f"{seed}-{number}"
-            command = [sys.executable, "-m", "tests.crash.power_cuts", "--child"]
-            command += [json.dumps([str(device.mounted_at / MEMORY), device.markers, name, endings, broken])]
-            process = subprocess.run(command, check=False, start_new_session=True, timeout=300)
-            # One that was to die may have come to its end before.
-            if process.returncode not in ((0, -signal.SIGKILL) if "die" in endings else (0,)):
-                raise RuntimeError(f"the agents ended with status {process.returncode}")
+            directory_of_agents = str(device.mounted_at / MEMORY)
+            command = child_command("power_cuts", directory_of_agents, device.markers, name, endings, broken)
+            run_child(command, may_die="die" in endings)
     assert device.recording is not None
     return device.recording
 
@@ -175,27 +167,11 @@ def choose_cuts(operations: Sequence[Operation], count: int, rng: random.Random)
 
 
 @dataclass(frozen=True)
-class Opened:
-    """What opening a disk gave: what it served, and how many bytes of a torn write it had cut off."""
-
-    served: dict[str, list[Event]]
-    bytes_cut: int
-
-
-@dataclass(frozen=True)
 class Leaving:
     """A disk as a power cut left it, for a recording to go on from, and what was known at that moment."""
 
     image: Path
     ledger: Ledger
-
-
-async def _open(directory: Path, image: Path, copy: Path | None) -> Opened:
-    async with OpenMemory(directory, MemoryConfig(segment_bytes=64 * 1024), False, InlineFiles()) as memory:
-        opened = Opened(await read_back(memory), memory.recovery.bytes_cut)
-        if copy is not None:
-            copy_sparse(image, copy)
-        return opened
 
 
 class Cutter:
@@ -256,7 +232,7 @@ class Cutter:
 
     def _open(self, image: Path, second: Path | None) -> Opened:
         with mounted_image(image, self._room / "mounted") as mounted:
-            return trio.run(_open, mounted / MEMORY, image, second)
+            return reopen(mounted / MEMORY, None if second is None else lambda: copy_sparse(image, second))
 
 
 def cut_power(options: argparse.Namespace, result: Result) -> None:

@@ -118,6 +118,12 @@ def test_a_second_try_that_is_rejected_says_nothing_against_the_first() -> None:
     assert "lost" in ledger.check(found(START, 0)).complaints
 
 
+def test_what_was_rejected_and_is_tried_again_may_be_there_at_its_new_place() -> None:
+    ledger = ledger_of(*STARTED, ["send", "e", [0]], ["rejected", "e", [0]], ["send", "e", [1]], ["send", "e", [0]])
+    assert ledger.check(found(START, 1, 0)).sound
+    assert "displaced" in ledger.check(found(START, 0, 1)).complaints
+
+
 def test_a_line_cut_off_by_the_death_of_its_writer_says_nothing() -> None:
     ledger = Ledger()
     ledger.note_lines(b'["send", "e", [-1]]\n["durable", "e", [-1], nu')
