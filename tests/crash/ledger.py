@@ -119,7 +119,9 @@ class Ledger:
         if what == "send":
             for number in numbers:
                 if account.fates.get(number, "rejected") == "rejected":
-                    account.fates.pop(number, None)  # what was refused and is tried again has a new place
+                    # What was refused and is tried again has a new place, and belongs to no batch of before.
+                    account.fates.pop(number, None)
+                    account.batches = [batch for batch in account.batches if number not in batch]
                     account.fates[number] = "sent"
                 else:
                     account.resent.add(number)

@@ -38,6 +38,13 @@ class Result:
         assert isinstance(before, int)
         self.figures[name] = before + by
 
+    def add(self, other: Result) -> None:
+        """Add what another part of the run came to."""
+        for name, value in other.figures.items():
+            assert isinstance(value, int)
+            self.count(name, value)
+        self.violations += other.violations
+
     def violate(self, text: str) -> None:
         """Take note of a violation, and say so at once. Raises: `EnoughViolationsError` at the tenth."""
         self.violations.append(text)

@@ -124,6 +124,11 @@ def test_what_was_rejected_and_is_tried_again_may_be_there_at_its_new_place() ->
     assert "displaced" in ledger.check(found(START, 0, 1)).complaints
 
 
+def test_a_batch_that_was_rejected_binds_nothing_that_is_tried_again() -> None:
+    ledger = ledger_of(*STARTED, ["send", "e", [0, 1]], ["rejected", "e", [0, 1]], ["send", "e", [0]])
+    assert ledger.check(found(START, 0)).sound
+
+
 def test_a_line_cut_off_by_the_death_of_its_writer_says_nothing() -> None:
     ledger = Ledger()
     ledger.note_lines(b'["send", "e", [-1]]\n["durable", "e", [-1], nu')

@@ -27,6 +27,8 @@ from stepwell.errors import Closed
 from tests.crash.ledger import END, START, TASK, numbers_of, read_back, step_of
 
 Report = Callable[[Sequence[Any]], None]
+Enough = Callable[[], bool]
+"""Whether the agents are to stop where they are."""
 
 PAUSE = 0.02
 """Seconds an agent waits after a refusal."""
@@ -45,9 +47,14 @@ class Agent:
     """One agent. Its number decides how it logs: step by step, in atomic batches, in bursts with a flush, or in bursts
     whose receipts it looks at later."""
 
-    def __init__(self, memory: Memory, report: Report, style: int, rng: random.Random):
+    def __init__(self, memory: Memory, report: Report, style: int, rng: random.Random, enough: Enough):
         self.memory, self.report, self.style, self.rng = memory, report, style % 4, rng
-        self.stopped = False
+        self._enough, self._shut_out = enough, False
+
+    @property
+    def stopped(self) -> bool:
+        """Whether there is no point in going on."""
+        return self._shut_out or self._enough()
 
     async def run_episode(self, name: str, steps: int) -> None:
         """Start an episode, log, and mostly end it."""
@@ -132,7 +139,7 @@ class Agent:
 
     async def _failed(self, episode: str, numbers: list[int], error: StepwellError) -> None:
         self.report([_declared(error), episode, numbers])
-        self.stopped = self.stopped or isinstance(error, Closed | EpisodeUnavailable)
+        self._shut_out = self._shut_out or isinstance(error, Closed | EpisodeUnavailable)
         await trio.sleep(PAUSE)
 
 
@@ -151,11 +158,15 @@ async def reopened(memory: Memory, report: Report) -> None:
     report(["reopened", {name: numbers_of(events) for name, events in found.items()}])
 
 
-async def go_on(memory: Memory, report: Report, *, seed: str, work: Work) -> None:
+def _never() -> bool:
+    return False
+
+
+async def go_on(memory: Memory, report: Report, *, seed: str, work: Work, enough: Enough = _never) -> None:
     """Go on with the episodes that were left open: the last step once more if it has a key, then new ones."""
     async with trio.open_nursery() as nursery:
         for style, left in enumerate(await memory.open_episodes()):
-            agent = Agent(memory, report, style, random.Random(f"{seed}/{left.episode_id}"))
+            agent = Agent(memory, report, style, random.Random(f"{seed}/{left.episode_id}"), enough)
             nursery.start_soon(_resume, agent, left.episode_id, work.steps)
 
 
@@ -167,11 +178,11 @@ async def _resume(agent: Agent, episode: str, steps: int) -> None:
     await agent.log(handle, last + 1, steps)
 
 
-async def run_agents(memory: Memory, report: Report, *, seed: str, work: Work) -> None:
+async def run_agents(memory: Memory, report: Report, *, seed: str, work: Work, enough: Enough = _never) -> None:
     """Run the agents to their ends. Episodes are named after the seed, so that no two calls share one."""
 
     async def run(number: int) -> None:
-        agent = Agent(memory, report, number, random.Random(f"{seed}/{number}"))
+        agent = Agent(memory, report, number, random.Random(f"{seed}/{number}"), enough)
         for episode in range(work.episodes):
             if agent.stopped:
                 break
