@@ -121,7 +121,7 @@ class LogCompactor:
     async def _work(self) -> bool:
         """One piece of work in the background; False if there is none."""
         rate = self._log.options.compaction_bytes_per_second
-        if not rate or self._lost is not None or self._writer.is_full or not self._is_settled:
+        if not rate or self._lost is not None or not self._may_work or not self._is_settled:
             return False
         try:
             if self._gone:
@@ -142,6 +142,10 @@ class LogCompactor:
         except (OSError, StepwellError) as error:
             self._note_error(error)
             return False
+
+    @property
+    def _may_work(self) -> bool:
+        return self._writer.is_open and not self._writer.is_full
 
     @property
     def _is_settled(self) -> bool:
@@ -167,7 +171,7 @@ class LogCompactor:
         rate: int = 0,
         on_dead: OnDead | None = None,
     ) -> bool:
-        """Put one file in the place of these. False if it was given up because the disk is full.
+        """Put one file in the place of these. False if it was given up because the disk is full, or the log closes.
 
         Raises: `OSError`, `StepwellError`; nothing has changed then.
         """
@@ -178,10 +182,13 @@ class LogCompactor:
                 if rate and not self._waiting:
                     with trio.move_on_after(read / rate):
                         await self._pause.park()
-                    if self._writer.is_full:
-                        await blocking(rewriting.discard)
-                        return False
+                if not self._writer.is_open or (rate and self._writer.is_full):
+                    await blocking(rewriting.discard)
+                    return False
             await blocking(rewriting.seal)
+            if not self._writer.is_open:  # then what has ended cannot be told any more
+                await blocking(rewriting.discard)
+                return False
         except BaseException as error:
             with trio.CancelScope(shield=True):
                 await blocking(rewriting.discard)
@@ -276,6 +283,7 @@ class LogCompactor:
         self._left_alone.clear()
         await self._take_up_all()
         while sources := self._choose(all_dead=False, neighbours=NEIGHBOURS_ON_REQUEST):
+            self._writer.check_open(critical=True)
             try:
                 await self._rewrite(sources, self._dead.deleted, tally)
             except Damaged as error:

@@ -177,6 +177,11 @@ class LogIndex:
                 elif flags & FLAG_OPENS:
                     self.open_streams[entry[0]] = None
 
+    def take_over(self, other: LogIndex) -> None:
+        """Become what another index of the same log is; positions in this one are void."""
+        self.open_streams = other.open_streams
+        self._exchange(other.segments)
+
     def add_mark(self, end: int, chain: int) -> None:
         """Take up a mark behind the last frame."""
         newest = self.segments[-1]
@@ -193,11 +198,6 @@ class LogIndex:
         at = self.segments.index(old[0])
         assert self.segments[at : at + len(old)] == tuple(old)
         self._exchange((*self.segments[:at], new, *self.segments[at + len(old) :]))
-
-    def adopt(self, other: LogIndex) -> None:
-        """Take over what another index of the same log knows."""
-        self.open_streams = other.open_streams
-        self._exchange(other.segments)
 
     def _exchange(self, segments: tuple[IndexedSegment, ...]) -> None:
         self.segments = segments
@@ -247,6 +247,17 @@ class LogIndex:
             if found is not None:
                 return found if stream not in self._forked else (found[0], found[1] | STREAM_FORKED)
         return 0, 0
+
+    def knows(self, stream: bytes) -> bool:
+        """Whether `tail` answers for this stream without reading from the medium."""
+        for segment in reversed(self.segments):
+            index = segment.index
+            if isinstance(index, LiveIndex):
+                if stream in index:
+                    return True
+            elif index.might_hold(stream):
+                return stream in self._tails
+        return True
 
     def last_seq(self, stream: bytes) -> int:
         """The last sequence number stored for a stream, 0 if there is none."""
@@ -435,6 +446,11 @@ class LogIndex:
         return not any(
             (later := found_in(segment)) and later.flags & STREAM_DELETED for segment in segments[number + 1 :]
         )
+
+    def deleted_streams(self) -> Iterator[bytes]:
+        """Every stream that was deleted. Reads the streams of those segments only that hold a deletion."""
+        for segment in self.segments:
+            yield from self.deleted_in(segment)
 
     def streams_still_open(self) -> Iterator[bytes]:
         """Streams whose opening record is stored and whose closing record is not, in the order of opening."""

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import posixpath
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from stepstore.errors import RecoveryFailed
+from stepstore.log.batch_codec import BatchCodec, Compression
 from stepstore.log.directory import Identity, LogLock, must_exist, prepare
 from stepstore.log.files import FileSystem
 from stepstore.log.forking import watch_forks
 from stepstore.log.frame import SECTOR
 from stepstore.log.index import IndexedSegment, LogIndex
+from stepstore.log.keys import KEYS_DIRECTORY, KeyProvider, KeyRing
 from stepstore.log.listing import again_if_replaced
 from stepstore.log.live_index import LiveIndex
 from stepstore.log.manifest import Manifest, epochs_of
 from stepstore.log.open_files import OpenFiles
 from stepstore.log.recovery import Recovered, TailPolicy, recover
+from stepstore.log.refreshing import look_again
 from stepstore.log.repair import repair
 from stepstore.log.reserve import Reserve
-from stepstore.log.segment import SEGMENT_BYTES, START, Cut, Segment, SegmentSequence
-
+from stepstore.log.segment import NO_ROOM, SEGMENT_BYTES, START, Cut, Segment, SegmentSequence
 
 COMPACTION_BYTES_PER_SECOND = 64 * 1024 * 1024
 
@@ -29,12 +34,15 @@ COMPACTION_BYTES_PER_SECOND = 64 * 1024 * 1024
 @dataclass(frozen=True, kw_only=True)
 class LogOptions:
     """`tail`: what to do with suspected rot in the last group. `segment_bytes`: size of one file. `align`: 0, 512 or
-    4096, the unit in which the medium may change bytes it was not asked to change. `compaction_bytes_per_second`: how
-    fast the log is compacted in the background, 0 for not at all."""
+    4096, the unit in which the medium may change bytes it was not asked to change. `compression`: of what is written.
+    `key_provider`: wraps the key that each stream is encrypted with; None writes in clear.
+    `compaction_bytes_per_second`: how fast the log is compacted in the background, 0 for not at all."""
 
     tail: TailPolicy = "strict"
     segment_bytes: int = SEGMENT_BYTES
     align: int = 0
+    compression: Compression = field(default_factory=Compression)
+    key_provider: KeyProvider | None = None
     compaction_bytes_per_second: int = COMPACTION_BYTES_PER_SECOND
 
     def __post_init__(self) -> None:
@@ -65,7 +73,8 @@ class OpenLog:
 
     `segment`: the one being written, None before the first append. `unsealed`: those that were written to before it in
     this incarnation and still lack a footer, with what they hold. `unindexed`: those that an earlier incarnation left
-    without a footer, which lack a sidecar. `manifest`: the newest, None if the log was never compacted.
+    without a footer, which lack a sidecar. `pending_repair`: what the opening could not do because the medium is full;
+    until it is done nothing may be written. `manifest`: the newest, None if the log was never compacted.
     """
 
     files: FileSystem
@@ -78,7 +87,10 @@ class OpenLog:
     lock: LogLock | None = None
     sequence: SegmentSequence | None = None
     reserve: Reserve | None = None
+    codec: BatchCodec
+    keys: KeyRing | None = None
     segment: Segment | None = None
+    pending_repair: PendingRepair | None = None
     is_forked: bool = False
     unsealed: deque[tuple[Segment, IndexedSegment, list[bytes]]] = field(default_factory=deque)
     unindexed: deque[IndexedSegment] = field(default_factory=deque)
@@ -135,6 +147,8 @@ class OpenLog:
         while self.unsealed:
             self.unsealed.popleft()[0].release()
         self.reading.close()
+        if self.keys is not None:
+            self.keys.close()
         if self.lock is not None:
             self.lock.release()
 
@@ -163,12 +177,16 @@ def open_log(files: FileSystem, path: str, options: LogOptions | None = None) ->
             segment_bytes=options.segment_bytes,
             align=options.align,
         )
-        segment, quarantined = repair(files, path, recovered, sequence)
         reserve = Reserve(files, path)
+        segment, quarantined, pending = _repair_if_there_is_room(files, path, recovered, sequence, reserve)
+        keys = _open_keys(files, path, identity, options)
+        if keys is not None:
+            keys.finish_destroying(recovered.index.deleted_streams())
         try:
             if newest is None:
                 segment = sequence.begin()
-            reserve.set_aside()
+            if pending is None:
+                reserve.set_aside()
         except OSError as error:
             raise RecoveryFailed.from_os_error("begin a segment in", error, file=path) from error
     except BaseException:
@@ -185,6 +203,9 @@ def open_log(files: FileSystem, path: str, options: LogOptions | None = None) ->
         lock=lock,
         sequence=sequence,
         reserve=reserve,
+        codec=BatchCodec(options.compression, keys),
+        keys=keys,
+        pending_repair=pending,
         options=options,
         manifest=recovered.manifest,
     )
@@ -195,7 +216,48 @@ def open_log(files: FileSystem, path: str, options: LogOptions | None = None) ->
     return log
 
 
-def open_log_read_only(files: FileSystem, path: str) -> OpenLog:
+PendingRepair = Callable[[], Segment | None]
+"""Repair the log now; gives the segment that was begun for it, if any. Raises `RecoveryFailed`."""
+
+
+def _repair_if_there_is_room(
+    files: FileSystem, path: str, recovered: Recovered, sequence: SegmentSequence, reserve: Reserve
+) -> tuple[Segment | None, list[str], PendingRepair | None]:
+    """Repair the log, with the reserve if the medium is full. Where even that is not enough, the log can be read, and
+    is repaired and written to once there is room."""
+
+    def attempt() -> tuple[Segment | None, list[str]]:
+        return repair(files, path, recovered, sequence)
+
+    for last in (False, True):
+        try:
+            return *attempt(), None
+        except RecoveryFailed as error:
+            if error.errno not in NO_ROOM:
+                raise
+            if not last:
+                with contextlib.suppress(OSError):
+                    reserve.spend()
+    recovered.notes.append(
+        f"the medium of {path} is full: what a crash left is not cleaned up yet, and nothing can be written until "
+        "there is room"
+    )
+    return None, [], lambda: attempt()[0]
+
+
+def _open_keys(
+    files: FileSystem, path: str, identity: Identity, options: LogOptions, *, read_only: bool = False
+) -> KeyRing | None:
+    """The keys of a log that has or is to have any."""
+    try:
+        if options.key_provider is None and files.stat(posixpath.join(path, KEYS_DIRECTORY)) is None:
+            return None
+    except OSError as error:
+        raise RecoveryFailed.from_os_error("look for the keys of", error, file=path) from error
+    return KeyRing.open(files, path, identity.log_uuid, options.key_provider, read_only=read_only, align=options.align)
+
+
+def open_log_read_only(files: FileSystem, path: str, options: LogOptions | None = None) -> OpenLog:
     """Look at the log at `path`, beside a living writer if there is one. Takes no lock and changes nothing; what it
     shows may be not yet durable. Blocks.
 
@@ -203,12 +265,8 @@ def open_log_read_only(files: FileSystem, path: str) -> OpenLog:
     """
     began = time.perf_counter()
     identity = must_exist(files, path)
-    reading = OpenFiles(files)
-
-    def look() -> Recovered:
-        return recover(files, path, identity, live=True, reading=reading)
-
-    recovered = again_if_replaced(files, path, look)
+    recovered = again_if_replaced(files, path, lambda: recover(files, path, identity, live=True))
+    keys = _open_keys(files, path, identity, options or LogOptions(), read_only=True)
     log = OpenLog(
         files=files,
         path=path,
@@ -217,21 +275,11 @@ def open_log_read_only(files: FileSystem, path: str) -> OpenLog:
         reading=recovered.reading,
         end_lsn=recovered.end_lsn,
         report=_report(recovered, [], began),
+        codec=BatchCodec(Compression(), keys),
+        keys=keys,
         manifest=recovered.manifest,
     )
-
-    def reload() -> bool:
-        before = log.paths
-        found = again_if_replaced(files, path, look)
-        if [state.segment.path for state in found.segments] == before:
-            return False
-        for old in before:
-            reading.forget(old)
-        log.index.adopt(found.index)
-        log.manifest = found.manifest
-        return True
-
-    log.index.reload = reload
+    log.index.reload = lambda: look_again(log)
     return log
 
 

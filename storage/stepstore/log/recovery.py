@@ -222,13 +222,13 @@ def recover(
 ) -> Recovered:
     """Judge a whole log, and index it: from footers and sidecars where there are sound ones, else from the frames. With
     `live`, another process may be writing: whatever follows the last sound frame of the newest segment is "not yet",
-    and is never judged.
+    and is never judged. `reading`: the files that indexes are read through.
 
     Raises: `CorruptLog`, `RecoveryFailed`. Nothing is changed.
     """
     listing = list_log(files, path, identity)
     names = listing.names
-    reading = OpenFiles(files) if reading is None else reading
+    reading = reading or OpenFiles(files)
     headers = read_headers(files, path, identity, listing)
     states: list[SegmentState] = []
     notes: list[str] = []
@@ -271,9 +271,7 @@ def recover(
     )
     reader_of.append(SegmentReader(reading, index))
     duplicates = sum(settle_doubts(segment, reader_of[0].same_records) for segment in index.segments)
-    return Recovered(
-        states, index, reading, torn, notes, duplicates, listing.manifest, tuple(listing.leftovers)
-    )
+    return Recovered(states, index, reading, torn, notes, duplicates, listing.manifest, tuple(listing.leftovers))
 
 
 def read_headers(

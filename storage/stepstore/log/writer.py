@@ -11,7 +11,9 @@ that cannot be made either, the writer is lost and the log is failed.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -27,8 +29,10 @@ from stepstore.errors import (
     InvalidState,
     LogFull,
     OutcomeUnknown,
+    RecoveryFailed,
     StepwellError,
     TooLarge,
+    Unavailable,
 )
 from stepstore.log.forking import watch_forks
 from stepstore.log.frame import (
@@ -82,7 +86,9 @@ class WriterStats:
 def _unwritable(stream: bytes, state: int) -> InvalidState:
     if state & STREAM_DELETED:
         return InvalidState(f"stream {stream.hex()} is deleted; nothing can be added to it, and its id stays taken")
-    return InvalidState(f"stream {stream.hex()} is forked (row 11); it can be read up to there and takes no more writes")
+    return InvalidState(
+        f"stream {stream.hex()} is forked (row 11); it is readable up to there and takes no writes"
+    )
 
 
 def _check_kind(first_seq: int, before: int, payloads: Sequence[bytes], flags: int) -> None:
@@ -128,7 +134,9 @@ class LogWriter:
         self.last_commit = 0.0
         self.is_unmarked = False
         self.caretaker = trio.lowlevel.ParkingLot()
-        self.encode: Encode | None = None
+        self._encode: Encode | None = log.codec.encode if log.codec.changes_anything else None
+        if log.pending_repair is not None:
+            self._set_full(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
         watch_forks(self)
 
     # ---- for everybody -----------------------------------------------------------------------------------------------
@@ -142,6 +150,11 @@ class LogWriter:
     def failed(self) -> BaseException | None:
         """Why the writer is lost for good, None while it works."""
         return self._failed
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the writer works and was not told to finish."""
+        return self._failed is None and not self._finishing and not self._log.is_forked
 
     def check_open(self, *, critical: bool = False) -> None:
         """Raises: `Closed`, `LogFull` as `submit` would now."""
@@ -157,7 +170,7 @@ class LogWriter:
             )
         if self._finishing:
             raise Closed(f"the log in {self._log.path!r} is closed")
-        if self._full_since_error is not None and not critical:
+        if self._full_since_error is not None and (not critical or self._log.pending_repair is not None):
             raise LogFull(
                 f"no room for the log in {self._log.path!r} ({self._full_since_error.strerror}). Make room; writing "
                 f"goes on by itself within {RETRY_FULL_SECONDS:.0f} s."
@@ -335,7 +348,10 @@ class LogWriter:
         batches = [batch for submission in group for batch in submission.batches]
         try:
             segment = await self._segment_for(sum(submission.cost for submission in group))
-            frame = segment.prepare(batches) if self.encode is None else await self._encoded(segment, batches)
+            if self._encode is None:
+                frame = segment.prepare(batches)
+            else:
+                frame = await self._blocking(self._prepare_encoded, segment, batches)
             began = time.perf_counter()
             try:
                 await self._blocking(segment.write, frame)
@@ -349,6 +365,9 @@ class LogWriter:
             return
         except Fenced as error:
             self._fail(group, error)
+            return
+        except (Unavailable, InvalidInput) as error:  # of the key provider; nothing was written
+            self._resolve_all(group + self._dependents(group), error)
             return
         except BaseException:
             self._resolve_all(group, OutcomeUnknown("the log was closed while the write was on its way to the medium"))
@@ -383,9 +402,16 @@ class LogWriter:
         elif segment.used > SPARE_WHEN_USED and not self._sequence.has_spare:
             self.caretaker.unpark_all()
 
-    async def _encoded(self, segment: Segment, batches: list[Batch]) -> Frame:
-        """The frame of batches that are compressed or encrypted first, which takes a thread."""
-        return await self._blocking(segment.prepare, batches, self.encode)
+    def _prepare_encoded(self, segment: Segment, batches: list[Batch]) -> Frame:
+        """The frame of batches that are compressed or encrypted first. Their keys are durable before it is written."""
+        keys = self._log.keys
+        if keys is not None and keys.makes_keys:
+            streams = {batch.stream for batch in batches if not batch.flags & FLAG_TOMBSTONE}
+            try:
+                keys.add(streams)
+            except OSError:
+                keys.add(streams)  # it has left the file that failed, and begins another
+        return segment.prepare(batches, self._encode)
 
     def _note_slow_sync(self, seconds: float) -> None:
         self.stats.slow_syncs += 1
@@ -561,8 +587,13 @@ class LogWriter:
         """With the disk full: if the reserve can be set aside again, there is room; take writes again."""
         assert self._log.reserve is not None
         try:
+            if self._log.pending_repair is not None:
+                segment = await self._blocking(self._log.pending_repair)
+                self._log.pending_repair = None
+                if segment is not None:
+                    self._log.begin_segment(segment)
             found = await self._blocking(self._log.reserve.set_aside)
-        except OSError:
+        except (OSError, RecoveryFailed):
             return  # still no room; the next attempt is RETRY_FULL_SECONDS away
         if found:
             self._set_full(None)
