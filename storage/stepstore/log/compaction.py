@@ -6,9 +6,9 @@ range, with holes. Its header names the end of the last file it stands for, so t
 
     choose → Rewriting: step, step, …, seal → put_in_place → (the index is changed) → remove
 
-Until `put_in_place` everything is in `compact.tmp`. The order there survives a crash at any point: a manifest that lists
-the old files, unless there is one → the new file gets its name; not listed, it is a left-over → the manifest that lists
-it instead of the old ones. From then on those are the left-overs.
+Until `put_in_place` everything is in `compact.tmp`. The order there survives a crash at any point: a manifest that
+lists the old files, unless there is one → the new file gets its name; not listed, it is a left-over → the manifest that
+lists it instead of the old ones. From then on those are the left-overs.
 """
 
 from __future__ import annotations

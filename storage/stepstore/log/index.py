@@ -130,8 +130,8 @@ SameRecords = Callable[[Run, Run], bool]
 class LogIndex:
     """Streams and frames of a log. Everything in it is durable, but for what a read-only opening shows.
 
-    `version` rises whenever a segment is replaced by a rewritten one: positions in older ones are void. `reload`: what a
-    read-only opening calls when a file is gone, because another process has rewritten it; False if nothing was.
+    `version` rises whenever a segment is replaced by a rewritten one: positions in older ones are void. `reload`: what
+    a read-only opening calls when a file is gone, because another process has rewritten it; False if nothing was.
     """
 
     def __init__(

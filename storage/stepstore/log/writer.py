@@ -86,9 +86,7 @@ class WriterStats:
 def _unwritable(stream: bytes, state: int) -> InvalidState:
     if state & STREAM_DELETED:
         return InvalidState(f"stream {stream.hex()} is deleted; nothing can be added to it, and its id stays taken")
-    return InvalidState(
-        f"stream {stream.hex()} is forked (row 11); it is readable up to there and takes no writes"
-    )
+    return InvalidState(f"stream {stream.hex()} is forked (row 11); it is readable up to there and takes no writes")
 
 
 def _check_kind(first_seq: int, before: int, payloads: Sequence[bytes], flags: int) -> None:
