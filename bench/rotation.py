@@ -37,8 +37,7 @@ async def _ingest(path: Path, steps: int, segment_bytes: int) -> float:
             for number, handle in enumerate(handles):
                 nursery.start_soon(agent, handle, number)
         await memory.flush()
-        seconds = time.perf_counter() - began
-    return seconds
+        return time.perf_counter() - began
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
