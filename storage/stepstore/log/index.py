@@ -144,7 +144,9 @@ class LogIndex:
         self.version = 0
         self.index_rebuilds = 0
         self._rebuild, self._same_records = rebuild, same_records
-        self._tails: dict[bytes, tuple[int, int]] = {}
+        # What was read of a stream, with the newest segment on the medium that might have it: one that was sealed since
+        # may know more.
+        self._tails: dict[bytes, tuple[IndexedSegment, tuple[int, int]]] = {}
         self._records_before = sum(segment.index.records for segment in self.segments[:-1])
 
     # ---- changes -----------------------------------------------------------------------------------------------------
@@ -221,24 +223,29 @@ class LogIndex:
 
         Reads from the medium only if no segment in memory has the stream and one on the medium does.
         """
-        segments = self.segments
-        for segment in reversed(segments):
+        newest: IndexedSegment | None = None
+        answer = (0, 0)
+        for segment in reversed(self.segments):
             index = segment.index
             if isinstance(index, LiveIndex):
                 found = index.tail(stream)
             elif index.might_hold(stream):
-                found = self._tails.get(stream)
-                if found is None:
-                    found = self._ask(segment, lambda index: index.tail(stream))
-                    if found is not None:
-                        if len(self._tails) >= _TAILS_KEPT:
-                            self._tails = {}
-                        self._tails[stream] = found
+                if newest is None:
+                    newest = segment
+                    kept = self._tails.get(stream)
+                    if kept is not None and kept[0] is newest:
+                        return kept[1]
+                found = self._ask(segment, lambda index: index.tail(stream))
             else:
                 continue
             if found is not None:
-                return found
-        return 0, 0
+                answer = found
+                break
+        if newest is not None:
+            if len(self._tails) >= _TAILS_KEPT:
+                self._tails = {}
+            self._tails[stream] = newest, answer
+        return answer
 
     def knows(self, stream: bytes) -> bool:
         """Whether `tail` answers for this stream without reading from the medium."""
@@ -248,7 +255,8 @@ class LogIndex:
                 if stream in index:
                     return True
             elif index.might_hold(stream):
-                return stream in self._tails
+                kept = self._tails.get(stream)
+                return kept is not None and kept[0] is segment
         return True
 
     def last_seq(self, stream: bytes) -> int:
