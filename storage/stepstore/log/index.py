@@ -298,7 +298,7 @@ class LogIndex:
             if flags & (STREAM_GAP | STREAM_FORKED) & ~entry.flags:
                 break
             parts.append(Part(segment, index, entry, first))
-            last_seq = entry.last_seq
+            last_seq = max(last_seq, entry.last_seq)
             if entry.flags & (STREAM_GAP | STREAM_FORKED):
                 break
         return Located(() if flags & STREAM_DELETED else tuple(parts), last_seq, flags)
@@ -390,10 +390,12 @@ class LogIndex:
                 return None
             return self._ask(segment, lambda index: index.find(entry.stream))
 
-        if entry.first_seq != 1 and any(found_in(segment) for segment in segments[:number]):
+        if any(found_in(segment) for segment in segments[:number]):
             return False
         return not any(
-            (later := found_in(segment)) and later.flags & STREAM_DELETED for segment in segments[number + 1 :]
+            (later := found_in(segment)) and later.flags & STREAM_DELETED
+            for segment in segments[number + 1 :]
+            if segment.index.tombstones
         )
 
     def deleted_streams(self) -> Iterator[bytes]:
@@ -429,9 +431,9 @@ class LogIndex:
         return self._ask(segment, lambda index: index.frame_place(number))
 
 
-def open_streams_after(segments: Sequence[IndexedSegment]) -> dict[bytes, None]:
-    """The streams open at the end of these first segments of a log: the newest index on the medium knows those at its
-    segment's end."""
+def open_streams_after(segments: Sequence[IndexedSegment], rebuild: Rebuild) -> dict[bytes, None]:
+    """The streams open at the end of these first segments of a log, in the order in which they were opened: the newest
+    index on the medium knows those at its segment's end, and `rebuild` gives one that does not."""
     found: dict[bytes, None] = {}
     start = 0
     for number in reversed(range(len(segments))):
@@ -443,12 +445,8 @@ def open_streams_after(segments: Sequence[IndexedSegment]) -> dict[bytes, None]:
                 continue
             break
     for segment in segments[start:]:
-        if isinstance(segment.index, SealedIndex):  # only its open set is unsound
-            for entry in segment.index.streams():
-                if entry.flags & (STREAM_CLOSED | STREAM_DELETED):
-                    found.pop(entry.stream, None)
-                elif entry.flags & STREAM_OPENED:
-                    found[entry.stream] = None
-        else:
-            segment.index.apply_open(found)
+        index = segment.index
+        if isinstance(index, SealedIndex):
+            index = segment.index = rebuild(segment)
+        index.apply_open(found)
     return found

@@ -270,10 +270,14 @@ def recover(
         states.append(found)
     segments = [state.segment for state in states]
     reader_of: list[SegmentReader] = []
+
+    def rebuild(segment: IndexedSegment) -> LiveIndex:
+        return rebuild_index(files, segment)
+
     index = LogIndex(
         segments,
-        open_streams=open_streams_after(segments),
-        rebuild=lambda segment: rebuild_index(files, segment),
+        open_streams=open_streams_after(segments, rebuild),
+        rebuild=rebuild,
         same_records=lambda one, other: reader_of[0].same_records(one, other),
     )
     reader_of.append(SegmentReader(reading, index))
