@@ -142,6 +142,7 @@ class LogCaretaker:
 
     async def _blocking(self, call: Callable[..., T], *args: Any) -> T:
         """Make a blocking call in the caretaker's own worker thread, if it can block at all."""
+        self._log.check_process()
         if self._log.files.needs_thread:
             return await trio.to_thread.run_sync(call, *args, limiter=self._limiter)
         await trio.lowlevel.checkpoint()

@@ -235,8 +235,18 @@ def recover(
 
     Raises: `CorruptLog`, `RecoveryFailed`. Nothing is changed.
     """
-    names = list_segments(files, path)
     reading = OpenFiles(files)
+    try:
+        return _recover(files, reading, path, identity, tail, live=live)
+    except BaseException:
+        reading.close()
+        raise
+
+
+def _recover(
+    files: FileSystem, reading: OpenFiles, path: str, identity: Identity, tail: TailPolicy, *, live: bool
+) -> Recovered:
+    names = list_segments(files, path)
     headers = [
         read_segment_header(files, path, name, identity, newest=number == len(names) - 1)
         for number, name in enumerate(names)
