@@ -15,6 +15,8 @@ General layout, bottom to top (an arrow never runs up):
 from __future__ import annotations
 
 from stepstore.journal import Gap as Gap
+from stepstore.log.keys import KeyProvider as KeyProvider
+from stepstore.log.keys import LocalKeyProvider as LocalKeyProvider
 from stepwell import errors as errors
 from stepwell._version import __version__ as __version__
 from stepwell.errors import Busy as Busy
@@ -26,6 +28,7 @@ from stepwell.errors import Fenced as Fenced
 from stepwell.errors import Forked as Forked
 from stepwell.errors import InvalidInput as InvalidInput
 from stepwell.errors import InvalidState as InvalidState
+from stepwell.errors import KeyDestroyed as KeyDestroyed
 from stepwell.errors import LogFull as LogFull
 from stepwell.errors import LogLocked as LogLocked
 from stepwell.errors import NotFound as NotFound

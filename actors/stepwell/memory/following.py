@@ -80,28 +80,29 @@ class EventChannel(trio.abc.ReceiveChannel[Event | Gap]):
             except Closed as error:
                 raise trio.EndOfChannel from error
             with trio.CancelScope(shield=True):  # what was taken from the channel must not be lost
-                for item in found:
-                    event = item if isinstance(item, Gap) else await self._event(item)
-                    if event is not None and self._wants(event):
-                        self._ready.append(event)
+                await self._take(found)
         return self._ready.popleft()
 
-    def _wants(self, event: Event | Gap) -> bool:
-        return self._kinds is None or isinstance(event, Gap) or event.kind in self._kinds
-
-    async def _event(self, record: Record) -> Event | None:
-        name = self._names.get(record.stream)
-        if name is None:
-            name = await self._name_of(record)
+    async def _take(self, found: list[Record | Gap]) -> None:
+        names, ready, kinds, cursor = self._names, self._ready, self._kinds, self._journal.cursor
+        for item in found:
+            if isinstance(item, Gap):
+                ready.append(item)
+                continue
+            name = names.get(item.stream)
             if name is None:
-                return None
-            self._names[record.stream] = name
-            if len(self._names) > _NAMES_KEPT:
-                self._names.popitem(last=False)
-        try:
-            return event_of(record, name, self._journal.cursor)
-        except EpisodeUnavailable:
-            return None  # row 14: a record that cannot be read hurts its own episode only
+                name = await self._name_of(item)
+                if name is None:
+                    continue
+                names[item.stream] = name
+                if len(names) > _NAMES_KEPT:
+                    names.popitem(last=False)
+            try:
+                event = event_of(item, name, cursor)
+            except EpisodeUnavailable:
+                continue  # row 14: a record that cannot be read hurts its own episode only
+            if kinds is None or event.kind in kinds:
+                ready.append(event)
 
     async def _name_of(self, record: Record) -> str | None:
         """The id of the episode a record belongs to; "" once it is deleted, None if it belongs to no episode."""

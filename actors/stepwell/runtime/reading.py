@@ -9,10 +9,10 @@ from collections.abc import Awaitable, Callable
 import msgspec
 import trio
 
-from stepstore.errors import Damaged, Forked
+from stepstore.errors import Damaged, Forked, KeyDestroyed
 from stepstore.journal import Journal, Record, RecordSlices
 from stepwell.errors import EpisodeUnavailable, NotFound
-from stepwell.model.codec import decode_record, envelope_of, event_data
+from stepwell.model.codec import decode_record, decode_records, envelope_of, event_data
 from stepwell.model.event import Event, utc
 from stepwell.model.fold import EpisodeFold
 from stepwell.model.ids import EPISODE_STREAM, EpisodeId, stream_id
@@ -36,8 +36,12 @@ async def fold_episode(
     slices = journal.read(stream_id(EPISODE_STREAM, episode_id))
     try:
         while records := await _next_slice(slices, episode_id):
-            for record in records:
-                decoded = decode_record(record.payload, f"record {record.seq} of episode {episode_id!r}")
+            together = decode_records([record.payload for record in records])
+            for place, record in enumerate(records):
+                if together is not None:
+                    decoded = together[place]
+                else:
+                    decoded = decode_record(record.payload, f"record {record.seq} of episode {episode_id!r}")
                 if record.seq == 1:
                     _check_name(decoded.meta, episode_id)
                 fold.add(record.seq, record.lsn, decoded)
@@ -54,6 +58,8 @@ async def fold_episode(
 async def _next_slice(slices: RecordSlices, episode_id: str) -> list[Record]:
     try:
         return await slices.next_slice()
+    except KeyDestroyed as error:
+        raise EpisodeUnavailable(f"episode {episode_id!r} cannot be read: {error}", reason="undecodable") from error
     except (Damaged, Forked) as error:
         reason = "forked" if isinstance(error, Forked) else "damaged"
         raise EpisodeUnavailable(

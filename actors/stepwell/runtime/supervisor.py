@@ -94,7 +94,9 @@ class Supervisor:
                 await self._stop_for_good(cell)
             if not await self.journal.look_up(stream):
                 raise not_found(episode_id)
-            if not self.journal.is_deleted(stream):
+            if self.journal.is_deleted(stream):
+                await self.journal.forget(stream)
+            else:
                 await delete(self.journal, stream, encode_deleted(time.time_ns()))
         finally:
             del self._deleting[episode_id]

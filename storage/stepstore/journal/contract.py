@@ -125,6 +125,10 @@ class Journal(Protocol):
         it the synchronous calls about the stream need not read. A checkpoint."""
         ...
 
+    async def forget(self, stream: bytes) -> None:
+        """Destroy the key of a deleted stream, if it has one: then no copy of its records can be read, wherever it is.
+        A checkpoint. Repeating it is safe. Raises: `OSError`, `Closed`."""
+
     async def read_snapshot(self, stream: bytes) -> Record | None:
         """The newest durable snapshot of a stream; its `seq` is the last number that it covers. A checkpoint.
 
@@ -198,14 +202,9 @@ async def delete(journal: Journal, stream: bytes, payload: bytes) -> None:
     If cancelled, the deletion goes on. Raises: as `append`; `InvalidState` if the stream is deleted.
     """
     await journal.look_up(stream)
-    await append(
-        journal,
-        stream,
-        [payload],
-        expected_seq=journal.last_seq(stream),
-        flags=FLAG_CLOSES | FLAG_TOMBSTONE,
-        critical=True,
-    )
+    last_seq, flags = journal.last_seq(stream), FLAG_CLOSES | FLAG_TOMBSTONE
+    await append(journal, stream, [payload], expected_seq=last_seq, flags=flags, critical=True)
+    await journal.forget(stream)
 
 
 async def store_snapshot(journal: Journal, stream: bytes, payload: bytes, *, through_seq: int) -> int:

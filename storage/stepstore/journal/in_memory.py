@@ -168,6 +168,9 @@ class InMemoryJournal:
         await trio.lowlevel.checkpoint()
         return self.durable_seq(stream)
 
+    async def forget(self, stream: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+
     async def read_snapshot(self, stream: bytes) -> Record | None:
         await trio.lowlevel.checkpoint()
         return self._snapshots.get(stream)

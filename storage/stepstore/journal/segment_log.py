@@ -27,7 +27,7 @@ class SegmentLogJournal:
         self._log = log
         self._writer = LogWriter(log) if log.sequence is not None else None
         self._caretaker = None if self._writer is None else LogCaretaker(log, self._writer)
-        self._reader = SegmentReader(log.reading, log.index)
+        self._reader = SegmentReader(log.reading, log.index, log.codec.decode)
         self._read_limiter = trio.CapacityLimiter(1)
         self._released = False
         self.report: JournalReport = log.report
@@ -43,12 +43,14 @@ class SegmentLogJournal:
         return cls(open_log(files or OsFileSystem(), path, options))
 
     @classmethod
-    def open_read_only(cls, path: str, files: FileSystem | None = None) -> SegmentLogJournal:
+    def open_read_only(
+        cls, path: str, options: LogOptions | None = None, files: FileSystem | None = None
+    ) -> SegmentLogJournal:
         """Look at a log as it is now; nothing is locked or changed.
 
         Raises: `NotFound`, `InvalidInput`, `CorruptLog`, `RecoveryFailed`.
         """
-        return cls(open_log_read_only(files or OsFileSystem(), path))
+        return cls(open_log_read_only(files or OsFileSystem(), path, options))
 
     @property
     def stats(self) -> WriterStats:
@@ -123,6 +125,11 @@ class SegmentLogJournal:
             await trio.lowlevel.checkpoint()
             return self.durable_seq(stream)
         return (await self._blocking(self._log.index.tail, stream))[0]
+
+    async def forget(self, stream: bytes) -> None:
+        if self._log.keys is not None:
+            await self._blocking(self._log.keys.destroy, [stream])
+        await trio.lowlevel.checkpoint()
 
     async def read_snapshot(self, stream: bytes) -> Record | None:
         return await self._blocking(self._reader.read_snapshot, stream)
@@ -200,15 +207,18 @@ class StreamSlices:
 
     async def next_slice(self) -> list[Record]:
         journal = self._journal
+        if self._position.is_at_end:
+            await trio.lowlevel.checkpoint()
+            return self._nothing_more(self._position)
         found, position = await journal._blocking(
             journal._reader.read_slice, self._stream, self._position, self._upto, SLICE_RECORDS, SLICE_BYTES
         )
         self._position = position  # only now: cancelled or failed, the next call gives the same records
-        if not found and position.flags & (STREAM_FORKED | STREAM_GAP):
-            self._raise_unsound(position)
-        return found
+        return found or self._nothing_more(position)
 
-    def _raise_unsound(self, position: Position) -> None:
+    def _nothing_more(self, position: Position) -> list[Record]:
+        if not position.flags & (STREAM_FORKED | STREAM_GAP):
+            return []
         path, seq = self._journal._log.path, position.last_seq
         if position.flags & STREAM_FORKED:
             raise Forked(

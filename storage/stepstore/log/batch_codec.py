@@ -79,6 +79,11 @@ class BatchCodec:
         if keys is not None and keys.makes_keys:
             _aes_gcm()
 
+    @property
+    def changes_anything(self) -> bool:
+        """Whether batches are compressed or encrypted when they are written."""
+        return self._compression.method != "none" or (self._keys is not None and self._keys.makes_keys)
+
     def encode(self, stream: bytes, first_seq: int, payloads: Sequence[bytes]) -> tuple[bytes, int]:
         """The bytes to store for a batch and the bits to add to the flags of its directory entry.
 

@@ -388,6 +388,15 @@ class LogIndex:
             (later := found_in(segment)) and later.flags & STREAM_DELETED for segment in segments[number + 1 :]
         )
 
+    def deleted_streams(self) -> Iterator[bytes]:
+        """Every stream that was deleted. Reads the streams of those segments only that hold a deletion."""
+        for segment in self.segments:
+            if self._ask(segment, lambda index: index.tombstones):
+                self._ask(segment, lambda index: index.check_streams())
+                for entry in segment.index.streams():
+                    if entry.flags & STREAM_DELETED:
+                        yield entry.stream
+
     def streams_still_open(self) -> Iterator[bytes]:
         """Streams whose opening record is stored and whose closing record is not, in the order of opening."""
         return iter(list(self.open_streams))

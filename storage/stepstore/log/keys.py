@@ -35,7 +35,7 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from types import ModuleType
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from stepstore.errors import CorruptLog, InvalidInput, KeyDestroyed, RecoveryFailed, StepwellError, Unavailable
 from stepstore.log.files import File, FileSystem, write_all
@@ -50,6 +50,7 @@ CACHED_KEYS = 16_384
 # ---- providers -------------------------------------------------------------------------------------------------------
 
 
+@runtime_checkable
 class KeyProvider(Protocol):
     """Wraps the keys of streams, and unwraps them: a key management service, a key ring of the system, or a file.
 
