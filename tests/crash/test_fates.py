@@ -60,6 +60,22 @@ def test_names_are_kept_or_lost_each_by_itself(old: int, new: int, names: list[s
     assert image_of(disk, disk.unsynced(), (0, 0, old, new)).list_names("/") == names
 
 
+def test_a_second_name_of_a_file_is_kept_or_lost_like_any_other() -> None:
+    disk = MemoryFileSystem()
+    disk.open("/f", create=True).write(0, b"abc")
+    disk.open("/f").datasync()
+    disk.sync_directory("/")
+    disk.link("/f", "/g")
+    assert [item[1:3] for item in disk.unsynced()] == [("name", "/g")]
+    assert image_of(disk, disk.unsynced(), (0,)).list_names("/") == ["f"]
+    kept = image_of(disk, disk.unsynced(), (1,))
+    kept.open("/g").write(0, b"x")
+    assert content(kept, "/f") == b"xbc"
+    for name in ("/f", "/no"):
+        with pytest.raises(OSError, match=r"File exists|No such file"):
+            disk.link(name, "/g")
+
+
 def test_all_lost_is_the_durable_copy_and_all_kept_is_what_is_seen() -> None:
     disk = a_disk()
     items = disk.unsynced()
