@@ -20,6 +20,7 @@ from stepstore.log.index import IndexedSegment, open_streams_after
 from stepstore.log.live_index import LiveIndex
 from stepstore.log.opening import OpenLog
 from stepstore.log.packed_table import UnsoundIndex
+from stepstore.log.recovery import rebuild_index
 from stepstore.log.sealing import open_index, write_sidecar
 from stepstore.log.writer import SPARE_WHEN_USED, LogWriter
 
@@ -37,7 +38,7 @@ class LogCaretaker:
     def __init__(self, log: OpenLog, writer: LogWriter):
         self._log, self._writer = log, writer
         self._limiter = trio.CapacityLimiter(1)
-        self._spare_refused = False
+        self._spare_refused = self._ended = False
         self.sealed = trio.lowlevel.ParkingLot()
         self.errors = 0
         self.compactor = LogCompactor(log, writer, self._blocking)
@@ -67,9 +68,13 @@ class LogCaretaker:
 
     async def finish(self) -> None:
         """Seal what the writer has left. A cancel in between leaves the rest to the next opening."""
-        while self._log.unsealed:
-            await self._seal_next()
-        await self.compactor.finish()
+        try:
+            while self._log.unsealed:
+                await self._seal_next()
+            await self.compactor.finish()
+        finally:
+            self._ended = True
+            self.sealed.unpark_all()
 
     async def _work(self) -> bool:
         """One piece of work; False if there is none."""
@@ -113,15 +118,16 @@ class LogCaretaker:
         self.compactor.notice()
 
     async def wait_sealed(self) -> None:
-        """Return once every segment that was left has a footer, or failed to get one. A checkpoint."""
+        """Return once every segment that was left has a footer, or failed to get one, or will not get one any more. A
+        checkpoint."""
         await trio.lowlevel.checkpoint()
-        while self._log.unsealed:
+        while self._log.unsealed and not self._ended:
             await self.sealed.park()
 
     async def wait_settled(self) -> None:
         """Return once every segment that was left has a footer or a sidecar, or failed to get one. A checkpoint."""
         await trio.lowlevel.checkpoint()
-        while self._log.unsealed or self._log.unindexed:
+        while (self._log.unsealed or self._log.unindexed) and not self._ended:
             await self.sealed.park()
 
     def _spare_is_due(self) -> bool:
@@ -153,9 +159,9 @@ class LogCaretaker:
         self._settle(self._log.unindexed)
 
     def _write_index(self, segment: IndexedSegment) -> Trailer:
-        segments = self._log.index.segments
-        open_streams = open_streams_after(segments[: segments.index(segment) + 1])
-        return write_sidecar(self._log.files, segment, open_streams)
+        files, segments = self._log.files, self._log.index.segments
+        upto = segments[: segments.index(segment) + 1]
+        return write_sidecar(files, segment, open_streams_after(upto, lambda other: rebuild_index(files, other)))
 
     def _note_error(self, doing: str, path: str, error: BaseException) -> None:
         self.errors += 1
@@ -163,6 +169,7 @@ class LogCaretaker:
 
     async def _blocking(self, call: Callable[..., T], *args: Any) -> T:
         """Make a blocking call in the caretaker's own worker thread, if it can block at all."""
+        self._log.check_process()
         if self._log.files.needs_thread:
             return await trio.to_thread.run_sync(call, *args, limiter=self._limiter)
         await trio.lowlevel.checkpoint()

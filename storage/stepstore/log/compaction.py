@@ -45,7 +45,7 @@ from stepstore.log.open_files import OpenFiles
 from stepstore.log.opening import OpenLog
 from stepstore.log.packed_table import UnsoundIndex
 from stepstore.log.reading import SegmentReader
-from stepstore.log.recovery import settle_doubts
+from stepstore.log.recovery import rebuild_index, settle_doubts
 from stepstore.log.scan import Window
 from stepstore.log.sealed_index import SealedIndex
 from stepstore.log.sealing import open_index, sidecar_path
@@ -314,7 +314,9 @@ class Rewriting:
         self._flush(end_lsn)
         self._settle_doubts()
         segments = self._log.index.segments
-        open_streams = open_streams_after(segments[: segments.index(self.sources[-1]) + 1])
+        upto = segments[: segments.index(self.sources[-1]) + 1]
+        files = self._log.files
+        open_streams = open_streams_after(upto, lambda segment: rebuild_index(files, segment))
         self._trailer = write_seal(
             self._file,
             self._header,

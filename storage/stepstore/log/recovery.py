@@ -226,9 +226,19 @@ def recover(
 
     Raises: `CorruptLog`, `RecoveryFailed`. Nothing is changed.
     """
+    reading = reading or OpenFiles(files)
+    try:
+        return _recover(files, reading, path, identity, tail, live=live)
+    except BaseException:
+        reading.close()
+        raise
+
+
+def _recover(
+    files: FileSystem, reading: OpenFiles, path: str, identity: Identity, tail: TailPolicy, *, live: bool
+) -> Recovered:
     listing = list_log(files, path, identity)
     names = listing.names
-    reading = reading or OpenFiles(files)
     headers = read_headers(files, path, identity, listing)
     states: list[SegmentState] = []
     notes: list[str] = []
@@ -263,10 +273,14 @@ def recover(
         states.append(found)
     segments = [state.segment for state in states]
     reader_of: list[SegmentReader] = []
+
+    def rebuild(segment: IndexedSegment) -> LiveIndex:
+        return rebuild_index(files, segment)
+
     index = LogIndex(
         segments,
-        open_streams=open_streams_after(segments),
-        rebuild=lambda segment: rebuild_index(files, segment),
+        open_streams=open_streams_after(segments, rebuild),
+        rebuild=rebuild,
         same_records=lambda one, other: reader_of[0].same_records(one, other),
     )
     reader_of.append(SegmentReader(reading, index))

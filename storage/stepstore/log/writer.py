@@ -86,11 +86,16 @@ class WriterStats:
 def _unwritable(stream: bytes, state: int) -> InvalidState:
     if state & STREAM_DELETED:
         return InvalidState(f"stream {stream.hex()} is deleted; nothing can be added to it, and its id stays taken")
-    return InvalidState(f"stream {stream.hex()} is forked (row 11); it is readable up to there and takes no writes")
+    return InvalidState(
+        f"stream {stream.hex()} is forked (row 11); it can be read up to there, and deleted, and takes no more writes"
+    )
 
 
-def _check_kind(first_seq: int, before: int, payloads: Sequence[bytes], flags: int) -> None:
-    """Check a batch that is no ordinary one, behind number `before` of its stream."""
+def check_kind(first_seq: int, before: int, payloads: Sequence[bytes], flags: int) -> None:
+    """Check a batch that is no ordinary one, behind number `before` of its stream.
+
+    Raises: `InvalidInput`, `InvalidState`.
+    """
     kind = flags & KIND_FLAGS
     if kind not in (FLAG_SNAPSHOT, FLAG_TOMBSTONE) or flags & ~KIND_FLAGS > MAX_PLAIN_FLAGS or len(payloads) != 1:
         raise InvalidInput("a snapshot and a tombstone are batches of one record, and a batch is one thing only")
@@ -125,6 +130,7 @@ class LogWriter:
         self._full_since_error: OSError | None = None
         self._failed: BaseException | None = None
         self._mark_wanted = False
+        self._one_by_one = 0  # so many submissions go in groups of their own
         self._rotations: list[_Rotation] = []
         self.gate = Gate()
         self.durable_lsn = log.end_lsn
@@ -192,7 +198,7 @@ class LogWriter:
         Each batch must continue its stream; a snapshot covers a number that its stream has, and moves nothing. Nothing
         follows a tombstone. `critical` (endings) may use the reserve of a full disk.
         Raises: `Closed`, `LogFull`, `TooLarge`, `InvalidInput`, `InvalidState` (a batch does not continue its stream,
-        or that is deleted or forked).
+        or that is deleted or forked; a forked one can still be deleted).
         """
         self.check_open(critical=critical)
         cost = 0
@@ -207,14 +213,14 @@ class LogWriter:
                 before = self._pending_seq.get(stream)
                 if before is None:
                     before, state = self._log.index.tail(stream)
-                    if state & UNWRITABLE:
+                    if state & UNWRITABLE and (state & STREAM_DELETED or flags & KIND_FLAGS != FLAG_TOMBSTONE):
                         raise _unwritable(stream, state)
                 elif self._deleting and stream in self._deleting:
                     raise _unwritable(stream, STREAM_DELETED)
             elif deleting and stream in deleting:
                 raise _unwritable(stream, STREAM_DELETED)
             if flags > MAX_PLAIN_FLAGS:
-                _check_kind(first_seq, before, payloads, flags)
+                check_kind(first_seq, before, payloads, flags)
                 if flags & KIND_FLAGS == FLAG_SNAPSHOT:
                     continue
                 deleting.append(stream)
@@ -336,6 +342,9 @@ class LogWriter:
 
     def _take_group(self) -> list[Submission]:
         group = [self._queue.popleft()]
+        if self._one_by_one:
+            self._one_by_one -= 1
+            return group
         size = group[0].cost
         while self._queue and size + self._queue[0].cost <= MAX_GROUP_BYTES:
             size += self._queue[0].cost
@@ -365,6 +374,10 @@ class LogWriter:
             self._fail(group, error)
             return
         except (Unavailable, InvalidInput) as error:  # of the key provider; nothing was written
+            if len(group) > 1:  # one stream whose key cannot be had must not cost the others their records
+                self._queue.extendleft(reversed(group))
+                self._one_by_one = len(group)
+                return
             self._resolve_all(group + self._dependents(group), error)
             return
         except BaseException:
@@ -417,9 +430,9 @@ class LogWriter:
         _logger.warning("a write to the log in %s took %.1f s to reach the medium", self._log.path, seconds)
 
     async def _mark(self) -> None:
-        self._mark_wanted = False
+        wanted, self._mark_wanted, self.is_unmarked = self.is_unmarked, False, False
         segment = self._log.segment
-        if segment is None or not self.is_unmarked:
+        if segment is None or not wanted or self.is_full:  # what room is left is for endings
             return
         frame = segment.mark()
         try:
@@ -429,7 +442,6 @@ class LogWriter:
             return
         segment.acknowledge(frame)
         self._log.index.add_mark(frame.end, frame.header_crc)
-        self.is_unmarked = False
         self.stats.marks += 1
 
     def _forget(self, submission: Submission) -> None:
@@ -453,9 +465,7 @@ class LogWriter:
     async def _segment_for(self, size: int) -> Segment:
         segment = self._log.segment
         if segment is None:
-            new = await self._blocking(self._sequence.begin)
-            self.stats.segments_begun += 1
-            self._log.begin_segment(new)
+            self._go_on_in(await self._blocking(self._sequence.begin))
         elif not segment.has_room(size) or not self._log.index.newest_has_room:
             await self._leave_behind(segment)
         assert self._log.segment is not None
@@ -465,18 +475,19 @@ class LogWriter:
         """Go on in another segment, if anything was written to this one."""
         wanted, self._rotations = self._rotations, []
         segment = self._log.segment
-        error: OSError | Fenced | None = None
-        if segment is not None and segment.cut.end_lsn >= segment.header.first_lsn:
-            try:
+        error: OSError | StepwellError | None = Closed(f"the log in {self._log.path!r} was closed")
+        try:
+            if segment is not None and segment.cut.end_lsn >= segment.header.first_lsn:
                 await self._leave_behind(segment)
-            except OSError as failure:
-                error = failure
-            except Fenced as failure:
-                self._fail([], failure)
-                error = failure
-        for rotation in wanted:
-            rotation.error = error
-            rotation.done.set()
+            error = None
+        except (OSError, Fenced) as failure:
+            error = failure
+            if isinstance(failure, Fenced) or failure.errno not in NO_ROOM:
+                self._fail([], failure)  # the next segment may be there, and names the end of this one
+        finally:  # also when cancelled
+            for rotation in wanted:
+                rotation.error = error
+                rotation.done.set()
 
     def _begin_next(self, cut: Cut) -> Segment:
         return self._sequence.begin(cut, new_epoch=False)
@@ -486,7 +497,11 @@ class LogWriter:
         # From here on the old segment is history; the caretaker gives it a footer.
         self._log.unsealed.append((segment, self._log.index.segments[-1], list(self._log.index.open_streams)))
         self.caretaker.unpark_all()
+        self._go_on_in(new)
+
+    def _go_on_in(self, new: Segment) -> None:
         self.stats.segments_begun += 1
+        self.is_unmarked = False  # the header of the new segment proves what the mark would
         self._log.begin_segment(new)
 
     async def _leave_segment(self, group: list[Submission], error: OSError) -> None:
@@ -504,8 +519,7 @@ class LogWriter:
         finally:
             segment.release()
             self._log.segment = None
-        self.stats.segments_begun += 1
-        self._log.begin_segment(new)
+        self._go_on_in(new)
         cause: StepwellError
         if no_room:
             self._set_full(error)
@@ -602,8 +616,8 @@ class LogWriter:
             return
         newest = self._log.index.segments[-1]
         assert isinstance(newest.index, LiveIndex)
-        self._log.segment = None
         try:
+            # Cancelled, it has not begun, and the segment is released with the log.
             await self._blocking(segment.seal, newest.index, list(self._log.index.open_streams))
         except OSError as error:
             # Every acknowledged record is durable without the footer; the next open reads the frames instead.
@@ -613,12 +627,14 @@ class LogWriter:
         else:
             newest.sealed = True
             self.stats.segments_sealed += 1
+        self._log.segment = None
 
     async def _blocking(self, call: Callable[..., T], *args: Any) -> T:
         """Make a blocking call of the file layer: in the writer's own worker thread if it can block at all.
 
         A call that has started is finished, whatever is cancelled meanwhile, and its result is returned.
         """
+        self._log.check_process()
         if self._log.files.needs_thread:
             return await trio.to_thread.run_sync(call, *args, limiter=self._limiter)
         await trio.lowlevel.checkpoint()
