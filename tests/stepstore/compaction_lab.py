@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import AsyncIterator, Iterator, Sequence
+import random
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -16,14 +17,26 @@ from stepstore.log.frame import FLAG_CLOSES, FLAG_OPENS, FLAG_SNAPSHOT, FLAG_TOM
 from stepstore.log.manifest import Manifest, read_manifest
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import LogOptions, OpenLog, open_log
-from stepstore.log.reading import Gap, Record, SegmentReader
+from stepstore.log.reading import FramePosition, Gap, Record, SegmentReader
 from stepstore.log.submission import Submission
 from stepstore.log.verify import verify_log
 from stepstore.log.writer import LogWriter
-from tests.stepstore.log_lab import LOG, A, B, C, follow_log, payload, read_stream, tended
+from tests.stepstore.log_lab import CHANGES, LOG, A, B, C, Call, clone, payload, read_stream, tended
 
 QUIET = LogOptions(segment_bytes=16 * 1024, compaction_bytes_per_second=0)
 """Small segments, and nothing is compacted unless a test asks for it."""
+
+
+def _follow(log: OpenLog) -> list[Record | Gap]:
+    """What a follower is given of all that is there now."""
+    reader = SegmentReader(log.reading, log.index)
+    found: list[Record | Gap] = []
+    place = FramePosition(0)
+    while True:
+        items, place = reader.read_frames(place, log.index.segments[-1].end_lsn, 50)
+        if not items:
+            return found
+        found += items
 
 
 @dataclass
@@ -71,7 +84,7 @@ class Kept:
     def check(self, log: OpenLog, after: object = "", *, compacted: bool = False) -> None:
         """The log has everything that must be left, each once, in order, with its numbers; and `compacted`, nothing
         else."""
-        found = follow_log(log)
+        found = _follow(log)
         assert not [item for item in found if isinstance(item, Gap)], after
         followed = [item for item in found if isinstance(item, Record)]
         assert [item.lsn for item in followed] == sorted({item.lsn for item in followed}), after
@@ -156,7 +169,9 @@ async def a_log_with_dead_records(disk: FileSystem, *, close: bool = True, optio
                 seed = part * 100 + n
                 flags = FLAG_OPENS if not part and not n else 0
                 await put(writer, kept, (A, [payload(900, seed), payload(30, seed + 1)], flags))
-                await put(writer, kept, (B, [payload(1500, seed + 2)], flags), (short, [payload(70, seed)], flags))
+                await put(
+                    writer, kept, (B, [payload(1500, seed + 2)], flags), (short, [payload(70, seed + 50_000)], flags)
+                )
                 await put(writer, kept, (C, [payload(40, seed + 3)] * 3, 0))
                 await put(writer, kept, (A, [payload(300, seed)], FLAG_SNAPSHOT), (C, [b"s" * 50], FLAG_SNAPSHOT))
     async with life(disk, kept, close=close, options=options) as (writer, _caretaker, _log):
@@ -165,9 +180,7 @@ async def a_log_with_dead_records(disk: FileSystem, *, close: bool = True, optio
     return kept
 
 
-async def compact(
-    disk: FileSystem, kept: Kept, *, close: bool = True, options: LogOptions = QUIET
-) -> CompactionReport:
+async def compact(disk: FileSystem, kept: Kept, *, close: bool = True, options: LogOptions = QUIET) -> CompactionReport:
     """Open the log, compact it at once, close it."""
     async with life(disk, kept, close=close, options=options) as (_writer, caretaker, _log):
         report = await caretaker.compact()
@@ -186,6 +199,18 @@ def newest(disk: FileSystem) -> Manifest:
     return found
 
 
-def images(disk: MemoryFileSystem, choose: object, number: int) -> Iterator[MemoryFileSystem]:
-    """Disks that a power cut now may leave: everything unsynced lost, everything kept, and some at random."""
-    raise NotImplementedError
+_COUNT = CHANGES | {"datasync", "sync_directory"}
+
+
+class PowerCuts:
+    """A `before` hook: at every call that changes the disk, disks that a power cut just then may leave."""
+
+    def __init__(self, disk: MemoryFileSystem, seed: int, *, at_random: int = 2):
+        self._disk, self._dice, self._at_random = disk, random.Random(seed), at_random
+        self.images: list[tuple[Call, MemoryFileSystem]] = []
+
+    def __call__(self, call: Call) -> None:
+        if call.operation in _COUNT:
+            left = [self._disk.durable_copy(), clone(self._disk)]
+            left += [self._disk.crash_copy(self._dice.randrange) for _ in range(self._at_random)]
+            self.images += [(call, image) for image in left]

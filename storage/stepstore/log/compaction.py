@@ -8,7 +8,7 @@ range, with holes. Its header names the end of the last file it stands for, so t
 
 Until `put_in_place` everything is in `compact.tmp`. The order there survives a crash at any point: a manifest that
 lists the old files, unless there is one → the new file gets its name; not listed, it is a left-over → the manifest that
-lists it instead of the old ones. From then on those are the left-overs.
+lists it instead of the old ones gets its name. From then on those are the left-overs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import hashlib
 import posixpath
 import secrets
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from stepstore.errors import Damaged, StepwellError
@@ -39,7 +39,7 @@ from stepstore.log.frame import (
 )
 from stepstore.log.index import INDEX_BYTES, IndexedSegment, open_streams_after, run_of
 from stepstore.log.live_index import LiveIndex
-from stepstore.log.manifest import Manifest, manifest_of, superseded_manifests, write_manifest
+from stepstore.log.manifest import Manifest, manifest_of, name_manifest, prepare_manifest, superseded_manifests
 from stepstore.log.names import COMPACTION_TEMPORARY, SegmentName
 from stepstore.log.open_files import OpenFiles
 from stepstore.log.opening import OpenLog
@@ -336,11 +336,12 @@ class Rewriting:
             return
         reading = OpenFiles(self._log.files)
         try:
-            settle_doubts(self._indexed(self.path), SegmentReader(reading, self._log.index).same_records)
+            settle_doubts(self.indexed(self.path), SegmentReader(reading, self._log.index).same_records)
         finally:
             reading.close()
 
-    def _indexed(self, path: str) -> IndexedSegment:
+    def indexed(self, path: str) -> IndexedSegment:
+        """The new file under the name `path`, with its index in memory."""
         return IndexedSegment(
             path,
             self._header,
@@ -355,7 +356,7 @@ class Rewriting:
     def open(self, path: str) -> IndexedSegment:
         """The finished file, which is now called `path`, with its index on the medium if that can be read."""
         assert self._trailer is not None
-        segment = self._indexed(path)
+        segment = self.indexed(path)
         with contextlib.suppress(OSError, UnsoundIndex, StepwellError):  # the one in memory is as good
             segment.index = open_index(self._log.reading, path, self._trailer)
             segment.index_path = path
@@ -430,37 +431,53 @@ class Replacement(NamedTuple):
     gone: list[str]
 
 
+class HalfInPlace(Exception):
+    """A rewritten file was being put in its place when an error came (its cause): which files are the log, only the
+    manifest that is on the medium can tell. The old ones and the new one are all still there. Nothing more may be
+    compacted, nothing removed, before the log was opened again."""
+
+
 def put_in_place(log: OpenLog, rewriting: Rewriting, ended: Sequence[IndexedSegment]) -> Replacement:
     """Make a sealed rewriting count. `ended`: all segments that have ended, the sources among them.
 
-    Raises: `OSError`, `Fenced`. Which files are the log is then known only to the manifest on the medium, so nothing
-    more may be compacted before the log was opened again; the old files and the new one are all still there.
+    Raises: `OSError`, `Fenced` (nothing has changed then), `HalfInPlace`.
     """
     files, sources = log.files, rewriting.sources
     assert log.lock is not None
     log.lock.check()
-    manifest = log.manifest
-    if manifest is None or manifest.seq_last < sources[-1].header.seq_last:
-        manifest = manifest_of(manifest, log.identity, ended)
-        write_manifest(files, log.path, manifest)
-    path = posixpath.join(log.path, str(rewriting.name))
-    if files.stat(path) is not None:
-        files.unlink(path)  # not listed, so a left-over
-    files.rename(rewriting.path, path)
-    files.sync_directory(log.path)
-    segment = rewriting.open(path)
+    if log.manifest is None or log.manifest.seq_last < sources[-1].header.seq_last:
+        manifest = manifest_of(log.manifest, log.identity, ended)
+        prepare_manifest(files, log.path, manifest)
+        with _naming():
+            name_manifest(files, log.path, manifest)
+        log.manifest = manifest
     at = ended.index(sources[0])
-    listed = [*ended[:at], segment, *ended[at + len(sources) :]]
-    manifest = manifest_of(manifest, log.identity, listed)
-    write_manifest(files, log.path, manifest)
-    return Replacement(segment, manifest, _replaced_files(log, sources))
+    path = posixpath.join(log.path, str(rewriting.name))
+    listed = [*ended[:at], rewriting.indexed(path), *ended[at + len(sources) :]]
+    manifest = manifest_of(log.manifest, log.identity, listed)
+    prepare_manifest(files, log.path, manifest)  # now, while a full disk still changes nothing
+    with _naming():
+        if files.stat(path) is not None:
+            files.unlink(path)  # not listed, so a left-over
+        files.rename(rewriting.path, path)
+        files.sync_directory(log.path)
+        name_manifest(files, log.path, manifest)
+    return Replacement(rewriting.open(path), manifest, _replaced_files(log, sources))
+
+
+@contextlib.contextmanager
+def _naming() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise HalfInPlace from error
 
 
 def _replaced_files(log: OpenLog, sources: Sequence[IndexedSegment]) -> list[str]:
     paths = [path for source in sources for path in (source.path, sidecar_path(source.path))]
-    listed = log.files.list_names(log.path)
-    old_manifests = [posixpath.join(log.path, name) for name in superseded_manifests(listed)]
-    return [path for path in paths if posixpath.basename(path) in listed] + old_manifests
+    with contextlib.suppress(OSError):  # old manifests that are not removed now are removed at the next opening
+        paths += [posixpath.join(log.path, name) for name in superseded_manifests(log.files.list_names(log.path))]
+    return paths
 
 
 def remove(log: OpenLog, paths: Iterable[str]) -> None:

@@ -17,10 +17,11 @@ from typing import Any, Protocol, TypeVar
 import trio
 
 from stepstore.errors import Damaged, StepwellError, Unavailable
-from stepstore.log.compaction import OnDead, Rewriting, Weight, choose, put_in_place, remove
+from stepstore.log.compaction import HalfInPlace, OnDead, Rewriting, Weight, choose, put_in_place, remove
 from stepstore.log.dead_records import DeadRecords
 from stepstore.log.index import IndexedSegment
 from stepstore.log.opening import OpenLog
+from stepstore.log.segment import NO_ROOM
 from stepstore.log.writer import RETRY_FULL_SECONDS, LogWriter
 
 T = TypeVar("T")
@@ -29,6 +30,8 @@ DEAD_SHARE = 0.5
 """A segment is rewritten when so much of its payload is dead."""
 NEIGHBOURS, NEIGHBOURS_ON_REQUEST = 4, 2
 """So many small segments beside one another are made one."""
+NO_ROOM_SECONDS = 60.0
+"""How long a compaction for which there was no room waits for more."""
 
 _logger = logging.getLogger("stepstore.log")
 
@@ -98,6 +101,7 @@ class LogCompactor:
         self._gone: list[str] = []
         self._left_alone: dict[str, None] = {}
         self._lost: BaseException | None = None
+        self._no_room = False
         self.errors = 0
         self.files_rewritten = self.bytes_saved = 0
 
@@ -115,7 +119,8 @@ class LogCompactor:
             async with self._lock:
                 worked = await self._work()
             if not worked and not self._has_news:
-                with trio.move_on_after(RETRY_FULL_SECONDS if self._writer.is_full else math.inf):
+                wait = RETRY_FULL_SECONDS if self._writer.is_full else NO_ROOM_SECONDS if self._no_room else math.inf
+                with trio.move_on_after(wait):
                     await self._news.park()
 
     async def _work(self) -> bool:
@@ -134,6 +139,7 @@ class LogCompactor:
             sources = self._choose(all_dead=False, neighbours=NEIGHBOURS)
             if not sources:
                 return False
+            self._no_room = False
             tally = Tally()
             worked = await self._rewrite(sources, self._dead.deleted, tally, rate=rate)
             self.files_rewritten += tally.files_rewritten
@@ -141,6 +147,7 @@ class LogCompactor:
             return worked
         except (OSError, StepwellError) as error:
             self._note_error(error)
+            self._no_room = isinstance(error, OSError) and error.errno in NO_ROOM
             return False
 
     @property
@@ -189,22 +196,17 @@ class LogCompactor:
             if not self._writer.is_open:  # then what has ended cannot be told any more
                 await blocking(rewriting.discard)
                 return False
+            done = await blocking(put_in_place, log, rewriting, log.ended_segments())
+        except HalfInPlace as error:
+            self._lost = error.__cause__
+            raise self._lost_its_way() from error
         except BaseException as error:
             with trio.CancelScope(shield=True):
                 await blocking(rewriting.discard)
             if isinstance(error, Damaged):
                 self._left_alone[error.file] = None
-            elif isinstance(error, (OSError, StepwellError)):
+            elif isinstance(error, StepwellError) or (isinstance(error, OSError) and error.errno not in NO_ROOM):
                 self._left_alone.update((source.path, None) for source in sources)
-            raise
-        try:
-            done = await blocking(put_in_place, log, rewriting, log.ended_segments())
-        except trio.Cancelled:  # it had not begun
-            with trio.CancelScope(shield=True):
-                await blocking(rewriting.discard)
-            raise
-        except BaseException as error:
-            self._lost = error
             raise
         # From here to the end of the block no checkpoint: the file counts, and readers must go there.
         log.index.replace(sources, done.segment)
@@ -272,10 +274,7 @@ class LogCompactor:
 
     async def _compact(self, wait_settled: Callable[[], Awaitable[None]], tally: Tally) -> None:
         if self._lost is not None:
-            raise Unavailable(
-                f"compacting the log in {self._log.path!r} failed half way ({self._lost}). Nothing is lost; close it "
-                "and open it again first."
-            ) from self._lost
+            raise self._lost_its_way() from self._lost
         log = self._log
         if log.segment is not None and log.index.deleted_in(log.index.segments[-1]):
             await self._writer.rotate()  # what was deleted just now is not known to be dead before its segment ends
@@ -291,6 +290,12 @@ class LogCompactor:
                 tally.left_alone.append(error.file)
             await self._take_up_all()
         await self._remove_gone()
+
+    def _lost_its_way(self) -> Unavailable:
+        return Unavailable(
+            f"compacting the log in {self._log.path!r} failed half way ({self._lost}). Nothing is lost; close it and "
+            "open it again before it is compacted any more."
+        )
 
     async def _take_up_all(self) -> None:
         while (unseen := self._dead.next_unseen(self._log.ended_segments())) is not None:

@@ -230,10 +230,10 @@ def read_manifest(files: FileSystem, path: str) -> Manifest | None:
     return parse_manifest(data)
 
 
-def write_manifest(files: FileSystem, path: str, manifest: Manifest) -> None:
-    """Make this the manifest of the log in the directory `path`: from the return on, it counts. Blocks.
+def prepare_manifest(files: FileSystem, path: str, manifest: Manifest) -> None:
+    """Put a manifest on the medium, for the log in the directory `path`, without the name that makes it count. Blocks.
 
-    Raises: `OSError`; up to the rename nothing has changed then, behind it either manifest may be the one that counts.
+    Raises: `OSError`; nothing has changed then.
     """
     temporary = posixpath.join(path, names.MANIFEST_TEMPORARY)
     if files.stat(temporary) is not None:
@@ -244,7 +244,14 @@ def write_manifest(files: FileSystem, path: str, manifest: Manifest) -> None:
         file.datasync()
     finally:
         file.close()
-    files.rename(temporary, posixpath.join(path, manifest_name(manifest.number)))
+
+
+def name_manifest(files: FileSystem, path: str, manifest: Manifest) -> None:
+    """Make what was prepared the manifest of the log: from the return on, it counts. Blocks.
+
+    Raises: `OSError`; either this manifest or the one before may be the one that counts then.
+    """
+    files.rename(posixpath.join(path, names.MANIFEST_TEMPORARY), posixpath.join(path, manifest_name(manifest.number)))
     files.sync_directory(path)
 
 
