@@ -12,19 +12,9 @@ from stepstore.journal.contract import FLAG_CLOSES, FLAG_OPENS, FLAG_SNAPSHOT, F
 from stepstore.journal.segment_log import SegmentLogJournal
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import LogOptions
-from tests.crash.checker import (
-    LOG,
-    Attempt,
-    Broken,
-    Expectation,
-    Fate,
-    Found,
-    Wrong,
-    declared,
-    examine,
-    judge,
-    judge_followed,
-)
+from tests.crash.checker import Broken, Wrong, judge, judge_followed
+from tests.crash.examining import LOG, declared, examine
+from tests.crash.promises import Attempt, Expectation, Fate, Found
 
 A, B = b"A" * 16, b"B" * 16
 SMALL = LogOptions(segment_bytes=8192)
