@@ -212,8 +212,8 @@ def _judge_open_streams(expected: Expectation, found: Found, place: dict[bytes, 
 
 
 def judge_followed(expected: Expectation, followed: list[Record], records: list[Record]) -> list[Violation]:
-    """What a follower sees is what the streams hold, in log order; beside it only tombstones, and (until it is purged)
-    what was in a deleted stream."""
+    """What a follower sees is what the streams hold, in log order; and of a deleted stream its tombstone, which is gone
+    only when nothing is left that it would hide."""
     wrong: list[Violation] = []
 
     def object_to(kind: Wrong, text: str) -> None:
@@ -222,26 +222,28 @@ def judge_followed(expected: Expectation, followed: list[Record], records: list[
     lsns = [record.lsn for record in followed]
     if lsns != sorted(set(lsns)):
         object_to(Wrong.DISORDER, f"a follower sees the LSNs {lsns}")
-    hidden: dict[bytes, tuple[Attempt, Fate, int, Record]] = {
-        record.payload: (attempt, fate, lsn, record)
+    tombstones = {
+        record.payload: (fate, record)
         for attempt, fate, lsn in expected.attempts
-        if not attempt.is_snapshot
+        if attempt.is_tombstone
         for record in attempt.records(lsn)
-        if record.stream in expected.deletions or attempt.is_tombstone
     }
     there = set(records)
     seen: list[Record] = []
     for record in followed:
-        if record in there or record.payload not in hidden:
-            seen.append(record)
-            continue
-        attempt, fate, lsn, sent = hidden[record.payload]
-        if fate is Fate.REFUSED:
-            object_to(Wrong.REFUSED, f"a follower sees {show(record)}")
-        elif record.stream in expected.purged and not attempt.is_tombstone:
+        if record.payload in tombstones:
+            fate, sent = tombstones.pop(record.payload)
+            if fate is Fate.REFUSED:
+                object_to(Wrong.REFUSED, f"a follower sees {show(record)}")
+            elif record != (sent if sent.lsn else sent._replace(lsn=record.lsn)):
+                object_to(Wrong.MOVED, f"a follower sees {show(sent)} as {show(record)}")
+        elif record.stream in expected.deletions and record not in there:
             object_to(Wrong.RESURRECTED, f"a follower sees {show(record)}")
-        elif record != (sent if lsn else sent._replace(lsn=record.lsn)):
-            object_to(Wrong.MOVED, f"a follower sees {show(sent)} as {show(record)}")
+        else:
+            seen.append(record)
+    for fate, sent in tombstones.values():
+        if fate is Fate.STORED and sent.stream not in expected.purged:
+            object_to(Wrong.LOST, f"a follower does not see {show(sent)}")
     if seen != records:
         odd = next(iter(set(seen) ^ there), None)
         object_to(Wrong.ANOTHER_ANSWER, f"a follower sees {len(seen)} of {len(records)} records; {odd and show(odd)}")

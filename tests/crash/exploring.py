@@ -19,7 +19,7 @@ from tests.crash.images import Image, after_power_cut, fingerprint
 from tests.crash.lives import SETTINGS, Life, Setting
 from tests.crash.repeatable import Dice, run
 from tests.crash.watching import Call
-from tests.crash.workloads import OPERATIONS, Workload, append
+from tests.crash.workloads import OPERATIONS, Workload
 
 
 class Case(NamedTuple):
@@ -173,6 +173,8 @@ class Explorer:
         tally.seen["an unacknowledged submission lost"] += kept < len(open_ones)
         tally.seen["several segments"] += examined.report.segments > 1
         tally.seen["deaths of the process alone"] += not image.power_cut
+        tally.seen["streams deleted"] += bool(examined.found.deleted)
+        tally.seen["snapshots"] += any(examined.found.snapshots.values())
         tally.digest.update(key)
         tally.digest.update(repr(examined.found.records()).encode())
 
@@ -194,7 +196,7 @@ class Explorer:
             life = watch.life = Life(nursery, case.setting, watch, disk=disk, promised=image.expected)
             watch.on = True
             await life.open()
-            await append(life)
+            await life.sent(life.send((life.stream("behind it"), 1, 0, 0)))
             await watch.end()
             end = Image(life.disk.durable_copy(), life.ledger.now(), True, "at the end: power cut, all unsynced lost")
             await life.die()

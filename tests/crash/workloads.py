@@ -109,6 +109,7 @@ async def delete(life: Life) -> None:
     if not life.last_seq(life.stream(role)):
         await life.sent(life.send((life.stream(role), 1, 0, 0)))
     await life.sent(life.send((life.stream(role), 1, 0, FLAG_CLOSES | FLAG_TOMBSTONE)))
+    await life.call("forget", life.stream(role))
     life.replace(role)
 
 
@@ -150,9 +151,8 @@ ALPHABET = (
     Operation("cut", cut_power),
     Operation("idle", idle),
     Operation("rotate", rotate, "rotate"),
-    # Of deletions and snapshots the format and the readers come before the writer, which comes with compaction.
-    Operation("delete", delete, "compact"),
-    Operation("snapshot", snapshot, "compact"),
+    Operation("delete", delete),
+    Operation("snapshot", snapshot),
     Operation("compact", compact, "compact"),
     Operation("purge", purge, "compact"),
 )
