@@ -37,7 +37,7 @@ from tests.crash.sweep import Tally, conclude, parser_for, sweep
 SHORT, LONG, COVERAGE = 20_000, 800_000, 200_000
 SHORT_SEED = 20240229
 CHUNK = 1000
-BRIEF_SECONDS = 0.2
+BRIEF_SECONDS, MINIMISE_SECONDS = 0.2, 20.0
 SAMPLED_EVERY = 200
 """Of one in so many inputs the memory is measured exactly."""
 
@@ -117,7 +117,7 @@ class Hunt:
                 failure = found.failure
             return found.signature == signature
 
-        small = minimise(what, fails)
+        small = minimise(what, fails, seconds=MINIMISE_SECONDS)
         if survived.is_slow and survive(small).signature != signature:
             small = what  # merely slow, where the first one was too slow
         last_line = failure.strip().splitlines()[-1]

@@ -121,7 +121,7 @@ def _everything(what: Input, seconds: float) -> tuple[str, ...]:
     async def look_and_open() -> tuple[str, ...]:
         disk = _disk(what)
         verified = verify_outcome(disk)
-        looking = await read_read_only(disk)
+        looking = await read_read_only(disk, STRICT)
         strict = await _open_twice(disk, STRICT)
         cut = await _open_twice(_disk(what), CUT)
         return f"verify: {verified}", _word("read-only:", looking), _word("strict:", strict), _word("cut:", cut)
@@ -212,7 +212,7 @@ def unpack(word: str) -> Input:
     return Input(files, known["locked"])
 
 
-def minimise(what: Input, fails: Callable[[Input], bool], *, seconds: float = 20) -> Input:
+def minimise(what: Input, fails: Callable[[Input], bool], *, seconds: float) -> Input:
     """A smaller input that fails as well: fewer files, shorter ones, more zeros. Gives up after so much work."""
     end = time.process_time() + seconds
 
