@@ -28,7 +28,6 @@ from pathlib import Path
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as with_seed
 from hypothesis import strategies as st
-from hypothesis.errors import Flaky
 
 from tests.crash.hostile import Input, compose
 from tests.crash.survival import CPU_SECONDS, SLOW, Survived, minimise, pack, peak_of, survive, unpack
@@ -43,7 +42,7 @@ SAMPLED_EVERY = 200
 
 
 class DrawnDice:
-    """Dice thrown by hypothesis, which can make the throws of a failing input smaller."""
+    """Dice thrown by hypothesis."""
 
     def __init__(self, draw: st.DrawFn):
         self._draw = draw
@@ -69,10 +68,6 @@ def _blobs(size: int) -> st.SearchStrategy[bytes]:
 def inputs(draw: st.DrawFn) -> Input:
     """Everything that `hostile.compose` can make."""
     return compose(DrawnDice(draw))
-
-
-class Found(Exception):
-    """An input that fails: hypothesis now looks for a smaller one."""
 
 
 class Hunt:
@@ -123,42 +118,28 @@ class Hunt:
         last_line = failure.strip().splitlines()[-1]
         self.tally.violation(f"{last_line}\n      python -m tests.crash.fuzz --replay '{pack(small)}'", signature)
 
+    def try_one(self, what: Input) -> None:
+        """Feed one input; minimise and note a failure of a new kind."""
+        survived = self.feed(what)
+        if not self.is_known(survived):
+            self.report(what, survived)
+
     def with_hypothesis(self, count: int, seed: int) -> None:
-        """Feed `count` inputs, or a few more where something fails."""
-        end = self.tally.cases + count
-        while self.tally.cases < end:
-            failing: tuple[Input, Survived] | None = None
+        """Feed `count` inputs that hypothesis makes. Shrinking is left to `minimise`, which knows what files are."""
 
-            @with_seed(seed)
-            @settings(
-                max_examples=end - self.tally.cases,
-                database=None,
-                deadline=None,
-                suppress_health_check=list(HealthCheck),
-                phases=(Phase.generate, Phase.shrink),
-            )
-            @given(inputs())
-            def attempt(what: Input) -> None:
-                nonlocal failing
-                if failing is None:
-                    survived = self.feed(what)
-                    fails = not self.is_known(survived)
-                    if fails and survived.is_slow:  # hypothesis would try a thousand more of them
-                        self.report(what, survived)
-                        return
-                else:  # hypothesis makes it smaller; other failures have their turn later
-                    survived = survive(what)
-                    fails = survived.signature == failing[1].signature
-                if fails:
-                    failing = what, survived
-                    raise Found
+        @with_seed(seed)
+        @settings(
+            max_examples=count,
+            database=None,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            phases=(Phase.generate,),
+        )
+        @given(inputs())
+        def feed_it(what: Input) -> None:
+            self.try_one(what)
 
-            try:
-                attempt()
-            except (Found, Flaky):
-                assert failing is not None
-                self.report(*failing)
-            seed = random.Random(seed).randrange(2**32)
+        feed_it()
 
 
 _KNOWN: set[str] = set()
