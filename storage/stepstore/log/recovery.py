@@ -227,16 +227,32 @@ def _header_from_footer(files: FileSystem, path: str) -> tuple[SegmentHeader, in
 
 
 def recover(
-    files: FileSystem, path: str, identity: Identity, *, tail: TailPolicy = "strict", live: bool = False
+    files: FileSystem,
+    path: str,
+    identity: Identity,
+    *,
+    tail: TailPolicy = "strict",
+    live: bool = False,
+    reading: OpenFiles | None = None,
 ) -> Recovered:
     """Judge a whole log, and index it: from footers and sidecars where there are sound ones, else from the frames. With
     `live`, another process may be writing: whatever follows the last sound frame of the newest segment is "not yet",
-    and is never judged.
+    and is never judged. `reading`: the files that indexes are read through.
 
     Raises: `CorruptLog`, `RecoveryFailed`. Nothing is changed.
     """
+    reading = reading or OpenFiles(files)
+    try:
+        return _recover(files, reading, path, identity, tail, live=live)
+    except BaseException:
+        reading.close()
+        raise
+
+
+def _recover(
+    files: FileSystem, reading: OpenFiles, path: str, identity: Identity, tail: TailPolicy, *, live: bool
+) -> Recovered:
     names = list_segments(files, path)
-    reading = OpenFiles(files)
     headers = [
         read_segment_header(files, path, name, identity, newest=number == len(names) - 1)
         for number, name in enumerate(names)
@@ -270,10 +286,14 @@ def recover(
         states.append(found)
     segments = [state.segment for state in states]
     reader_of: list[SegmentReader] = []
+
+    def rebuild(segment: IndexedSegment) -> LiveIndex:
+        return rebuild_index(files, segment)
+
     index = LogIndex(
         segments,
-        open_streams=open_streams_after(segments),
-        rebuild=lambda segment: rebuild_index(files, segment),
+        open_streams=open_streams_after(segments, rebuild),
+        rebuild=rebuild,
         same_records=lambda one, other: reader_of[0].same_records(one, other),
     )
     reader_of.append(SegmentReader(reading, index))
