@@ -48,11 +48,11 @@ class Following:
         self._channel: EventChannel | None = None
 
     async def __aenter__(self) -> EventChannel:
-        await trio.lowlevel.checkpoint()
+        journal = self._journal
+        await journal.catch_up()
         if self._slices is not None:
             raise InvalidState("this follow(...) was entered before; call memory.follow again")
         self._check_open()
-        journal = self._journal
         if isinstance(self._cursor, Place):
             after = 0 if self._cursor is START else journal.durable_lsn
         else:

@@ -11,6 +11,8 @@ import msgspec
 
 SCHEMA_VERSION = 1
 STARTED, STEP, ENDED, DELETED = "started", "step", "ended", "deleted"
+_EXACT = 2**32 * 1_000_000
+"""Below this, a float of seconds is nearer to its microsecond than to any other (2**32 s have steps of 0.5 µs)."""
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
@@ -64,4 +66,7 @@ class Event(msgspec.Struct, frozen=True, dict=True, eq=False):
 
 def utc(time_ns: int) -> dt.datetime:
     """Nanoseconds since 1970 as an aware UTC datetime (microseconds, rounded down)."""
-    return _EPOCH + dt.timedelta(microseconds=time_ns // 1000)
+    microseconds = time_ns // 1000
+    if 0 <= microseconds < _EXACT:
+        return dt.datetime.fromtimestamp(microseconds / 1_000_000, dt.UTC)
+    return _EPOCH + dt.timedelta(microseconds=microseconds)

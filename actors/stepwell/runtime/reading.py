@@ -12,7 +12,7 @@ import trio
 from stepstore.errors import Damaged, Forked, KeyDestroyed
 from stepstore.journal import Journal, Record, RecordSlices
 from stepwell.errors import EpisodeUnavailable, InvalidInput, NotFound, Unavailable
-from stepwell.model.codec import decode_record, envelope_of, event_data
+from stepwell.model.codec import decode_record, decode_records, envelope_of, event_data
 from stepwell.model.event import Event, utc
 from stepwell.model.fold import EpisodeFold
 from stepwell.model.ids import EPISODE_STREAM, EpisodeId, stream_id
@@ -39,8 +39,12 @@ async def fold_episode(
     slices = journal.read(stream_id(EPISODE_STREAM, episode_id))
     try:
         while records := await _next_slice(journal, slices, episode_id):
-            for record in records:
-                decoded = decode_record(record.payload, f"record {record.seq} of episode {episode_id!r}")
+            together = decode_records([record.payload for record in records])
+            for place, record in enumerate(records):
+                if together is not None:
+                    decoded = together[place]
+                else:
+                    decoded = decode_record(record.payload, f"record {record.seq} of episode {episode_id!r}")
                 if record.seq == 1:
                     _check_name(decoded.meta, episode_id)
                 fold.add(record.seq, record.lsn, decoded)

@@ -18,6 +18,7 @@ from stepstore.log.files import FileSystem, OsFileSystem
 from stepstore.log.index import STREAM_DELETED, STREAM_FORKED, STREAM_GAP
 from stepstore.log.opening import LogOptions, OpenLog, open_log, open_log_read_only
 from stepstore.log.reading import FramePosition, Gap, Position, SegmentReader
+from stepstore.log.refreshing import refresh
 from stepstore.log.writer import LogWriter, WriterStats
 
 T = TypeVar("T")
@@ -35,7 +36,8 @@ class SegmentLogJournal:
         self._released = False
         self.report: JournalReport = log.report
         self.gate = Gate() if self._writer is None else self._writer.gate
-        self.gate.is_open = self._writer is not None
+        if self._writer is None:
+            self.gate.is_open = False
 
     @classmethod
     def open(cls, path: str, options: LogOptions | None = None, files: FileSystem | None = None) -> SegmentLogJournal:
@@ -125,6 +127,12 @@ class SegmentLogJournal:
     def is_deleted(self, stream: bytes) -> bool:
         return bool(self._log.index.tail(stream)[1] & STREAM_DELETED)
 
+    async def catch_up(self) -> None:
+        if self._writer is None:
+            await self._blocking(refresh, self._log)
+        else:
+            await trio.lowlevel.checkpoint()
+
     async def look_up(self, stream: bytes) -> int:
         if self._log.index.knows(stream):
             await trio.lowlevel.checkpoint()
@@ -208,15 +216,18 @@ class StreamSlices:
 
     async def next_slice(self) -> list[Record]:
         journal = self._journal
+        if self._position.is_at_end:
+            await trio.lowlevel.checkpoint()
+            return self._nothing_more(self._position)
         found, position = await journal._blocking(
             journal._reader.read_slice, self._stream, self._position, self._upto, SLICE_RECORDS, SLICE_BYTES
         )
         self._position = position  # only now: cancelled or failed, the next call gives the same records
-        if not found and position.flags & (STREAM_FORKED | STREAM_GAP):
-            self._raise_unsound(position)
-        return found
+        return found or self._nothing_more(position)
 
-    def _raise_unsound(self, position: Position) -> None:
+    def _nothing_more(self, position: Position) -> list[Record]:
+        if not position.flags & (STREAM_FORKED | STREAM_GAP):
+            return []
         path, seq = self._journal._log.path, position.last_seq
         if position.flags & STREAM_FORKED:
             raise Forked(

@@ -52,6 +52,11 @@ class Position(NamedTuple):
     flags: int = 0
     last_seq: int = 0
 
+    @property
+    def is_at_end(self) -> bool:
+        """Whether nothing is left to read."""
+        return self.version >= 0 and self.part >= len(self.parts)
+
 
 class FramePosition(NamedTuple):
     """Where a reader in log order stands: behind record `after`; the rest is a hint."""
@@ -151,7 +156,10 @@ class SegmentReader:
         lengths_size = run.records * 4
         try:
             if run.records == 1 and not run.flags & CODED:
-                lengths, data = struct.pack(">I", run.size), self._files.read(path, run.payload_at, run.size)
+                payload = self._files.read(path, run.payload_at, run.size)
+                if len(payload) == run.size and zlib.crc32(payload) == run.crc:
+                    return [Record(stream, run.first_seq, run.first_lsn, payload)]
+                lengths = data = b""
             elif run.payload_at - run.lengths_at - lengths_size < _NEAR:
                 both = self._files.read(path, run.lengths_at, run.payload_at + run.size - run.lengths_at)
                 lengths, data = both[:lengths_size], both[run.payload_at - run.lengths_at :]
