@@ -34,6 +34,7 @@ class Place:
     open: Callable[[], Journal]
     persistent: bool
     after_power_cut: Callable[[], Journal] | None = None
+    encrypts: bool = False
 
 
 def in_memory(_path: pathlib.Path | None) -> Place:
@@ -55,6 +56,7 @@ def encoded_log_in_memory(_path: pathlib.Path | None) -> Place:
         lambda: SegmentLogJournal.open("/log", ENCODED, files),
         persistent=True,
         after_power_cut=lambda: SegmentLogJournal.open("/log", ENCODED, files.durable_copy()),
+        encrypts=True,
     )
 
 
