@@ -48,11 +48,12 @@ class Following:
         self._channel: EventChannel | None = None
 
     async def __aenter__(self) -> EventChannel:
-        journal = self._journal
-        await journal.catch_up()
+        await trio.lowlevel.checkpoint()
         if self._slices is not None:
             raise InvalidState("this follow(...) was entered before; call memory.follow again")
         self._check_open()
+        journal = self._journal
+        await journal.catch_up()
         if isinstance(self._cursor, Place):
             after = 0 if self._cursor is START else journal.durable_lsn
         else:
@@ -79,6 +80,7 @@ class EventChannel(trio.abc.ReceiveChannel[Event | Gap]):
         self._journal, self._slices, self._kinds = journal, slices, kinds
         self._names: OrderedDict[bytes, str | None] = OrderedDict()
         self._in_hand: deque[Record | Gap] = deque()
+        self._cursor_of = journal.cursor
         self._receiving = False
         self.closed = False
 
@@ -101,7 +103,7 @@ class EventChannel(trio.abc.ReceiveChannel[Event | Gap]):
             while True:
                 if not in_hand:
                     in_hand.extend(await self._slices.receive())
-                event = await self._event(in_hand[0])
+                event = self._event_of_known(in_hand[0]) or await self._event(in_hand[0])
                 in_hand.popleft()
                 if event is not None and self._wants(event):
                     return event
@@ -112,6 +114,16 @@ class EventChannel(trio.abc.ReceiveChannel[Event | Gap]):
 
     def _wants(self, event: Event | Gap) -> bool:
         return self._kinds is None or isinstance(event, Gap) or event.kind in self._kinds
+
+    def _event_of_known(self, item: Record | Gap) -> Event | None:
+        """The event of an episode whose name is known, None if there is more to it: most are, and this is faster."""
+        if isinstance(item, Gap) or not (name := self._names.get(item.stream)):
+            return None
+        try:
+            event = event_of(item, name, self._cursor_of)
+        except EpisodeUnavailable:
+            return None
+        return event if event.kind != DELETED else None
 
     async def _event(self, item: Record | Gap) -> Event | Gap | None:
         """What to give for one item; None for a record of no episode, or of one that was deleted meanwhile.

@@ -95,7 +95,7 @@ def _park(cell: EpisodeCell, error: Exception, failures: int) -> None:
 
 
 def _give_up_for_now(cell: EpisodeCell, error: Unavailable) -> None:
-    """For want of a key the log cannot be read now, and nothing is in hand: who asked is told, and may ask again."""
+    """Nothing is in hand and the log cannot be read, for want of a key: who asked is told; asking again tries again."""
     if cell.ending_request is not None:
         cell.ending_request.finish(error=error)
     cell.state.value = "parked"

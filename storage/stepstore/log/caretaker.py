@@ -18,6 +18,7 @@ from stepstore.log.index import IndexedSegment, open_streams_after
 from stepstore.log.live_index import LiveIndex
 from stepstore.log.opening import OpenLog
 from stepstore.log.packed_table import UnsoundIndex
+from stepstore.log.recovery import rebuild_index
 from stepstore.log.sealing import open_index, write_sidecar
 from stepstore.log.writer import SPARE_WHEN_USED, LogWriter
 
@@ -136,9 +137,9 @@ class LogCaretaker:
             _logger.debug("wrote the index of %s, %d bytes", segment.path, trailer.index_bytes)
 
     def _write_index(self, segment: IndexedSegment) -> Trailer:
-        segments = self._log.index.segments
-        open_streams = open_streams_after(segments[: segments.index(segment) + 1])
-        return write_sidecar(self._log.files, segment, open_streams)
+        files, segments = self._log.files, self._log.index.segments
+        upto = segments[: segments.index(segment) + 1]
+        return write_sidecar(files, segment, open_streams_after(upto, lambda other: rebuild_index(files, other)))
 
     def _note_error(self, doing: str, path: str, error: BaseException) -> None:
         self.errors += 1
@@ -146,6 +147,7 @@ class LogCaretaker:
 
     async def _blocking(self, call: Callable[..., T], *args: Any) -> T:
         """Make a blocking call in the caretaker's own worker thread, if it can block at all."""
+        self._log.check_process()
         if self._log.files.needs_thread:
             return await trio.to_thread.run_sync(call, *args, limiter=self._limiter)
         await trio.lowlevel.checkpoint()

@@ -265,10 +265,9 @@ class SegmentReader:
             lsn, offset = index.frame_place(segment, number)
             if lsn > upto:
                 break
+            end_lsn = segment.end_lsn + 1  # asked first: a frame taken up meanwhile is counted before this moves
             if number + 1 < segment.index.frame_count:
                 end_lsn = index.frame_place(segment, number + 1)[0]
-            else:
-                end_lsn = segment.end_lsn + 1
             try:
                 for item in self._read_frame(window, segment, lsn, offset, end_lsn - 1, after, deleting):
                     first, last = (item.first_lsn, item.last_lsn) if isinstance(item, Gap) else (item.lsn, item.lsn)

@@ -425,9 +425,9 @@ class LogWriter:
         _logger.warning("a write to the log in %s took %.1f s to reach the medium", self._log.path, seconds)
 
     async def _mark(self) -> None:
-        self._mark_wanted = False
+        wanted, self._mark_wanted, self.is_unmarked = self.is_unmarked, False, False
         segment = self._log.segment
-        if segment is None or not self.is_unmarked:
+        if segment is None or not wanted or self.is_full:  # what room is left is for endings
             return
         frame = segment.mark()
         try:
@@ -437,7 +437,6 @@ class LogWriter:
             return
         segment.acknowledge(frame)
         self._log.index.add_mark(frame.end, frame.header_crc)
-        self.is_unmarked = False
         self.stats.marks += 1
 
     def _forget(self, submission: Submission) -> None:
@@ -461,9 +460,7 @@ class LogWriter:
     async def _segment_for(self, size: int) -> Segment:
         segment = self._log.segment
         if segment is None:
-            new = await self._blocking(self._sequence.begin)
-            self.stats.segments_begun += 1
-            self._log.begin_segment(new)
+            self._go_on_in(await self._blocking(self._sequence.begin))
         elif not segment.has_room(size) or not self._log.index.newest_has_room:
             await self._leave_behind(segment)
         assert self._log.segment is not None
@@ -473,18 +470,19 @@ class LogWriter:
         """Go on in another segment, if anything was written to this one."""
         wanted, self._rotations = self._rotations, []
         segment = self._log.segment
-        error: OSError | Fenced | None = None
-        if segment is not None and segment.cut.end_lsn >= segment.header.first_lsn:
-            try:
+        error: OSError | StepwellError | None = Closed(f"the log in {self._log.path!r} was closed")
+        try:
+            if segment is not None and segment.cut.end_lsn >= segment.header.first_lsn:
                 await self._leave_behind(segment)
-            except OSError as failure:
-                error = failure
-            except Fenced as failure:
-                self._fail([], failure)
-                error = failure
-        for rotation in wanted:
-            rotation.error = error
-            rotation.done.set()
+            error = None
+        except (OSError, Fenced) as failure:
+            error = failure
+            if isinstance(failure, Fenced) or failure.errno not in NO_ROOM:
+                self._fail([], failure)  # the next segment may be there, and names the end of this one
+        finally:  # also when cancelled
+            for rotation in wanted:
+                rotation.error = error
+                rotation.done.set()
 
     def _begin_next(self, cut: Cut) -> Segment:
         return self._sequence.begin(cut, new_epoch=False)
@@ -494,7 +492,11 @@ class LogWriter:
         # From here on the old segment is history; the caretaker gives it a footer.
         self._log.unsealed.append((segment, self._log.index.segments[-1], list(self._log.index.open_streams)))
         self.caretaker.unpark_all()
+        self._go_on_in(new)
+
+    def _go_on_in(self, new: Segment) -> None:
         self.stats.segments_begun += 1
+        self.is_unmarked = False  # the header of the new segment proves what the mark would
         self._log.begin_segment(new)
 
     async def _leave_segment(self, group: list[Submission], error: OSError) -> None:
@@ -512,8 +514,7 @@ class LogWriter:
         finally:
             segment.release()
             self._log.segment = None
-        self.stats.segments_begun += 1
-        self._log.begin_segment(new)
+        self._go_on_in(new)
         cause: StepwellError
         if no_room:
             self._set_full(error)
@@ -610,8 +611,8 @@ class LogWriter:
             return
         newest = self._log.index.segments[-1]
         assert isinstance(newest.index, LiveIndex)
-        self._log.segment = None
         try:
+            # Cancelled, it has not begun, and the segment is released with the log.
             await self._blocking(segment.seal, newest.index, list(self._log.index.open_streams))
         except OSError as error:
             # Every acknowledged record is durable without the footer; the next open reads the frames instead.
@@ -621,12 +622,14 @@ class LogWriter:
         else:
             newest.sealed = True
             self.stats.segments_sealed += 1
+        self._log.segment = None
 
     async def _blocking(self, call: Callable[..., T], *args: Any) -> T:
         """Make a blocking call of the file layer: in the writer's own worker thread if it can block at all.
 
         A call that has started is finished, whatever is cancelled meanwhile, and its result is returned.
         """
+        self._log.check_process()
         if self._log.files.needs_thread:
             return await trio.to_thread.run_sync(call, *args, limiter=self._limiter)
         await trio.lowlevel.checkpoint()
