@@ -36,7 +36,7 @@ class LogCaretaker:
     def __init__(self, log: OpenLog, writer: LogWriter):
         self._log, self._writer = log, writer
         self._limiter = trio.CapacityLimiter(1)
-        self._spare_refused = False
+        self._spare_refused = self._ended = False
         self.sealed = trio.lowlevel.ParkingLot()
         self.errors = 0
 
@@ -56,8 +56,12 @@ class LogCaretaker:
 
     async def finish(self) -> None:
         """Seal what the writer has left. A cancel in between leaves the rest to the next opening."""
-        while self._log.unsealed:
-            await self._seal_next()
+        try:
+            while self._log.unsealed:
+                await self._seal_next()
+        finally:
+            self._ended = True
+            self.sealed.unpark_all()
 
     async def _work(self) -> bool:
         """One piece of work; False if there is none."""
@@ -98,9 +102,10 @@ class LogCaretaker:
             indexed.index_path = segment.path
 
     async def wait_sealed(self) -> None:
-        """Return once every segment that was left has a footer, or failed to get one. A checkpoint."""
+        """Return once every segment that was left has a footer, or failed to get one, or will not get one any more. A
+        checkpoint."""
         await trio.lowlevel.checkpoint()
-        while self._log.unsealed:
+        while self._log.unsealed and not self._ended:
             await self.sealed.park()
 
     def _spare_is_due(self) -> bool:
