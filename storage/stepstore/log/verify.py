@@ -75,7 +75,7 @@ def verify_log(
         names = list_segments(files, path)
         headers = [read_segment_header(files, path, name, identity, newest=False) for name in names]
         sizes = [found.size if (found := files.stat(posixpath.join(path, str(name)))) else 0 for name in names]
-        live = bool(names) and _is_locked(files, path)
+        live = bool(names) and is_locked(files, path)
     except CorruptLog as error:
         report.problems.append(str(error))
         return report
@@ -273,7 +273,7 @@ def _named_end(header: SegmentHeader, scan: SegmentScan) -> tuple[int, int, int]
     return scan.end_offset, scan.end_lsn, scan.chain
 
 
-def _is_locked(files: FileSystem, path: str) -> bool:
+def is_locked(files: FileSystem, path: str) -> bool:
     """Whether a process has the log open for writing. On Linux the kernel's table tells, and the lock is not touched:
     taking it for a moment could refuse a process that opens the log just then."""
     found = files.stat(posixpath.join(path, LOCK))
