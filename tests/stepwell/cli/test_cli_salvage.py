@@ -16,6 +16,7 @@ from tests.stepwell.cli.cli_support import episode_events, run, run_json, write_
 def memory(tmp_path: Path) -> Path:
     """A memory of three episodes."""
     events = [event for n in range(3) for event in episode_events(f"e{n}", 4)]
+    events[-2]["parameters"] = {"query": "needle"}
     run_json("import", write_lines(tmp_path / "events.jsonl", events), "--dir", tmp_path / "memory")
     return tmp_path / "memory"
 
@@ -25,10 +26,11 @@ def files_of(directory: Path) -> dict[str, bytes]:
 
 
 def hit(directory: Path, marker: bytes) -> None:
-    """Overwrite the last place where a marker stands."""
+    """Overwrite the only place where a marker stands."""
     segment = next(directory.glob("*.seg"))
     data = segment.read_bytes()
-    at = data.rindex(marker)
+    assert data.count(marker) == 1
+    at = data.index(marker)
     segment.write_bytes(data[:at] + b"#" * len(marker) + data[at + len(marker) :])
 
 
@@ -44,7 +46,7 @@ def test_a_sound_memory_is_complete_and_exits_0(memory: Path, tmp_path: Path) ->
 
 
 def test_what_is_lost_is_named_and_exits_1(memory: Path, tmp_path: Path) -> None:
-    hit(memory, b"number 3")  # the last one is of e2
+    hit(memory, b"needle")  # in the last step of e2
     before = files_of(memory)
     result = run("salvage", memory, tmp_path / "new", "--yes")
     assert result.exit_code == 1
