@@ -9,20 +9,25 @@ import posixpath
 import random
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
-from typing import NamedTuple
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, NamedTuple
 
 import trio
+import trio.testing
 from hypothesis import settings
 
 from stepstore.log import frame as fr
 from stepstore.log import segment_header as sh
+from stepstore.log.caretaker import LogCaretaker
 from stepstore.log.files import File, FileStat, FileSystem
-from stepstore.log.footer import TRAILER_BYTES, parse_trailer
-from stepstore.log.frame import Batch, FrameHeader
+from stepstore.log.footer import TRAILER_BYTES, parse_head, parse_trailer
+from stepstore.log.frame import Batch, DirectoryEntry, FrameHeader
+from stepstore.log.index import IndexedSegment
+from stepstore.log.live_index import LiveIndex
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import LogOptions, OpenLog, RecoveryReport, open_log
-from stepstore.log.reading import FramePosition, Position, Record, SegmentReader
+from stepstore.log.reading import FramePosition, Gap, Position, Record, SegmentReader
+from stepstore.log.sealed_index import SealedIndex
 from stepstore.log.segment_header import SegmentHeader
 from stepstore.log.submission import Submission
 from stepstore.log.writer import LogWriter
@@ -47,13 +52,14 @@ CHANGES = frozenset({"create", "write", "truncate", "allocate", "make_directory"
 
 
 class Call(NamedTuple):
-    """One call of the file layer; `number` counts from 1."""
+    """One call of the file layer; `number` counts from 1. `size`: bytes asked for."""
 
     number: int
     operation: str
     path: str
     offset: int = 0
     data: bytes = b""
+    size: int = 0
 
 
 class Stopped(BaseException):
@@ -76,8 +82,8 @@ class WatchedFiles:
         self.spoil_read: Callable[[Call, bytes], bytes] | None = None
         self.lying: str | None = None
 
-    def note(self, operation: str, path: str, offset: int = 0, data: bytes = b"") -> Call:
-        call = Call(len(self.calls) + 1, operation, path, offset, data)
+    def note(self, operation: str, path: str, offset: int = 0, data: bytes = b"", size: int = 0) -> Call:
+        call = Call(len(self.calls) + 1, operation, path, offset, data, size)
         self.calls.append(call)
         if self.before is not None:
             self.before(call)
@@ -131,7 +137,7 @@ class WatchedFile:
         self._files, self.path, self._inner = files, path, inner
 
     def read(self, offset: int, size: int) -> bytes:
-        call = self._files.note("read", self.path, offset)
+        call = self._files.note("read", self.path, offset, size=size)
         data = self._inner.read(offset, size)
         return data if self._files.spoil_read is None else self._files.spoil_read(call, data)
 
@@ -151,6 +157,9 @@ class WatchedFile:
     def allocate(self, size: int) -> None:
         self._files.note("allocate", self.path, size)
         self._inner.allocate(size)
+
+    def will_need(self, offset: int, size: int) -> None:
+        self._files.note("will_need", self.path, offset, size=size)
 
     def size(self) -> int:
         self._files.note("size", self.path)
@@ -331,6 +340,41 @@ def frames_of(files: FileSystem, segment: str) -> list[FoundFrame]:
 _NOT_ZERO = re.compile(rb"[^\0]")
 
 
+# ---- indexes made by hand --------------------------------------------------------------------------------------------
+
+
+def entry(stream: bytes, first_seq: int, first_lsn: int, count: int = 1, flags: int = 0, at: int = 0) -> DirectoryEntry:
+    """A directory entry of a batch that lies nowhere."""
+    return (stream, first_seq, first_lsn, count, count * 10, 0xC0FFEE, flags, at + 500, at + 100)
+
+
+def a_segment(seq: int, first_lsn: int, index: LiveIndex | SealedIndex | None = None) -> IndexedSegment:
+    """A segment that only an index knows, called /log/<seq>."""
+    header = SegmentHeader._make([0] * 24)._replace(seq=seq, seq_last=seq, first_lsn=first_lsn)
+    return IndexedSegment(f"{LOG}/{seq}", header, 0, LiveIndex() if index is None else index, 512, first_lsn - 1, 0)
+
+
+def index_bytes(live: LiveIndex, open_streams: Iterable[bytes] = (), **head: Any) -> bytes:
+    """An index as a footer holds it."""
+    fields: dict[str, Any] = {
+        "header_copy": bytes(sh.HEADER_BYTES),
+        "first_lsn": 1,
+        "end_lsn": 0,
+        "end_offset": 512,
+        "chain": 0,
+        "first_ns": 0,
+        "last_ns": 0,
+        "digest": bytes(32),
+    }
+    return live.encode(**(fields | head), open_streams=open_streams)[0]
+
+
+def sealed_copy(live: LiveIndex, open_streams: Iterable[bytes] = (), *, base: int = 0) -> SealedIndex:
+    """The same index, read from its bytes, which begin at `base` of something."""
+    data = bytes(base) + index_bytes(live, open_streams)
+    return SealedIndex(lambda offset, size: data[offset : offset + size], base, parse_head(data[base:]))
+
+
 # ---- logs ------------------------------------------------------------------------------------------------------------
 
 
@@ -386,38 +430,80 @@ async def writing(log: OpenLog, *, close: bool = False) -> AsyncIterator[LogWrit
         log.release()
 
 
+@asynccontextmanager
+async def tended(log: OpenLog, *, close: bool = False) -> AsyncIterator[tuple[LogWriter, LogCaretaker]]:
+    """As `writing`, with a caretaker behind the writer, put together as the journal does it."""
+    writer = LogWriter(log)
+    caretaker = LogCaretaker(log, writer)
+
+    async def run() -> None:
+        async with trio.open_nursery() as inner:
+            inner.start_soon(caretaker.run)
+            await writer.run()
+            inner.cancel_scope.cancel()
+        await caretaker.finish()
+
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run)
+            yield writer, caretaker
+            writer.finish() if close else nursery.cancel_scope.cancel()
+    finally:
+        log.release()
+
+
 def write_log(
     files: FileSystem,
     groups: Iterable[Group],
     *,
     path: str = LOG,
     close: bool = False,
+    care: bool = False,
     options: LogOptions = SMALL,
 ) -> list[Record]:
-    """Open a log, store each group as one frame, and crash, or `close` it in order. Gives what was acknowledged."""
+    """Open a log, store each group as one frame, and crash, or `close` it in order. Gives what was acknowledged.
+
+    `care`: a caretaker has done all its work in between, but for marks.
+    """
 
     async def main() -> list[Record]:
         stored: list[Record] = []
-        async with writing(open_log(files, path, options), close=close) as writer:
+        async with AsyncExitStack() as stack:
+            log = open_log(files, path, options)
+            caretaker: LogCaretaker | None = None
+            if care:
+                writer, caretaker = await stack.enter_async_context(tended(log, close=close))
+            else:
+                writer = await stack.enter_async_context(writing(log, close=close))
             for group in groups:
                 stored += records_of(await store(writer, *group))
+            if caretaker is not None:
+                await trio.testing.wait_all_tasks_blocked()
+                assert not caretaker.errors
         return stored
 
     return trio.run(main)
+
+
+def follow_log(log: OpenLog, after: int = 0, slice_records: int = 256) -> list[Record | Gap]:
+    """What a follower of all that was there at the opening is given."""
+    reader = SegmentReader(log.reading, log.index)
+    found: list[Record | Gap] = []
+    place = FramePosition(after)
+    while True:
+        items, place = reader.read_frames(place, log.end_lsn, slice_records)
+        if not items:
+            return found
+        found += items
 
 
 def read_log(log: OpenLog) -> list[Record]:
     """Every record in log order, read frame by frame and again stream by stream, which must agree."""
     reader = SegmentReader(log.reading, log.index)
     found: list[Record] = []
-    place = FramePosition(0)
-    while True:
-        items, place = reader.read_frames(place, log.end_lsn, 256)
-        if not items:
-            break
-        for item in items:
-            assert isinstance(item, Record), item
-            found.append(item)
+    for item in follow_log(log):
+        assert isinstance(item, Record), item
+        found.append(item)
     by_stream: list[Record] = []
     for stream in log.index.streams():
         by_stream += read_stream(reader, stream)

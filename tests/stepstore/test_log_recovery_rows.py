@@ -11,14 +11,18 @@ import re
 from dataclasses import dataclass
 
 import pytest
+import trio
+import trio.testing
 
 from stepstore.errors import CorruptLog, RecoveryFailed
 from stepstore.log import frame as fr
 from stepstore.log import segment_header as sh
+from stepstore.log.footer import TRAILER_BYTES
 from stepstore.log.frame import Batch
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import LogOptions, open_log, open_log_read_only
 from stepstore.log.reading import Record
+from stepstore.log.verify import verify_log
 from tests.stepstore.log_lab import (
     LOG,
     SMALL,
@@ -35,12 +39,15 @@ from tests.stepstore.log_lab import (
     payload,
     put,
     read_log,
+    records_of,
     remove,
     reopen,
     segments,
+    store,
     tree,
     with_nul_runs,
     write_log,
+    writing,
 )
 
 CUT = LogOptions(segment_bytes=SMALL.segment_bytes, tail="cut")
@@ -72,6 +79,22 @@ class Damaged:
 def a_log(groups: list[list[tuple[bytes, list[bytes]]]] = GROUPS, *, close: bool = False) -> Damaged:
     disk = MemoryFileSystem()
     return Damaged(disk, write_log(disk, groups, close=close))
+
+
+def a_marked_log() -> Damaged:
+    """As `a_log`, and a mark behind the last frame."""
+
+    async def main() -> Damaged:
+        disk = MemoryFileSystem()
+        stored: list[Record] = []
+        async with writing(open_log(disk, LOG, SMALL)) as writer:
+            for group in GROUPS:
+                stored += records_of(await store(writer, *group))
+            writer.want_mark()
+            await trio.testing.wait_all_tasks_blocked()
+        return Damaged(disk, stored)
+
+    return trio.run(main)
 
 
 def many_segments() -> Damaged:
@@ -150,18 +173,46 @@ def test_row_01_zeros_to_the_end_of_the_allocation_are_the_end() -> None:
     assert len(segments(log.disk)) == 1
 
 
-def test_row_01_a_close_frame_is_the_end() -> None:
+def test_row_01_a_trailer_is_the_end() -> None:
     log = a_log(close=True)
     before = tree(log.disk)
     assert reopen(log.disk)[0] == log.stored
     assert tree(log.disk) == before
 
 
-def test_row_01_a_close_frame_and_zeros_behind_it_are_the_end() -> None:
+def test_row_01_zeros_behind_a_trailer_are_the_end_and_are_cut_off() -> None:
+    """The process died before it had cut the file."""
     log = a_log(close=True)
-    put(log.disk, log.segment, b"", at=0, size=SMALL.segment_bytes)
+    whole = content(log.disk, log.segment)
+    put(log.disk, log.segment, b"", at=0, size=len(whole) + 7000)
+    assert verify_log(LOG, files=log.disk).problems == []
     assert reopen(log.disk)[0] == log.stored
-    assert len(content(log.disk, log.segment)) == log.last.end
+    assert content(log.disk, log.segment) == whole
+
+
+def test_row_01_a_footer_and_nothing_behind_it_is_the_end() -> None:
+    """The process died before it had written the close frame; the footer is an index and no record, so it goes."""
+    log = a_log(close=True)
+    data_end, footer = log.frames[-3].end, log.frames[-2]
+    for size in (footer.end, footer.end + 700):
+        image = clone(log.disk)
+        put(image, log.segment, b"", at=0, size=footer.end)
+        put(image, log.segment, b"", at=0, size=size)
+        assert verify_log(LOG, files=image).problems == []
+        found, report = reopen(image)
+        assert (found, report.quarantined, report.notes) == (log.stored, (), ())
+        assert len(content(image, log.segment)) == data_end
+        assert len(segments(image)) == 1
+
+
+@pytest.mark.parametrize("at", [0, 30, fr.WRAPPER_BYTES - 1, fr.WRAPPER_BYTES, fr.WRAPPER_BYTES + TRAILER_BYTES - 1])
+def test_row_01_a_close_frame_or_trailer_that_is_not_sound_costs_nothing(at: int) -> None:
+    """The footer proves that no record is missing before it."""
+    log = a_log(close=True)
+    flip(log.disk, log.segment, log.last.at + at)
+    found, report = reopen(log.disk)
+    assert (found, report.quarantined, report.notes) == (log.stored, (), ())
+    assert len(segments(log.disk)) == 1
 
 
 def test_row_01_a_file_that_ends_with_its_last_frame_is_the_end() -> None:
@@ -218,11 +269,33 @@ def test_row_02_a_frame_that_was_zeroed_is_proven_by_a_later_one(options: LogOpt
     must_refuse_at(log, 2, frame, end=log.frames[0].end, options=options)
 
 
-def test_row_02_a_close_frame_proves_the_frame_before_it() -> None:
+@pytest.mark.parametrize("options", [SMALL, CUT], ids=["strict", "cut"])
+@pytest.mark.parametrize("left", ["footer", "close frame"])
+def test_row_02_what_seals_a_segment_proves_the_frame_before_it_also_without_a_trailer(
+    left: str, options: LogOptions
+) -> None:
     log = a_log(close=True)
-    *_rest, frame, _close = log.frames
+    before, frame, footer, close = log.frames[-4:]
     flip(log.disk, log.segment, frame.end - 1)
-    must_refuse_at(log, 2, frame, end=log.frames[-3].end)
+    if left == "footer":
+        put(log.disk, log.segment, b"", at=0, size=footer.end)
+    else:
+        put(log.disk, log.segment, bytes(footer.head.frame_len), at=footer.at)
+        put(log.disk, log.segment, bytes(TRAILER_BYTES), at=close.end)
+    must_refuse_at(log, 2, frame, end=before.end, options=options)
+
+
+@pytest.mark.parametrize("options", [SMALL, CUT], ids=["strict", "cut"])
+def test_row_02_a_mark_proves_the_frame_before_it(options: LogOptions) -> None:
+    """Without the mark the same bit is suspected rot (row 5)."""
+    log = a_marked_log()
+    before, frame, mark = log.frames[-3:]
+    assert mark.head.kind == fr.KIND_MARK
+    flip(log.disk, log.segment, frame.end - 1)
+    unmarked = Damaged(clone(log.disk), log.stored)
+    put(unmarked.disk, log.segment, bytes(mark.head.frame_len), at=mark.at)
+    must_refuse_at(log, 2, frame, end=before.end, options=options)
+    must_refuse_at(unmarked, 5, frame, end=before.end)
 
 
 @pytest.mark.parametrize("options", [SMALL, CUT], ids=["strict", "cut"])
@@ -270,12 +343,47 @@ def test_row_02_a_successor_that_names_another_chain_proves_the_file_wrong() -> 
 
 @pytest.mark.parametrize("options", [SMALL, CUT], ids=["strict", "cut"])
 @pytest.mark.parametrize("distance", [0, 1, 500, 8000])
-def test_row_03_nothing_is_written_behind_a_close_frame(distance: int, options: LogOptions) -> None:
+def test_row_03_nothing_is_written_behind_a_trailer(distance: int, options: LogOptions) -> None:
     log = a_log(close=True)
     frame = log.last
-    put(log.disk, log.segment, b"\x01", at=frame.end + distance)
+    put(log.disk, log.segment, b"\x01", at=frame.end + TRAILER_BYTES + distance)
     error = must_refuse(log, 3, options=options)
     assert (error.file, error.offset) == (log.segment, frame.end)
+    (problem,) = verify_log(LOG, files=log.disk).problems
+    assert "trailer" in problem
+
+
+@pytest.mark.parametrize("options", [SMALL, CUT], ids=["strict", "cut"])
+@pytest.mark.parametrize("distance", [0, 5000])
+def test_row_03_nothing_but_a_seal_is_written_behind_a_footer(distance: int, options: LogOptions) -> None:
+    log = a_log(close=True)
+    footer, close = log.frames[-2:]
+    put(log.disk, log.segment, bytes(close.head.frame_len + TRAILER_BYTES), at=close.at)
+    put(log.disk, log.segment, b"\x01", at=close.end + TRAILER_BYTES + distance)
+    error = must_refuse(log, 3, options=options)
+    assert (error.file, error.offset) == (log.segment, footer.end)
+
+
+@pytest.mark.parametrize("kind", ["data", "mark"])
+def test_row_03_a_frame_behind_a_footer_is_none_of_this_segment(kind: str) -> None:
+    log = a_log(close=True)
+    footer = log.frames[-2]
+    tag, chain = footer.head.segment_tag, footer.head.header_crc
+    if kind == "data":
+        next_at = fr.header_position(footer.end)
+        batches = [Batch(A, 4, [payload(9000)], 0)]
+        data, _crc, _entries = fr.build_frame(
+            batches, offset=next_at, first_lsn=5, durable_lsn=4, segment_tag=tag, prev_crc=chain
+        )
+    else:
+        next_at = -(-footer.end // fr.MARK_ALIGNMENT) * fr.MARK_ALIGNMENT
+        data, _crc = fr.build_wrapper(
+            fr.KIND_MARK, b"", offset=next_at, first_lsn=5, durable_lsn=4, segment_tag=tag, prev_crc=chain
+        )
+    put(log.disk, log.segment, b"", at=0, size=footer.end)
+    put(log.disk, log.segment, data + b"\0" * 200 + b"\x01", at=next_at)
+    error = must_refuse(log, 3)
+    assert (error.file, error.offset, error.first_lsn) == (log.segment, footer.end, 5)
 
 
 # ---- row 4: a torn tail ----------------------------------------------------------------------------------------------
@@ -619,7 +727,12 @@ def test_row_09_a_frame_that_does_not_continue_the_chain_is_refused(wrong: dict[
     at = fr.header_position(last.end)
     fields = {"first_lsn": 5, "durable_lsn": 3, "prev_crc": last.head.header_crc} | wrong
     data, _crc, _entries = fr.build_frame(
-        [Batch(A, 4, [b"next"], 0)], offset=at, segment_tag=last.head.segment_tag, **fields
+        [Batch(A, 4, [b"next"], 0)],
+        offset=at,
+        segment_tag=last.head.segment_tag,
+        first_lsn=fields["first_lsn"],
+        durable_lsn=fields["durable_lsn"],
+        prev_crc=fields["prev_crc"],
     )
     put(log.disk, log.segment, data, at=at)
     error = must_refuse(log, 9)

@@ -81,7 +81,7 @@ class EpisodeHandle:
         supervisor = self._memory._supervisor
         supervisor.check_open()
         cell = supervisor.cells.get(self.id)
-        if cell is None and not supervisor.is_stored(self.id):
+        if cell is None and not supervisor.exists(self.id):
             raise not_found(self.id)
         if cell is None:
             raise Busy(f"episode {self.id!r} is not awake; use log_step, which wakes it")

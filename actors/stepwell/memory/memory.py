@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from typing import Any
 
-import msgspec
 import trio
 
 from stepstore.journal import Journal
 from stepwell.errors import InvalidInput, InvalidState, OutcomeUnknown, StepwellError
 from stepwell.memory.completed import CompletedEpisode
+from stepwell.memory.figures import MemoryRecovery, MemoryStats
+from stepwell.memory.following import START, Following, Place
 from stepwell.memory.handle import EpisodeHandle
 from stepwell.memory.run_scope import RunScope
 from stepwell.model import validation as check
@@ -35,35 +36,6 @@ from stepwell.runtime.reading import (
 )
 from stepwell.runtime.receipt import Receipt
 from stepwell.runtime.runtime import Runtime
-
-
-class MemoryRecovery(msgspec.Struct, frozen=True, kw_only=True):
-    """What opening found and did.
-
-    `segments`, `records`, `open_episodes`: what is there. `bytes_cut`: bytes of writes torn by a crash, none of them
-    ever acknowledged as durable, cut off after a copy of them went to the files of the quarantine named in
-    `quarantined`. `notes`: one sentence for each thing out of the ordinary.
-    """
-
-    segments: int
-    records: int
-    bytes_cut: int
-    quarantined: list[str]
-    open_episodes: int
-    seconds: float
-    notes: list[str]
-
-
-class MemoryStats(msgspec.Struct, frozen=True, kw_only=True):
-    """Counts since opening: commit groups, the fdatasyncs made for them, records and bytes written, the largest group
-    in records, and episodes that are awake now."""
-
-    groups: int
-    syncs: int
-    records: int
-    bytes_written: int
-    largest_group: int
-    live_episodes: int
 
 
 class Memory:
@@ -152,9 +124,11 @@ class Memory:
             raise
         await trio.lowlevel.checkpoint()
         self._supervisor.check_open()
-        if known is not None and (known in self._supervisor.cells or self._supervisor.is_stored(known)):
-            await self._same_start(known, start)
-            return EpisodeHandle(self, known)
+        if known is not None:
+            await self._supervisor.check_not_deleted(known)
+            if self._supervisor.exists(known):
+                await self._same_start(known, start)
+                return EpisodeHandle(self, known)
         new_id = new_episode_id() if known is None else known
         cell = self._supervisor.start(new_id, start)
         await cell.pending_commits[0].reach_log()
@@ -256,6 +230,17 @@ class Memory:
             raise InvalidState(f"episode {cell.episode_id!r} ends with another outcome: {request.outcome!r}")
         return request
 
+    # ---- deleting ----------------------------------------------------------------------------------------------------
+
+    async def delete_episode(self, episode_id: str) -> None:
+        """Delete an episode: nothing reads it from now on, and its id is never used again; durable on return.
+
+        Its task stores what was accepted and ends first. Its bytes stay in the log until they are compacted away.
+        Deleting it again does nothing more. If cancelled, whether it is deleted is unknown: call again.
+        Raises: `InvalidInput`, `NotFound`, `Closed`, `LogFull`, `OutcomeUnknown`.
+        """
+        await self._supervisor.delete(await _checked_id(episode_id))
+
     # ---- logging -----------------------------------------------------------------------------------------------------
 
     async def log_step(self, episode_id: str, step: ExecutionStep) -> Receipt:
@@ -292,7 +277,7 @@ class Memory:
         known = await _checked_id(episode_id)
         cell = self._supervisor.cells.get(known)
         if cell is None:
-            if not self._supervisor.is_stored(known):
+            if not await self._supervisor.is_stored(known):
                 raise not_found(known)
             return
         for commit in cell.pending_commits:
@@ -338,6 +323,18 @@ class Memory:
         known = checked_id(episode_id)
         check.check_number(after, "after", minimum=0, whole=True)
         return EpisodeEvents(self._journal, known, after, lambda: self._supervisor.settle(known))
+
+    def follow(self, cursor: str | Place = START, *, kinds: Collection[str] | None = None) -> Following:
+        """Follow the durable events of all episodes in log order, then those to come:
+        `async with memory.follow(cursor) as events: async for event in events: …`.
+
+        `cursor`: START, NOW, or the `cursor` of an event, behind which it goes on, also after a restart. `kinds`: only
+        events of these kinds. Records whose bytes are damaged come as a `Gap`. A slow reader lags behind; nothing waits
+        for it and nothing is dropped. Closing the memory ends it. A checkpoint once per slice of at most 256 events.
+        Raises: `InvalidInput`; entering raises `InvalidState` (the cursor's record was lost after a crash) and
+        `CorruptLog` (records that were durable have vanished).
+        """
+        return Following(self._journal, cursor, kinds)
 
     async def open_episodes(self) -> list[OpenEpisode]:
         """The episodes that were still open when the memory was last closed or its process died, and still are."""

@@ -8,6 +8,7 @@ from types import TracebackType
 import trio
 
 from stepstore.journal import InMemoryJournal, Journal, SegmentLogJournal
+from stepstore.log.batch_codec import Compression
 from stepstore.log.files import FileSystem
 from stepstore.log.opening import LogOptions
 from stepwell.errors import InvalidInput, InvalidState
@@ -77,11 +78,17 @@ class OpenMemory:
     async def _open_journal(self, path: str, config: MemoryConfig) -> Journal:
         if path == ":memory:":
             return InMemoryJournal()
-        options = LogOptions(tail=config.tail, segment_bytes=config.segment_bytes, align=config.align)
+        options = LogOptions(
+            tail=config.tail,
+            segment_bytes=config.segment_bytes,
+            align=config.align,
+            compression=Compression(config.compression),
+            key_provider=config.key_provider,
+        )
 
         def opening() -> Journal:
             if self._read_only:
-                return SegmentLogJournal.open_read_only(path, self._files)
+                return SegmentLogJournal.open_read_only(path, options, self._files)
             return SegmentLogJournal.open(path, options, self._files)
 
         if self._files is not None and not self._files.needs_thread:

@@ -76,6 +76,7 @@ class EpisodeCell:
         "_wake",
         "accepting",
         "batches_sent",
+        "deleting",
         "ending_request",
         "episode_id",
         "failure",
@@ -93,7 +94,7 @@ class EpisodeCell:
         self.episode_id = episode_id
         self.stream = stream_id(EPISODE_STREAM, episode_id)
         self.state: AsyncValue[str] = AsyncValue("waking")
-        self.accepting = self.intake_stopped = False
+        self.accepting = self.intake_stopped = self.deleting = False
         self.full = False
         self.start: EpisodeStart | None = None
         self.ending_request: EndingRequest | None = None
@@ -423,6 +424,12 @@ class EpisodeCell:
         self.intake_stopped, self.accepting = True, False
         self.make_urgent()
         self.release_callers()
+
+    def delete(self) -> None:
+        """The episode is to be deleted: send what was accepted, then the task ends."""
+        self.deleting = True
+        self.stop_intake()
+        self.wake()
 
     def release_callers(self) -> None:
         """Have callers that wait for room look again."""

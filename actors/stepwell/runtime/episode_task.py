@@ -56,13 +56,19 @@ async def episode_task(cell: EpisodeCell, journal: Journal, limits: Limits, *, f
             cell.restarts += 1
             cell.failure = error
             cell.accepting = False
+            if cell.deleting:
+                cell.fail_pending(OutcomeUnknown(f"not stored before its episode was deleted: {error}"))
+                cell.state.value = "gone"
+                return
             if failures >= PARK_AFTER or isinstance(error, EpisodeUnavailable):
                 _park(cell, error, failures)
                 return
             cell.state.value = "waking"
             delay = min(FIRST_BACKOFF * 2 ** (failures - 1), LAST_BACKOFF) * random.uniform(0.8, 1.2)
             _logger.warning("episode %r failed (%s); restarting from the log in %.1f s", cell.episode_id, error, delay)
-            await trio.sleep(delay)
+            with trio.move_on_after(delay):
+                while not cell.deleting:
+                    await cell.park()
 
 
 def _park(cell: EpisodeCell, error: Exception, failures: int) -> None:
@@ -91,7 +97,10 @@ async def rebuild(cell: EpisodeCell, journal: Journal) -> bool:
     Raises: `EpisodeUnavailable`, `RecoveryFailed`.
     """
     await cell.wait_result()
-    if not journal.durable_seq(cell.stream):
+    if cell.deleting or journal.is_deleted(cell.stream):
+        cell.state.value = "gone"
+        return False
+    if not await journal.look_up(cell.stream):
         if cell.pending_commits:
             _go_live(cell)
             return True
@@ -143,6 +152,9 @@ async def run_incarnation(cell: EpisodeCell, journal: Journal, limits: Limits) -
             await journal.wait_room()
             if cell.should_send:
                 cell.send()
+        elif cell.deleting and cell.is_idle:
+            cell.state.value = "gone"
+            return
         elif cell.ending_request is not None and cell.is_idle:
             if await _write_ending(cell, journal, limits, cell.ending_request):
                 return

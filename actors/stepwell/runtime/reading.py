@@ -9,11 +9,11 @@ from collections.abc import Awaitable, Callable
 import msgspec
 import trio
 
-from stepstore.errors import Damaged, Forked
+from stepstore.errors import Damaged, Forked, KeyDestroyed
 from stepstore.journal import Journal, Record, RecordSlices
 from stepwell.errors import EpisodeUnavailable, NotFound
-from stepwell.model.codec import decode_record, step_data
-from stepwell.model.event import STEP, Event, utc
+from stepwell.model.codec import decode_record, decode_records, envelope_of, event_data
+from stepwell.model.event import Event, utc
 from stepwell.model.fold import EpisodeFold
 from stepwell.model.ids import EPISODE_STREAM, EpisodeId, stream_id
 from stepwell.model.start import decode_start
@@ -36,8 +36,12 @@ async def fold_episode(
     slices = journal.read(stream_id(EPISODE_STREAM, episode_id))
     try:
         while records := await _next_slice(slices, episode_id):
-            for record in records:
-                decoded = decode_record(record.payload, f"record {record.seq} of episode {episode_id!r}")
+            together = decode_records([record.payload for record in records])
+            for place, record in enumerate(records):
+                if together is not None:
+                    decoded = together[place]
+                else:
+                    decoded = decode_record(record.payload, f"record {record.seq} of episode {episode_id!r}")
                 if record.seq == 1:
                     _check_name(decoded.meta, episode_id)
                 fold.add(record.seq, record.lsn, decoded)
@@ -54,6 +58,8 @@ async def fold_episode(
 async def _next_slice(slices: RecordSlices, episode_id: str) -> list[Record]:
     try:
         return await slices.next_slice()
+    except KeyDestroyed as error:
+        raise EpisodeUnavailable(f"episode {episode_id!r} cannot be read: {error}", reason="undecodable") from error
     except (Damaged, Forked) as error:
         reason = "forked" if isinstance(error, Forked) else "damaged"
         raise EpisodeUnavailable(
@@ -81,6 +87,7 @@ class EpisodeEvents:
         self._journal, self._id, self._after, self._settle = journal, episode_id, after, settle
         self._slices: RecordSlices | None = None
         self._ready: deque[Record] = deque()
+        self._cursor = journal.cursor
 
     def __aiter__(self) -> EpisodeEvents:
         return self
@@ -90,32 +97,23 @@ class EpisodeEvents:
             if self._slices is None:
                 await self._settle()
                 stream = stream_id(EPISODE_STREAM, self._id)
-                if not self._journal.durable_seq(stream):
+                if not await self._journal.look_up(stream) or self._journal.is_deleted(stream):
                     raise not_found(self._id)
                 self._slices = self._journal.read(stream, self._after)
             self._ready.extend(await _next_slice(self._slices, self._id))
             if not self._ready:
                 raise StopAsyncIteration
-        return decode_event(self._ready.popleft(), self._id)
+        return event_of(self._ready.popleft(), self._id, self._cursor)
 
 
-def decode_event(record: Record, episode_id: str) -> Event:
+def event_of(record: Record, episode_id: str, cursor: Callable[[int], str]) -> Event:
     """One record as the event it is.
 
     Raises: `EpisodeUnavailable` (reason "undecodable").
     """
-    decoded = decode_record(record.payload, f"record {record.seq} of episode {episode_id!r}")
-    return Event(
-        stream=episode_id,
-        kind=decoded.kind,
-        seq=record.seq,
-        lsn=record.lsn,
-        cursor=str(record.lsn),
-        time=utc(decoded.time_ns),
-        time_ns=decoded.time_ns,
-        schema_version=decoded.schema_version,
-        data=step_data(decoded.data) if decoded.kind == STEP else decoded.data,
-    )
+    _stream, seq, lsn, payload = record
+    kind, time_ns, version = envelope_of(payload, f"a record of episode {episode_id!r}")
+    return Event(episode_id, kind, seq, lsn, time_ns, version, payload, event_data, cursor)
 
 
 class OpenEpisode(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,7 +7,9 @@ import time
 import trio
 
 from stepstore.journal import Journal
+from stepstore.journal.contract import delete
 from stepwell.errors import Closed, EpisodeUnavailable, InvalidState, OutcomeUnknown
+from stepwell.model.codec import encode_deleted
 from stepwell.model.ids import EPISODE_STREAM, EpisodeId, stream_id
 from stepwell.model.start import EpisodeStart, encode_start
 from stepwell.runtime.cell import EpisodeCell
@@ -25,6 +27,7 @@ class Supervisor:
         self.flusher = IntervalFlusher(config.batch.flush_interval_ms / 1000)
         self.cells: dict[str, EpisodeCell] = {}
         self.closing = False
+        self._deleting: dict[str, trio.Event] = {}
         self._nursery: trio.Nursery | None = None
 
     def run_in(self, nursery: trio.Nursery) -> None:
@@ -57,9 +60,59 @@ class Supervisor:
             if self.cells.get(cell.episode_id) is cell:
                 del self.cells[cell.episode_id]
 
-    def is_stored(self, episode_id: EpisodeId) -> bool:
-        """Whether the log has a record of the episode."""
-        return self.journal.durable_seq(stream_id(EPISODE_STREAM, episode_id)) > 0
+    async def is_stored(self, episode_id: EpisodeId) -> bool:
+        """Whether the log has the episode. A checkpoint."""
+        stream = stream_id(EPISODE_STREAM, episode_id)
+        return await self.journal.look_up(stream) > 0 and not self.journal.is_deleted(stream)
+
+    def exists(self, episode_id: EpisodeId) -> bool:
+        """As `is_stored`, or accepted and not stored yet. To be asked right behind `check_not_deleted`, and before the
+        next checkpoint: two callers that start one episode must not both find that there is none."""
+        return episode_id in self.cells or self.journal.durable_seq(stream_id(EPISODE_STREAM, episode_id)) > 0
+
+    async def check_not_deleted(self, episode_id: EpisodeId) -> None:
+        """Raises: `InvalidState` if there was an episode of this id and it was deleted, or is being deleted."""
+        stream = stream_id(EPISODE_STREAM, episode_id)
+        await self.journal.look_up(stream)
+        if self.journal.is_deleted(stream) or episode_id in self._deleting:
+            raise InvalidState(f"episode {episode_id!r} was deleted, and its id is never used again; use another id")
+
+    async def delete(self, episode_id: EpisodeId) -> None:
+        """Stop the episode's task once everything accepted has a result, then delete its stream; durable on return.
+
+        Deleting again is the same as deleting once. Cancelled: whether it is deleted is unknown; call again.
+        Raises: `NotFound`, `Closed`, `LogFull`, `OutcomeUnknown`.
+        """
+        await trio.lowlevel.checkpoint()
+        self.check_open()
+        stream = stream_id(EPISODE_STREAM, episode_id)
+        while episode_id in self._deleting:
+            await self._deleting[episode_id].wait()
+        done = self._deleting[episode_id] = trio.Event()
+        try:
+            while (cell := self.cells.get(episode_id)) is not None:
+                await self._stop_for_good(cell)
+            if not await self.journal.look_up(stream):
+                raise not_found(episode_id)
+            if self.journal.is_deleted(stream):
+                await self.journal.forget(stream)
+            else:
+                await delete(self.journal, stream, encode_deleted(time.time_ns()))
+        finally:
+            del self._deleting[episode_id]
+            done.set()
+
+    async def _stop_for_good(self, cell: EpisodeCell) -> None:
+        request = cell.ending_request
+        if request is not None:
+            await request.done.wait()
+        cell.delete()
+        await cell.state.wait_value(lambda value: value in ("gone", "ended", "parked", "closed"))
+        if cell.state.value == "closed":
+            raise Closed("the memory is closed; open it again to go on")
+        if self.cells.get(cell.episode_id) is cell:
+            del self.cells[cell.episode_id]
+            cell.close()
 
     @trio.lowlevel.enable_ki_protection
     def start(self, episode_id: EpisodeId, start: EpisodeStart) -> EpisodeCell:
@@ -84,9 +137,11 @@ class Supervisor:
             cell = self.cells.get(episode_id)
             if cell is None:
                 self.check_open()
-                if not self.is_stored(episode_id):
+                if not await self.is_stored(episode_id):
                     raise not_found(episode_id)
-                cell = self._add(episode_id, fresh=False)
+                if episode_id in self._deleting:
+                    raise not_found(episode_id)
+                cell = self.cells.get(episode_id) or self._add(episode_id, fresh=False)
             state = await cell.state.wait_value(lambda value: value != "waking")
             if state in ("live", "ended"):
                 return cell
@@ -95,7 +150,7 @@ class Supervisor:
                 raise cell.failure
             if state == "closed":
                 raise Closed("the memory is closed; open it again to go on")
-            if not self.is_stored(episode_id):
+            if not await self.is_stored(episode_id):
                 raise not_found(episode_id)
 
     async def accepting(self, episode_id: EpisodeId) -> EpisodeCell:
@@ -115,6 +170,8 @@ class Supervisor:
                 return cell
             if cell.ending_request is not None and cell.state.value == "live":
                 raise InvalidState(f"episode {episode_id!r} is being completed and takes no more steps")
+            if cell.deleting:
+                raise InvalidState(f"episode {episode_id!r} is being deleted and takes no more steps")
 
     async def settle(self, episode_id: EpisodeId) -> None:
         """Wait until everything accepted for the episode before this call has a result. A checkpoint."""

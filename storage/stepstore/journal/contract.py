@@ -19,6 +19,8 @@ import trio
 
 from stepstore.log.frame import FLAG_CLOSES as FLAG_CLOSES
 from stepstore.log.frame import FLAG_OPENS as FLAG_OPENS
+from stepstore.log.frame import FLAG_SNAPSHOT as FLAG_SNAPSHOT
+from stepstore.log.frame import FLAG_TOMBSTONE as FLAG_TOMBSTONE
 from stepstore.log.frame import Batch as Batch
 from stepstore.log.opening import RecoveryReport
 from stepstore.log.reading import Gap as Gap
@@ -114,6 +116,41 @@ class Journal(Protocol):
         """The last durable sequence number of a stream; 0 if it has no record."""
         ...
 
+    def is_deleted(self, stream: bytes) -> bool:
+        """Whether the stream was deleted; its records are gone for readers, and it takes none any more."""
+        ...
+
+    async def look_up(self, stream: bytes) -> int:
+        """As `durable_seq`, but what has to be read from the medium is read without holding up the event loop; behind
+        it the synchronous calls about the stream need not read. A checkpoint."""
+        ...
+
+    async def forget(self, stream: bytes) -> None:
+        """Destroy the key of a deleted stream, if it has one: then no copy of its records can be read, wherever it is.
+        A checkpoint. Repeating it is safe. Raises: `OSError`, `Closed`."""
+
+    async def read_snapshot(self, stream: bytes) -> Record | None:
+        """The newest durable snapshot of a stream; its `seq` is the last number that it covers. A checkpoint.
+
+        Raises: `Damaged`, `RecoveryFailed`, `Closed` (after `release`).
+        """
+        ...
+
+    async def rotate(self) -> None:
+        """Return once everything stored so far lies in files that are complete and stay as they are. A checkpoint."""
+
+    def cursor(self, lsn: int) -> str:
+        """A text that stands for the place behind a durable record, and is noticed if that record is lost."""
+        ...
+
+    def check_cursor(self, text: str) -> int:
+        """The LSN behind which a cursor stands.
+
+        Raises: `InvalidInput` (no cursor, or one of another log), `InvalidState` (its record was lost after a crash, or
+        it is of another branch of a restored log: begin anew), `CorruptLog` (records that were durable have vanished).
+        """
+        ...
+
     def streams(self) -> Iterator[bytes]:
         """Every stream with a durable record, in the order of first appearance."""
         ...
@@ -136,20 +173,51 @@ class Journal(Protocol):
 
 
 async def append(
-    journal: Journal, stream: bytes, payloads: Sequence[bytes], *, expected_seq: int, flags: int = 0
+    journal: Journal,
+    stream: bytes,
+    payloads: Sequence[bytes],
+    *,
+    expected_seq: int,
+    flags: int = 0,
+    critical: bool = False,
 ) -> Appended:
-    """Append one batch behind `expected_seq` and return once it is durable.
+    """Append one batch behind `expected_seq` and return once it is durable. `critical`: may use a full disk's reserve.
 
     If cancelled, the write goes on; whether it is stored can be read afterwards.
     Raises: `InvalidState` (the stream does not end with `expected_seq`), `Closed`, `LogFull`, `TooLarge`,
     `OutcomeUnknown`.
     """
     await journal.wait_room()
-    submission = journal.submit([Batch(stream, expected_seq + 1, payloads, flags)])
+    submission = journal.submit([Batch(stream, expected_seq + 1, payloads, flags)], critical=critical)
     await submission.wait()
     if submission.error is not None:
         raise submission.error
     return Appended(expected_seq + 1, expected_seq + len(payloads), submission.first_lsn)
+
+
+async def delete(journal: Journal, stream: bytes, payload: bytes) -> None:
+    """Delete a stream: append its last record, after which it has none for any reader and takes none; durable on
+    return. `payload` is for followers. Compaction gives the space back.
+
+    If cancelled, the deletion goes on. Raises: as `append`; `InvalidState` if the stream is deleted.
+    """
+    await journal.look_up(stream)
+    last_seq, flags = journal.last_seq(stream), FLAG_CLOSES | FLAG_TOMBSTONE
+    await append(journal, stream, [payload], expected_seq=last_seq, flags=flags, critical=True)
+    await journal.forget(stream)
+
+
+async def store_snapshot(journal: Journal, stream: bytes, payload: bytes, *, through_seq: int) -> int:
+    """Store a snapshot of a stream as of record `through_seq` and return its LSN once it is durable.
+
+    It takes no number of the stream. Raises: as `append`.
+    """
+    await journal.wait_room()
+    submission = journal.submit([Batch(stream, through_seq, [payload], FLAG_SNAPSHOT)])
+    await submission.wait()
+    if submission.error is not None:
+        raise submission.error
+    return submission.first_lsn
 
 
 async def records(journal: Journal, stream: bytes, after: int = 0) -> AsyncIterator[Record]:

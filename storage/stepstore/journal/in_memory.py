@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 
@@ -9,7 +10,16 @@ import trio
 
 from stepstore.errors import Closed, InvalidInput, InvalidState, OutcomeUnknown, TooLarge
 from stepstore.journal.contract import SLICE_RECORDS, Batch, Gap, Gate, JournalReport, JournalStats, Record, Submission
-from stepstore.log.frame import FLAG_CLOSES, FLAG_OPENS, MAX_BATCH_BYTES, batch_cost
+from stepstore.log.cursor import Cursor, parse_cursor
+from stepstore.log.frame import (
+    FLAG_CLOSES,
+    FLAG_OPENS,
+    FLAG_SNAPSHOT,
+    FLAG_TOMBSTONE,
+    KIND_FLAGS,
+    MAX_BATCH_BYTES,
+    batch_cost,
+)
 from stepstore.log.writer import STREAM_ID_BYTES
 
 
@@ -17,8 +27,12 @@ class InMemoryJournal:
     """A `Journal` for the life of the process. "Durable" means: as durable as the process."""
 
     def __init__(self) -> None:
-        self._streams: dict[bytes, list[tuple[int, bytes]]] = {}  # per stream (lsn, payload), seq is the position
-        self._order: list[tuple[bytes, int]] = []  # (stream, seq) by LSN
+        # Per stream (lsn, payload), seq is the position; the payloads of a deleted stream but its last are None.
+        self._streams: dict[bytes, list[tuple[int, bytes | None]]] = {}
+        self._order: list[tuple[bytes, int]] = []  # (stream, seq) by LSN; seq 0 stands for a snapshot
+        self._snapshots: dict[bytes, Record] = {}
+        self._deleted: set[bytes] = set()
+        self._log_uuid = uuid.uuid4()
         self._open: dict[bytes, None] = {}
         self._pending_seq: dict[bytes, int] = {}
         self._queue: deque[Submission] = deque()
@@ -62,7 +76,15 @@ class InMemoryJournal:
     def _store(self, submission: Submission) -> None:
         first_lsn = len(self._order) + 1
         for stream, first_seq, payloads, flags in submission.batches:
+            if flags & KIND_FLAGS == FLAG_SNAPSHOT:
+                self._order.append((stream, 0))
+                self._snapshots[stream] = Record(stream, first_seq, len(self._order), payloads[0])
+                continue
             records = self._streams.setdefault(stream, [])
+            if flags & KIND_FLAGS == FLAG_TOMBSTONE:
+                records[:] = [(lsn, None) for lsn, _payload in records]
+                self._snapshots.pop(stream, None)
+                self._deleted.add(stream)
             for payload in payloads:
                 self._order.append((stream, len(records) + 1))
                 records.append((len(self._order), payload))
@@ -102,10 +124,18 @@ class InMemoryJournal:
         if cost > MAX_BATCH_BYTES:
             raise TooLarge(f"a batch of {cost:,} bytes exceeds the limit of {MAX_BATCH_BYTES:,}; split it")
         last: dict[bytes, int] = {}
-        for stream, first_seq, payloads, _flags in batches:
+        for stream, first_seq, payloads, flags in batches:
             if len(stream) != STREAM_ID_BYTES or not payloads:
                 raise InvalidInput("a batch has a stream id of 16 bytes and at least one record")
             before = last.get(stream, self.last_seq(stream))
+            if stream in self._deleted:
+                raise InvalidState(f"stream {stream.hex()} was deleted and takes no more records; use another id")
+            if flags & KIND_FLAGS == FLAG_SNAPSHOT:
+                if not 0 < first_seq <= before:
+                    raise InvalidState(
+                        f"stream {stream.hex()} ends with seq {before}; a snapshot cannot cover {first_seq}"
+                    )
+                continue
             if first_seq != before + 1:
                 raise InvalidState(
                     f"stream {stream.hex()} ends with seq {before}, so seq {first_seq} does not continue it; read what "
@@ -131,8 +161,36 @@ class InMemoryJournal:
     def durable_seq(self, stream: bytes) -> int:
         return len(self._streams.get(stream, ()))
 
+    def is_deleted(self, stream: bytes) -> bool:
+        return stream in self._deleted
+
+    async def look_up(self, stream: bytes) -> int:
+        await trio.lowlevel.checkpoint()
+        return self.durable_seq(stream)
+
+    async def forget(self, stream: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def read_snapshot(self, stream: bytes) -> Record | None:
+        await trio.lowlevel.checkpoint()
+        return self._snapshots.get(stream)
+
+    async def rotate(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    def cursor(self, lsn: int) -> str:
+        return str(Cursor(self._log_uuid, self._log_uuid, int(lsn > 0), lsn))
+
+    def check_cursor(self, text: str) -> int:
+        cursor = parse_cursor(text)
+        if cursor is None:
+            raise InvalidInput(f"cursor: {text!r} is no cursor; take one from an event")
+        if cursor.log_uuid != self._log_uuid or cursor.lsn > len(self._order):
+            raise InvalidInput("cursor: it belongs to another memory than this one, which keeps nothing")
+        return cursor.lsn
+
     def streams(self) -> Iterator[bytes]:
-        return iter(list(self._streams))
+        return iter([stream for stream in self._streams if stream not in self._deleted])
 
     def open_streams(self) -> Iterator[bytes]:
         return iter(list(self._open))
@@ -145,10 +203,13 @@ class InMemoryJournal:
         while True:
             while after_lsn < len(self._order):
                 end = min(after_lsn + SLICE_RECORDS, len(self._order))
-                yield [
-                    Record(stream, seq, after_lsn + n + 1, self._streams[stream][seq - 1][1])
+                found: list[Record | Gap] = [
+                    Record(stream, seq, after_lsn + n + 1, payload)
                     for n, (stream, seq) in enumerate(self._order[after_lsn:end])
+                    if seq and (payload := self._streams[stream][seq - 1][1]) is not None
                 ]
+                if found:
+                    yield found
                 after_lsn = end
             if self._ended:
                 return
@@ -160,7 +221,9 @@ class InMemorySlices:
 
     def __init__(self, journal: InMemoryJournal, stream: bytes, after: int):
         self._journal, self._stream, self._after = journal, stream, after
-        self._records, self._end = journal._streams.get(stream, []), journal.durable_seq(stream)
+        is_deleted = stream in journal._deleted
+        self._records = [] if is_deleted else journal._streams.get(stream, [])
+        self._end = 0 if is_deleted else journal.durable_seq(stream)
 
     async def next_slice(self) -> list[Record]:
         await trio.lowlevel.checkpoint()
@@ -170,4 +233,5 @@ class InMemorySlices:
         return [
             Record(self._stream, start + n + 1, lsn, payload)
             for n, (lsn, payload) in enumerate(self._records[start : self._after])
+            if payload is not None  # deleted meanwhile
         ]

@@ -7,11 +7,12 @@ from typing import Any, TypeVar
 
 import trio
 
-from stepstore.errors import Closed, Damaged, Forked
+from stepstore.errors import Closed, CorruptLog, Damaged, Forked, InvalidInput, InvalidState
 from stepstore.journal.contract import SLICE_BYTES, SLICE_RECORDS, Batch, Gate, JournalReport, Record, Submission
 from stepstore.log.caretaker import LogCaretaker
+from stepstore.log.cursor import Cursor, epoch_of, judge_cursor, parse_cursor
 from stepstore.log.files import FileSystem, OsFileSystem
-from stepstore.log.index import STREAM_FORKED, STREAM_GAP
+from stepstore.log.index import STREAM_DELETED, STREAM_FORKED, STREAM_GAP
 from stepstore.log.opening import LogOptions, OpenLog, open_log, open_log_read_only
 from stepstore.log.reading import FramePosition, Gap, Position, SegmentReader
 from stepstore.log.writer import LogWriter, WriterStats
@@ -26,7 +27,7 @@ class SegmentLogJournal:
         self._log = log
         self._writer = LogWriter(log) if log.sequence is not None else None
         self._caretaker = None if self._writer is None else LogCaretaker(log, self._writer)
-        self._reader = SegmentReader(log.reading, log.index)
+        self._reader = SegmentReader(log.reading, log.index, log.codec.decode)
         self._read_limiter = trio.CapacityLimiter(1)
         self._released = False
         self.report: JournalReport = log.report
@@ -42,12 +43,14 @@ class SegmentLogJournal:
         return cls(open_log(files or OsFileSystem(), path, options))
 
     @classmethod
-    def open_read_only(cls, path: str, files: FileSystem | None = None) -> SegmentLogJournal:
+    def open_read_only(
+        cls, path: str, options: LogOptions | None = None, files: FileSystem | None = None
+    ) -> SegmentLogJournal:
         """Look at a log as it is now; nothing is locked or changed.
 
         Raises: `NotFound`, `InvalidInput`, `CorruptLog`, `RecoveryFailed`.
         """
-        return cls(open_log_read_only(files or OsFileSystem(), path))
+        return cls(open_log_read_only(files or OsFileSystem(), path, options))
 
     @property
     def stats(self) -> WriterStats:
@@ -114,6 +117,52 @@ class SegmentLogJournal:
     def durable_seq(self, stream: bytes) -> int:
         return self._log.index.last_seq(stream)
 
+    def is_deleted(self, stream: bytes) -> bool:
+        return bool(self._log.index.tail(stream)[1] & STREAM_DELETED)
+
+    async def look_up(self, stream: bytes) -> int:
+        if self._log.index.knows(stream):
+            await trio.lowlevel.checkpoint()
+            return self.durable_seq(stream)
+        return (await self._blocking(self._log.index.tail, stream))[0]
+
+    async def forget(self, stream: bytes) -> None:
+        if self._log.keys is not None:
+            await self._blocking(self._log.keys.destroy, [stream])
+        await trio.lowlevel.checkpoint()
+
+    async def read_snapshot(self, stream: bytes) -> Record | None:
+        return await self._blocking(self._reader.read_snapshot, stream)
+
+    async def rotate(self) -> None:
+        await self._writing().rotate()
+        assert self._caretaker is not None
+        await self._caretaker.wait_sealed()
+
+    def cursor(self, lsn: int) -> str:
+        identity = self._log.identity
+        return str(Cursor(identity.log_uuid, identity.branch_uuid, epoch_of(lsn, self._log.epoch_ends()), lsn))
+
+    def check_cursor(self, text: str) -> int:
+        cursor = parse_cursor(text)
+        if cursor is None:
+            raise InvalidInput(f"cursor: {text!r} is no cursor; take one from an event")
+        verdict = judge_cursor(cursor, self._log.identity, self._log.epoch_ends(), self.durable_lsn)
+        if verdict == "another log":
+            raise InvalidInput(f"cursor: it belongs to another log than the one in {self._log.path!r}")
+        if verdict == "beyond the end":
+            raise CorruptLog(
+                f"a cursor stands behind record {cursor.lsn}, and the log in {self._log.path!r} ends with "
+                f"{self.durable_lsn}: records that were durable have vanished (row 2). Run `stepwell verify`.",
+                file=self._log.path,
+                first_lsn=self.durable_lsn + 1,
+                last_lsn=cursor.lsn,
+                row=2,
+            )
+        if verdict != "valid":
+            raise InvalidState(f"cursor: it is of {verdict}; begin from the start, or from where you know of")
+        return cursor.lsn
+
     def streams(self) -> Iterator[bytes]:
         return self._log.index.streams()
 
@@ -158,15 +207,18 @@ class StreamSlices:
 
     async def next_slice(self) -> list[Record]:
         journal = self._journal
+        if self._position.is_at_end:
+            await trio.lowlevel.checkpoint()
+            return self._nothing_more(self._position)
         found, position = await journal._blocking(
             journal._reader.read_slice, self._stream, self._position, self._upto, SLICE_RECORDS, SLICE_BYTES
         )
         self._position = position  # only now: cancelled or failed, the next call gives the same records
-        if not found and position.flags & (STREAM_FORKED | STREAM_GAP):
-            self._raise_unsound(position)
-        return found
+        return found or self._nothing_more(position)
 
-    def _raise_unsound(self, position: Position) -> None:
+    def _nothing_more(self, position: Position) -> list[Record]:
+        if not position.flags & (STREAM_FORKED | STREAM_GAP):
+            return []
         path, seq = self._journal._log.path, position.last_seq
         if position.flags & STREAM_FORKED:
             raise Forked(

@@ -178,7 +178,7 @@ def build_frame(
     pack, crc32 = DIRECTORY_ENTRY.pack, zlib.crc32
     lsn_offset = 0
     for stream, first_seq, payloads, flags in batches:
-        if encode is None:
+        if encode is None or flags & FLAG_TOMBSTONE:  # a deletion must be readable when the key is destroyed
             body = b"".join(payloads)
         else:
             body, how = encode(stream, first_seq, payloads)
@@ -323,9 +323,10 @@ def split_payloads(
     lengths: bytes | bytearray | memoryview, payloads: bytes | bytearray | memoryview
 ) -> list[bytes] | None:
     """Cut a batch's payload bytes by its packed u32 lengths; None if they do not add up."""
+    data = bytes(payloads)
     out: list[bytes] = []
     at = 0
     for (length,) in _LENGTH.iter_unpack(lengths):
-        out.append(bytes(payloads[at : at + length]))
+        out.append(data[at : at + length])
         at += length
-    return out if at == len(payloads) else None
+    return out if at == len(data) else None

@@ -244,6 +244,17 @@ class LogIndex:
                 return found
         return 0, 0
 
+    def knows(self, stream: bytes) -> bool:
+        """Whether `tail` answers for this stream without reading from the medium."""
+        for segment in reversed(self.segments):
+            index = segment.index
+            if isinstance(index, LiveIndex):
+                if stream in index:
+                    return True
+            elif index.might_hold(stream):
+                return stream in self._tails
+        return True
+
     def last_seq(self, stream: bytes) -> int:
         """The last sequence number stored for a stream, 0 if there is none."""
         return self.tail(stream)[0]
@@ -380,6 +391,15 @@ class LogIndex:
         return not any(
             (later := found_in(segment)) and later.flags & STREAM_DELETED for segment in segments[number + 1 :]
         )
+
+    def deleted_streams(self) -> Iterator[bytes]:
+        """Every stream that was deleted. Reads the streams of those segments only that hold a deletion."""
+        for segment in self.segments:
+            if self._ask(segment, lambda index: index.tombstones):
+                self._ask(segment, lambda index: index.check_streams())
+                for entry in segment.index.streams():
+                    if entry.flags & STREAM_DELETED:
+                        yield entry.stream
 
     def streams_still_open(self) -> Iterator[bytes]:
         """Streams whose opening record is stored and whose closing record is not, in the order of opening."""

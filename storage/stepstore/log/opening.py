@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import posixpath
 import time
 from collections import deque
 from dataclasses import dataclass, field
 
 from stepstore.errors import RecoveryFailed
+from stepstore.log.batch_codec import BatchCodec, Compression
 from stepstore.log.directory import Identity, LogLock, must_exist, prepare
 from stepstore.log.files import FileSystem
 from stepstore.log.forking import watch_forks
 from stepstore.log.frame import SECTOR
 from stepstore.log.index import IndexedSegment, LogIndex
+from stepstore.log.keys import KEYS_DIRECTORY, KeyProvider, KeyRing
 from stepstore.log.live_index import LiveIndex
 from stepstore.log.open_files import OpenFiles
 from stepstore.log.recovery import Recovered, TailPolicy, recover
@@ -23,11 +26,14 @@ from stepstore.log.segment import SEGMENT_BYTES, START, Cut, Segment, SegmentSeq
 @dataclass(frozen=True, kw_only=True)
 class LogOptions:
     """`tail`: what to do with suspected rot in the last group. `segment_bytes`: size of one file. `align`: 0, 512 or
-    4096, the unit in which the medium may change bytes it was not asked to change."""
+    4096, the unit in which the medium may change bytes it was not asked to change. `compression`: of what is written.
+    `key_provider`: wraps the key that each stream is encrypted with; None writes in clear."""
 
     tail: TailPolicy = "strict"
     segment_bytes: int = SEGMENT_BYTES
     align: int = 0
+    compression: Compression = field(default_factory=Compression)
+    key_provider: KeyProvider | None = None
 
     def __post_init__(self) -> None:
         assert self.align in (0, SECTOR, 4096)
@@ -69,6 +75,8 @@ class OpenLog:
     lock: LogLock | None = None
     sequence: SegmentSequence | None = None
     reserve: Reserve | None = None
+    codec: BatchCodec
+    keys: KeyRing | None = None
     segment: Segment | None = None
     is_forked: bool = False
     unsealed: deque[tuple[Segment, IndexedSegment, list[bytes]]] = field(default_factory=deque)
@@ -78,6 +86,13 @@ class OpenLog:
     def paths(self) -> list[str]:
         """The files of the segments, oldest first."""
         return [segment.path for segment in self.index.segments]
+
+    def epoch_ends(self) -> list[tuple[int, int]]:
+        """(epoch, its last LSN) for every epoch that has records, in order."""
+        ends: dict[int, int] = {}
+        for segment in self.index.segments:
+            ends[segment.header.epoch] = segment.end_lsn
+        return list(ends.items())
 
     def forked(self) -> None:
         """This is a child of the process that opened the log: nothing may be written here, and the lock stays the
@@ -112,6 +127,8 @@ class OpenLog:
         while self.unsealed:
             self.unsealed.popleft()[0].release()
         self.reading.close()
+        if self.keys is not None:
+            self.keys.close()
         if self.lock is not None:
             self.lock.release()
 
@@ -141,6 +158,9 @@ def open_log(files: FileSystem, path: str, options: LogOptions | None = None) ->
             align=options.align,
         )
         segment, quarantined = repair(files, path, recovered, sequence)
+        keys = _open_keys(files, path, identity, options)
+        if keys is not None:
+            keys.finish_destroying(recovered.index.deleted_streams())
         reserve = Reserve(files, path)
         try:
             if newest is None:
@@ -162,6 +182,8 @@ def open_log(files: FileSystem, path: str, options: LogOptions | None = None) ->
         lock=lock,
         sequence=sequence,
         reserve=reserve,
+        codec=BatchCodec(options.compression, keys),
+        keys=keys,
     )
     log.unindexed.extend(state.segment for state in recovered.segments if not state.segment.index_path)
     if segment is not None:
@@ -170,7 +192,19 @@ def open_log(files: FileSystem, path: str, options: LogOptions | None = None) ->
     return log
 
 
-def open_log_read_only(files: FileSystem, path: str) -> OpenLog:
+def _open_keys(
+    files: FileSystem, path: str, identity: Identity, options: LogOptions, *, read_only: bool = False
+) -> KeyRing | None:
+    """The keys of a log that has or is to have any."""
+    try:
+        if options.key_provider is None and files.stat(posixpath.join(path, KEYS_DIRECTORY)) is None:
+            return None
+    except OSError as error:
+        raise RecoveryFailed.from_os_error("look for the keys of", error, file=path) from error
+    return KeyRing.open(files, path, identity.log_uuid, options.key_provider, read_only=read_only, align=options.align)
+
+
+def open_log_read_only(files: FileSystem, path: str, options: LogOptions | None = None) -> OpenLog:
     """Look at the log at `path`, beside a living writer if there is one. Takes no lock and changes nothing; what it
     shows may be not yet durable. Blocks.
 
@@ -179,6 +213,7 @@ def open_log_read_only(files: FileSystem, path: str) -> OpenLog:
     began = time.perf_counter()
     identity = must_exist(files, path)
     recovered = recover(files, path, identity, live=True)
+    keys = _open_keys(files, path, identity, options or LogOptions(), read_only=True)
     return OpenLog(
         files=files,
         path=path,
@@ -187,6 +222,8 @@ def open_log_read_only(files: FileSystem, path: str) -> OpenLog:
         reading=recovered.reading,
         end_lsn=recovered.end_lsn,
         report=_report(recovered, [], began),
+        codec=BatchCodec(Compression(), keys),
+        keys=keys,
     )
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import zlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from stepstore.errors import Damaged, RecoveryFailed
+from stepstore.errors import Damaged, KeyDestroyed, RecoveryFailed
 from stepstore.log import frame as fr
+from stepstore.log.batch_codec import DecodeFailed
 from stepstore.log.frame import FLAG_SNAPSHOT, KIND_FLAGS
 from stepstore.log.index import IndexedSegment, LogIndex, Part, Run, run_of
 from stepstore.log.open_files import OpenFiles
@@ -18,7 +20,7 @@ _WORDS = 256
 _WINDOW = 1024 * 1024
 
 Decode = Callable[[bytes, int, int, bytes, Sequence[int]], bytes]
-"""(stream, first seq, flags, stored bytes, lengths) → the payloads joined (see `batch_codec`). Raises `ValueError`."""
+"""(stream, first seq, flags, stored bytes, lengths) → the payloads joined (see `batch_codec`)."""
 CODED = 0xFFFF & ~(fr.FLAG_OPENS | fr.FLAG_CLOSES)
 """Flag bits that say a batch is not stored as it is."""
 
@@ -33,7 +35,7 @@ class Record(NamedTuple):
 
 
 class Gap(NamedTuple):
-    """Records of the log that a follower cannot be given, because their bytes are damaged."""
+    """Records of the log that a follower cannot be given: their bytes are damaged, or their key was destroyed."""
 
     first_lsn: int
     last_lsn: int
@@ -49,6 +51,11 @@ class Position(NamedTuple):
     run: int = 0
     flags: int = 0
     last_seq: int = 0
+
+    @property
+    def is_at_end(self) -> bool:
+        """Whether nothing is left to read."""
+        return self.version >= 0 and self.part >= len(self.parts)
 
 
 class FramePosition(NamedTuple):
@@ -74,7 +81,8 @@ class SegmentReader:
         batch is larger; and the position behind them. None left: an empty list, and a position whose `flags` and
         `last_seq` tell whether the stream is sound.
 
-        Raises: `Damaged` if the bytes are not those that were written, `RecoveryFailed` on an I/O error.
+        Raises: `Damaged` if the bytes are not those that were written, `RecoveryFailed` on an I/O error,
+        `KeyDestroyed`, `Unavailable` (the key provider failed).
         """
         while True:
             try:
@@ -148,7 +156,10 @@ class SegmentReader:
         lengths_size = run.records * 4
         try:
             if run.records == 1 and not run.flags & CODED:
-                lengths, data = struct.pack(">I", run.size), self._files.read(path, run.payload_at, run.size)
+                payload = self._files.read(path, run.payload_at, run.size)
+                if len(payload) == run.size and zlib.crc32(payload) == run.crc:
+                    return [Record(stream, run.first_seq, run.first_lsn, payload)]
+                lengths = data = b""
             elif run.payload_at - run.lengths_at - lengths_size < _NEAR:
                 both = self._files.read(path, run.lengths_at, run.payload_at + run.size - run.lengths_at)
                 lengths, data = both[:lengths_size], both[run.payload_at - run.lengths_at :]
@@ -184,7 +195,7 @@ class SegmentReader:
                 )
             try:
                 data = self._decode(stream, first_seq, flags, bytes(data), sizes)
-            except ValueError:
+            except DecodeFailed:
                 return None
         return fr.split_payloads(lengths, data)
 
@@ -281,7 +292,8 @@ class SegmentReader:
             payloads = None
             if whole or zlib.crc32(data) == crc:
                 lengths = body[lengths_at - base : lengths_at - base + count * 4]
-                payloads = self._split(stream, first_seq, flags & 0xFFFF, lengths, data)
+                with contextlib.suppress(KeyDestroyed):
+                    payloads = self._split(stream, first_seq, flags & 0xFFFF, lengths, data)
             if payloads is None:
                 found.append(Gap(lsn, lsn + count - 1))
             else:

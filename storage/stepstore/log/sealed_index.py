@@ -54,6 +54,11 @@ class SealedIndex:
         return self.head.records
 
     @property
+    def tombstones(self) -> int:
+        """How many streams were deleted in the segment."""
+        return self.head.tombstones
+
+    @property
     def frame_count(self) -> int:
         """How many data frames the segment holds."""
         return self.head.frames

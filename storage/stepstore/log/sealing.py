@@ -56,22 +56,26 @@ def find_seal(
     Raises: `RecoveryFailed`.
     """
     where = sidecar_path(path) if sidecar else path
+    at = 0
     try:
         if sidecar and files.stat(where) is None:
             return None
         file = files.open(where, write=False)
         try:
-            trailer = read_trailer(file, file.size(), header.segment_tag)
+            size = file.size()
+            at = max(size - TRAILER_BYTES, 0)
+            trailer = read_trailer(file, size, header.segment_tag)
         finally:
             file.close()
         if trailer is None:
             return None
+        at = trailer.index_at
         try:
             index = open_index(reading, where, trailer)
         except UnsoundIndex:
             return Seal(trailer, None, where)
     except OSError as error:
-        raise RecoveryFailed.from_os_error("read", error, file=where) from error
+        raise RecoveryFailed.from_os_error("read", error, file=where, offset=at) from error
     return Seal(trailer, index, where)
 
 

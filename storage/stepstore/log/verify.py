@@ -12,7 +12,7 @@ from stepstore.errors import CorruptLog, RecoveryFailed, StepwellError
 from stepstore.log import segment_header as sh
 from stepstore.log.directory import must_exist
 from stepstore.log.files import File, FileSystem, OsFileSystem
-from stepstore.log.footer import TRAILER_BYTES, Trailer
+from stepstore.log.footer import TRAILER_BYTES, Trailer, parse_trailer
 from stepstore.log.frame import HEADER_BYTES, MARK_ALIGNMENT, DirectoryEntry, FrameHeader, looks_like_header
 from stepstore.log.names import LOCK
 from stepstore.log.open_files import OpenFiles
@@ -215,16 +215,29 @@ class _SegmentCheck:
             if _named_end(self.header, scan) != named:
                 report.problems.append(f"{sound}, but the next segment proves it durable up to {named[0]}")
             elif scan.tail.last_nonzero is not None and not self.live:
-                report.notes.append(f"{sound}; left over behind it: a write that was never acknowledged, or a footer")
-        elif scan.index_bytes and scan.tail.last_nonzero is None and not scan.closed:
-            report.notes.append(f"{sound}; behind it a footer that was not finished, and nothing else")
+                whole = scan_segment(Window(file, self.path), self.header, self.header_crc)
+                if whole.index_bytes:
+                    self._judge_seal(file, whole, sound)
+                else:
+                    report.notes.append(f"{sound}; left over behind it: a write that was never acknowledged")
+        elif self.live and (scan.index_bytes or scan.tail.last_nonzero is not None):
+            report.live_tail = f"{sound}; the log is open, so what follows may be a write in progress"
         elif scan.closed or scan.index_bytes:
-            report.problems.append(f"{sound}, and sealed, but its trailer is damaged; no record is")
+            self._judge_seal(file, scan, sound)
         elif scan.tail.last_nonzero is not None:
-            if self.live:
-                report.live_tail = f"{sound}; the log is open, so what follows may be a write in progress"
-            else:
-                self._judge(file, scan, sound)
+            self._judge(file, scan, sound)
+
+    def _judge_seal(self, file: File, scan: SegmentScan, sound: str) -> None:
+        """What follows a footer where no trailer ends the file. The close frame and the trailer lie within one sector,
+        so a crash leaves both of them or neither."""
+        behind = scan.tail.last_nonzero
+        trailer = parse_trailer(file.read(scan.after, TRAILER_BYTES)) if scan.closed else None
+        if behind is None and not scan.closed:
+            self.report.notes.append(f"{sound}; behind it a footer that was not finished, and nothing else")
+        elif trailer is not None and behind is not None and behind < scan.after + TRAILER_BYTES:
+            self.report.notes.append(f"{sound}, and sealed; behind the trailer zeros that were not cut off yet")
+        else:
+            self.report.problems.append(f"{sound}, and sealed, but its trailer is damaged; no record is")
 
     def _judge(self, file: File, scan: SegmentScan, sound: str) -> None:
         try:

@@ -29,9 +29,10 @@ from stepstore.errors import (
     OutcomeUnknown,
     StepwellError,
     TooLarge,
+    Unavailable,
 )
 from stepstore.log.forking import watch_forks
-from stepstore.log.frame import MAX_BATCH_BYTES, MAX_GROUP_BYTES, Batch, Encode, batch_cost
+from stepstore.log.frame import FLAG_TOMBSTONE, MAX_BATCH_BYTES, MAX_GROUP_BYTES, Batch, Encode, batch_cost
 from stepstore.log.live_index import LiveIndex
 from stepstore.log.opening import OpenLog
 from stepstore.log.segment import NO_ROOM, Cut, Frame, Segment
@@ -100,7 +101,7 @@ class LogWriter:
         self.last_commit = 0.0
         self.is_unmarked = False
         self.caretaker = trio.lowlevel.ParkingLot()
-        self.encode: Encode | None = None
+        self._encode: Encode | None = log.codec.encode if log.codec.changes_anything else None
         watch_forks(self)
 
     # ---- for everybody -----------------------------------------------------------------------------------------------
@@ -290,7 +291,10 @@ class LogWriter:
         batches = [batch for submission in group for batch in submission.batches]
         try:
             segment = await self._segment_for(sum(submission.cost for submission in group))
-            frame = segment.prepare(batches) if self.encode is None else await self._encoded(segment, batches)
+            if self._encode is None:
+                frame = segment.prepare(batches)
+            else:
+                frame = await self._blocking(self._prepare_encoded, segment, batches)
             began = time.perf_counter()
             try:
                 await self._blocking(segment.write, frame)
@@ -304,6 +308,9 @@ class LogWriter:
             return
         except Fenced as error:
             self._fail(group, error)
+            return
+        except (Unavailable, InvalidInput) as error:  # of the key provider; nothing was written
+            self._resolve_all(group + self._dependents(group), error)
             return
         except BaseException:
             self._resolve_all(group, OutcomeUnknown("the log was closed while the write was on its way to the medium"))
@@ -338,9 +345,16 @@ class LogWriter:
         elif segment.used > SPARE_WHEN_USED and not self._sequence.has_spare:
             self.caretaker.unpark_all()
 
-    async def _encoded(self, segment: Segment, batches: list[Batch]) -> Frame:
-        """The frame of batches that are compressed or encrypted first, which takes a thread."""
-        return await self._blocking(segment.prepare, batches, self.encode)
+    def _prepare_encoded(self, segment: Segment, batches: list[Batch]) -> Frame:
+        """The frame of batches that are compressed or encrypted first. Their keys are durable before it is written."""
+        keys = self._log.keys
+        if keys is not None and keys.makes_keys:
+            streams = {batch.stream for batch in batches if not batch.flags & FLAG_TOMBSTONE}
+            try:
+                keys.add(streams)
+            except OSError:
+                keys.add(streams)  # it has left the file that failed, and begins another
+        return segment.prepare(batches, self._encode)
 
     def _note_slow_sync(self, seconds: float) -> None:
         self.stats.slow_syncs += 1

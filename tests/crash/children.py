@@ -1,0 +1,46 @@
+"""Child processes of the suites: how they are started, how they report, and what their deaths mean."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+TIMEOUT = 300.0
+
+
+class ChildFailedError(Exception):
+    """A child ended as none of this suite may; the message shows what it said."""
+
+
+def child_command(module: str, *arguments: object) -> list[str]:
+    """The command that has `module` run its part of a child, with these arguments (any JSON values)."""
+    return [sys.executable, "-m", f"tests.crash.{module}", "--child", json.dumps(arguments)]
+
+
+def run_child(command: Sequence[str], *, may_die: bool = False) -> bytes:
+    """Run a child to its end; gives what it reported. It may have been killed with SIGKILL only if `may_die`.
+
+    Raises: `ChildFailedError`.
+    """
+    # In a session of its own, so that a Ctrl-C reaches only the parent, which then takes things down in order.
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True) as process:
+        try:
+            reported, said = process.communicate(timeout=TIMEOUT)
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode not in ((0, -signal.SIGKILL) if may_die else (0,)):
+        raise ChildFailedError(f"a child ended with status {process.returncode}: {said.decode(errors='replace')}")
+    return reported
+
+
+def report_to_parent(report: Sequence[Any]) -> None:
+    """Report one thing, as one line. It is with the parent when this returns, whatever becomes of the child."""
+    line = json.dumps(report).encode() + b"\n"
+    while line:
+        line = line[os.write(1, line) :]

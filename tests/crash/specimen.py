@@ -1,0 +1,336 @@
+"""Logs made to order for the suites that spoil files: the same bytes for the same seed, and what is stored in them.
+
+A specimen is written through the public journal on the in-memory file layer, so it holds whatever files the log makes
+today; nobody here lists them by name. `LOCK` (who holds it, for people), `reserve` and `quarantine` hold nothing that
+is read back and are exempt from spoiling.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import posixpath
+import random
+import secrets
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from unittest.mock import patch
+
+import trio
+import trio.testing
+
+from stepstore.journal.contract import FLAG_CLOSES, FLAG_OPENS, Batch, Record
+from stepstore.journal.segment_log import SegmentLogJournal
+from stepstore.log.frame import SECTOR
+from stepstore.log.memory_files import MemoryFileSystem
+from stepstore.log.opening import LogOptions
+from tests.stepstore.log_lab import LOG, FoundFrame, content, frames_of, put, segments, stream_id, tree, with_nul_runs
+
+Image = Mapping[str, bytes | None]
+"""What a disk holds: the content of files by path, None for directories."""
+
+KIBIBYTE = 1024
+LOG_BYTES = 64 * KIBIBYTE
+STREAMS = [stream_id(f"stream {n}") for n in range(16)]
+_EXEMPT = frozenset({"LOCK", "reserve", "quarantine"})
+
+
+@contextmanager
+def fixed_randomness(seed: int) -> Iterator[None]:
+    """Ids, tags and times of creation come from the seed; the reserve is small, since it is copied for every case."""
+    dice = random.Random(seed)
+    with ExitStack() as patches:
+        patches.enter_context(patch.object(secrets, "randbits", dice.getrandbits))
+        patches.enter_context(patch.object(secrets, "token_bytes", lambda size=32: dice.randbytes(size)))
+        patches.enter_context(patch.object(uuid, "uuid4", lambda: uuid.UUID(int=dice.getrandbits(128), version=4)))
+        patches.enter_context(patch.object(time, "time_ns", lambda: 1_709_164_800_000_000_000))
+        patches.enter_context(patch("stepstore.log.reserve.RESERVE_BYTES", KIBIBYTE))
+        yield
+
+
+def disk_with(image: Image) -> MemoryFileSystem:
+    """A file layer that holds these files. What a power cut would leave of them is of no interest here."""
+    files = MemoryFileSystem()
+    put_files(files, image)
+    return files
+
+
+def put_files(files: MemoryFileSystem, image: Image) -> None:
+    """Put these files on an empty file layer."""
+    for path in sorted(image):  # a directory before what is in it
+        data = image[path]
+        if data is None:
+            files.make_directory(path)
+            continue
+        file = files.open(path, create=True)
+        if data:
+            file.write(0, data)
+        file.close()
+
+
+def is_exempt(path: str) -> bool:
+    """Whether nothing in this file is ever read back, so that spoiling it means nothing."""
+    return not _EXEMPT.isdisjoint(posixpath.relpath(path, LOG).split("/"))
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a log holds up to some LSN: records in log order, by stream, and the streams that are open."""
+
+    records: Sequence[Record]
+    streams: Mapping[bytes, Sequence[Record]]
+    open_streams: frozenset[bytes]
+
+
+@dataclass(frozen=True)
+class Specimen:
+    """A log: its files, and its records group by group.
+
+    `flags`: FLAG_… of the batch that begins with this LSN. `clean`: whether the log was closed in order.
+    """
+
+    name: str
+    image: Image
+    groups: Sequence[Sequence[Record]]
+    flags: Mapping[int, int]
+    options: LogOptions
+    clean: bool
+    _prefixes: dict[int, Contents] = field(default_factory=dict, compare=False, repr=False)
+
+    @functools.cached_property
+    def group_ends(self) -> Mapping[int, int]:
+        """LSN → how many whole groups end with it."""
+        ends, lsn = {0: 0}, 0
+        for number, group in enumerate(self.groups, 1):
+            lsn += len(group)
+            ends[lsn] = number
+        return ends
+
+    def contents(self, groups: int) -> Contents:
+        """What the first `groups` groups hold."""
+        known = self._prefixes.get(groups)
+        if known is None:
+            records = [record for group in self.groups[:groups] for record in group]
+            streams: dict[bytes, list[Record]] = {}
+            seen: dict[bytes, int] = {}
+            for record in records:
+                streams.setdefault(record.stream, []).append(record)
+                seen[record.stream] = seen.get(record.stream, 0) | self.flags.get(record.lsn, 0)
+            still_open = frozenset(
+                stream for stream, flags in seen.items() if flags & (FLAG_OPENS | FLAG_CLOSES) == FLAG_OPENS
+            )
+            known = self._prefixes[groups] = Contents(records, streams, still_open)
+        return known
+
+    @functools.cached_property
+    def files(self) -> Mapping[str, bytes]:
+        """The files that may be spoiled: all but those that hold nothing."""
+        return {path: data for path, data in sorted(self.image.items()) if data is not None and not is_exempt(path)}
+
+    @functools.cached_property
+    def segments(self) -> Sequence[str]:
+        """The paths of the segments, in order."""
+        return [path for path in self.files if path.endswith(".seg")]
+
+    @property
+    def newest(self) -> str:
+        """The path of the newest segment."""
+        return self.segments[-1]
+
+    @functools.cached_property
+    def frames(self) -> Mapping[str, Sequence[FoundFrame]]:
+        """The frames of each segment that hold records."""
+        disk = disk_with(self.image)
+        return {path: [f for f in frames_of(disk, path) if f.head.record_count] for path in self.segments}
+
+    @functools.cached_property
+    def last_group(self) -> tuple[int, int]:
+        """Where the last group lies in the newest segment: the offset of its frame, and the one behind it."""
+        frame = self.frames[self.newest][-1]
+        return frame.at, frame.end
+
+
+# ---- writing ---------------------------------------------------------------------------------------------------------
+
+Group = Sequence[tuple[bytes, Sequence[bytes], int]]
+"""What goes into one commit group: (stream, payloads, flags) per batch."""
+Workload = Callable[[random.Random], Iterator[Group]]
+Stored = tuple[list[list[Record]], dict[int, int]]
+"""The records of each group, and the flags of the batches by their first LSN."""
+
+
+SETTLE, IDLE = 0.5, 2.0
+"""Seconds, of a clock that jumps: enough for the caretaker to write footers and sidecars; enough for a mark, too."""
+
+
+async def store_groups(
+    files: MemoryFileSystem, groups: Sequence[Group], options: LogOptions, *, close: bool, pause: float = 0
+) -> Stored:
+    """Open the log, store each group as one frame with a pause before it, then crash, or `close` in order."""
+    stored: list[list[Record]] = []
+    flags_at: dict[int, int] = {}
+    journal = SegmentLogJournal.open(LOG, options, files)
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(journal.run)
+            for group in groups:
+                await trio.sleep(pause)
+                stored.append(await _store(journal, group, flags_at))
+            if close:
+                journal.finish()
+            else:
+                nursery.cancel_scope.cancel()
+    finally:
+        journal.release()
+    return stored, flags_at
+
+
+async def _store(journal: SegmentLogJournal, group: Group, flags_at: dict[int, int]) -> list[Record]:
+    batches: list[Batch] = []
+    last: dict[bytes, int] = {}
+    for stream, payloads, flags in group:
+        first = last.get(stream, journal.last_seq(stream)) + 1
+        batches.append(Batch(stream, first, payloads, flags))
+        last[stream] = first + len(payloads) - 1
+    submission = journal.submit(batches)
+    await submission.wait()
+    if submission.error is not None:
+        raise submission.error
+    records: list[Record] = []
+    for batch in batches:
+        flags_at[submission.first_lsn + len(records)] = batch.flags
+        for n, payload in enumerate(batch.payloads):
+            records.append(Record(batch.stream, batch.first_seq + n, submission.first_lsn + len(records), payload))
+    return records
+
+
+def _write(
+    files: MemoryFileSystem, groups: Sequence[Group], options: LogOptions, *, close: bool, pause: float = SETTLE
+) -> Stored:
+    clock = trio.testing.MockClock(autojump_threshold=0)
+    return trio.run(functools.partial(store_groups, files, groups, options, close=close, pause=pause), clock=clock)
+
+
+def _payload(dice: random.Random) -> bytes:
+    kind = dice.randrange(10)
+    if kind < 5:
+        return dice.randbytes(dice.randrange(1, 120))
+    if kind == 5:
+        return b""
+    if kind == 6:
+        return with_nul_runs(dice.randrange(600, 4000), dice.randrange(100))
+    if kind == 7:
+        return dice.randbytes(dice.randrange(500, 2500))
+    return b"text of a tool, again and again. " * dice.randrange(1, 40)
+
+
+class _Ends:
+    """Gives the flag that opens a stream to its first batch, and to a later one perhaps the flag that closes it."""
+
+    def __init__(self, dice: random.Random):
+        self._dice, self._opened, self._closed = dice, set[bytes](), set[bytes]()
+
+    def flags(self, stream: bytes) -> int:
+        if stream not in self._opened:
+            self._opened.add(stream)
+            return FLAG_OPENS
+        if stream in self._closed or self._dice.random() < 0.8:
+            return 0
+        self._closed.add(stream)
+        return FLAG_CLOSES
+
+
+def mixed(dice: random.Random) -> Iterator[Group]:
+    """Many streams, batches big and small, runs of NULs."""
+    ends = _Ends(dice)
+    while True:
+        group: list[tuple[bytes, list[bytes], int]] = []
+        for _ in range(dice.choice([1, 1, 2, 4])):
+            stream = dice.choice(STREAMS)
+            payloads = [_payload(dice) for _ in range(dice.choice([1, 1, 1, 3, 8]))]
+            group.append((stream, payloads, ends.flags(stream)))
+        yield group
+
+
+def small(dice: random.Random) -> Iterator[Group]:
+    """One short record of one of three streams at a time."""
+    ends = _Ends(dice)
+    while True:
+        stream = dice.choice(STREAMS[:3])
+        yield [(stream, [dice.randbytes(dice.randrange(0, 400))], ends.flags(stream))]
+
+
+def sealed(seed: int, workload: Workload = mixed, *, size: int = LOG_BYTES) -> Specimen:
+    """A log closed in order, with just as many groups as make its segments together `size` bytes long, or longer."""
+    options = LogOptions(segment_bytes=max(size // 4, 2 * KIBIBYTE))
+    supply = workload(random.Random(seed))
+    groups: list[Group] = []
+    while True:
+        groups.append(next(supply))
+        disk = MemoryFileSystem()
+        with fixed_randomness(seed):
+            stored, flags = _write(disk, groups, options, close=True)
+        if _segment_bytes(disk) >= size:
+            return Specimen(f"sealed, {workload.__name__}", tree(disk), stored, flags, options, clean=True)
+
+
+def several_lives(seed: int, *, size: int = LOG_BYTES // 2) -> Specimen:
+    """A log with 512-byte groups that was closed, killed while idle, and torn by a crash in turn until it had `size`
+    bytes, and then once more, and closed. Segments that were not closed have sidecars."""
+    options = LogOptions(segment_bytes=max(size // 8, 2 * KIBIBYTE), align=512)
+    supply = mixed(random.Random(seed))
+    disk = MemoryFileSystem()
+    stored: list[list[Record]] = []
+    flags: dict[int, int] = {}
+    last = False
+    with fixed_randomness(seed):
+        for life in itertools.count():
+            last = _segment_bytes(disk) >= size
+            groups = [next(supply) for _ in range(2)]
+            close = last or life % 3 == 0
+            more, more_flags = _write(disk, groups, options, close=close, pause=IDLE if life % 3 == 1 else SETTLE)
+            stored += more
+            flags |= more_flags
+            if last:
+                break
+            if life % 3 == 2:
+                _tear(disk)
+    return Specimen("several lives", tree(disk), stored, flags, options, clean=True)
+
+
+def _segment_bytes(disk: MemoryFileSystem) -> int:
+    """Bytes in segments, without space set aside."""
+    return sum(len(data.rstrip(b"\0")) for path, data in tree(disk).items() if data and path.endswith(".seg"))
+
+
+def _tear(disk: MemoryFileSystem) -> None:
+    """Leave what a crash leaves of a frame whose first sector did not reach the medium."""
+    newest = segments(disk)[-1]
+    end = frames_of(disk, newest)[-1].end
+    if end + 3 * SECTOR < len(content(disk, newest)):
+        put(disk, newest, b"the rest of a torn frame", at=(end // SECTOR + 2) * SECTOR)
+
+
+def unclean(seed: int, name: str, last: Group, *, pause: float = SETTLE) -> Specimen:
+    """A short log, killed, opened again, and killed behind a last group made to order, which nothing proves durable."""
+    options = LogOptions(segment_bytes=8 * KIBIBYTE)
+    disk = MemoryFileSystem()
+    with fixed_randomness(seed):
+        supply = mixed(random.Random(seed))
+        stored, flags = _write(disk, [next(supply) for _ in range(2)], options, close=False)
+        more, more_flags = _write(disk, [next(small(random.Random(seed))), last], options, close=False, pause=pause)
+    return Specimen(f"unclean, {name}", tree(disk), [*stored, *more], flags | more_flags, options, clean=False)
+
+
+def unclean_logs(seed: int) -> list[Specimen]:
+    """Last groups that a rotten bit could make look torn: runs of NULs, alone and beside text; one lone bit."""
+    text, runs = b"what a tool printed " * 20, with_nul_runs(3000, 7)
+    lone = bytes(1200) + b"\x10" + bytes(1200)
+    return [
+        unclean(seed, "NUL runs", [(STREAMS[0], [text, b"", runs], 0), (STREAMS[1], [runs[:700], text], 0)]),
+        unclean(seed, "NULs behind a mark", [(STREAMS[2], [bytes(2600)], FLAG_CLOSES)], pause=IDLE),
+        unclean(seed, "a lone bit", [(STREAMS[2], [text, lone, b"end"], 0)]),
+    ]
