@@ -22,10 +22,10 @@ from stepstore.log.names import KEYS, QUARANTINE
 from stepstore.log.new_log import NewLog
 from stepstore.log.open_files import OpenFiles
 from stepstore.log.opening import LogOptions
+from stepstore.log.problems import StreamName, TouchedStream
 from stepstore.log.reading import CODED, Decode, Position, Record
 from stepstore.log.salvage_report import (
     DamagedPlace,
-    LostRecords,
     SalvagedStream,
     SalvageReport,
     write_report,
@@ -37,9 +37,6 @@ from stepstore.log.verify import is_locked
 FLAG_BOUND = 32
 """A batch with this flag is encrypted and tied to its log: in another log its bytes mean nothing."""
 SALVAGED = "salvaged"
-
-StreamName = Callable[[bytes], str | None]
-"""What a stream is called, from the payload of its first record; None if that does not say."""
 
 
 def salvage_log(
@@ -216,7 +213,7 @@ class _Salvage:
                 last_lsn=lost.last_lsn if concerns else None,
                 lost=concerns,
                 text=text,
-                streams=[LostRecords(stream=stream.hex(), first_seq=a, last_seq=b) for stream, a, b in parts],
+                streams=[TouchedStream(stream=stream.hex(), first_seq=a, last_seq=b) for stream, a, b in parts],
                 streams_known=lost.parts is not None,
             )
         )
@@ -341,7 +338,7 @@ class _Salvage:
             if place.last_lsn is not None and place.last_lsn <= after_lsn:
                 break
             if place.first_lsn < before_lsn:
-                place.streams.append(LostRecords(stream=stream.hex(), first_seq=first, last_seq=last))
+                place.streams.append(TouchedStream(stream=stream.hex(), first_seq=first, last_seq=last))
 
     def _judge_streams(self, name: StreamName | None) -> None:
         for stream, trouble in self._trouble.items():

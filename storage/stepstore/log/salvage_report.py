@@ -9,25 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from stepstore.log.files import FileSystem, write_all
+from stepstore.log.problems import TouchedStream
 
 STREAMS_IN_TEXT = 1_000
 """Streams that REPORT.txt lists; REPORT.json has all of them."""
-
-
-@dataclass(kw_only=True)
-class LostRecords:
-    """Records of one stream that are missing. `name`: what the stream is called, "" where its first record does not
-    tell."""
-
-    stream: str
-    first_seq: int
-    last_seq: int
-    name: str = ""
-
-    def __str__(self) -> str:
-        one = self.first_seq == self.last_seq
-        numbers, plural = (f"{self.first_seq}", "") if one else (f"{self.first_seq} to {self.last_seq}", "s")
-        return f"record{plural} {numbers} of {self.name or self.stream}"
 
 
 @dataclass(kw_only=True)
@@ -46,7 +31,7 @@ class DamagedPlace:
     last_lsn: int | None
     lost: bool
     text: str
-    streams: list[LostRecords] = field(default_factory=list)
+    streams: list[TouchedStream] = field(default_factory=list)
     streams_known: bool = True
 
     def __str__(self) -> str:

@@ -18,7 +18,7 @@ from stepstore.log import frame as fr
 from stepstore.log import segment_header as sh
 from stepstore.log.directory import look
 from stepstore.log.files import FileSystem
-from stepstore.log.footer import HEAD_BYTES, TRAILER_BYTES, Trailer, parse_head
+from stepstore.log.footer import HEAD_BYTES, TRAILER_BYTES, Trailer, parse_head, parse_trailer
 from stepstore.log.frame import FLAG_TOMBSTONE, KIND_DATA, KIND_FLAGS, DirectoryEntry, FrameHeader
 from stepstore.log.index import run_fields
 from stepstore.log.live_index import STREAM_DELETED
@@ -28,7 +28,7 @@ from stepstore.log.packed_table import UnsoundIndex
 from stepstore.log.reading import CODED
 from stepstore.log.recovery import judge_newest
 from stepstore.log.resync import Break, End, FoundFrame, guess_tag, walk
-from stepstore.log.scan import Window, scan_segment
+from stepstore.log.scan import SegmentScan, Window, scan_segment
 from stepstore.log.sealed_index import SealedIndex
 from stepstore.log.sealing import open_index, read_trailer, sidecar_path
 from stepstore.log.segment_header import SegmentHeader
@@ -234,10 +234,15 @@ class Source:
         if row:
             torn = "a write that a crash tore, never acknowledged"
             self.notes.append(f"{self.path}: behind offset {scan.after} {torn}")
-        elif scan.tail.last_nonzero is not None or (scan.index_bytes and not scan.closed):
-            end = (scan.tail.last_nonzero or scan.after) + 1
+        elif scan.index_bytes and scan.tail.last_nonzero is not None and not self._ends_well(window, scan):
+            end = scan.tail.last_nonzero + 1
             self._note_break(Break(scan.after, end, scan.end_lsn + 1, scan.end_lsn), "what ends the segment")
         return True
+
+    @staticmethod
+    def _ends_well(window: Window, scan: SegmentScan) -> bool:
+        """Whether a close frame and a trailer follow the footer; what a crash kept from being cut off may too."""
+        return scan.closed and parse_trailer(bytes(window.at(scan.after, TRAILER_BYTES))) is not None
 
     def _walk(self, window: Window, deleted: set[bytes], reached: OnProgress) -> None:
         if self._tag is None:
@@ -370,6 +375,36 @@ class Source:
 
     def _place(self, found: Break) -> tuple[str, int, int, int, int | None]:
         return self.path, found.offset, found.end, found.first_lsn, found.last_lsn
+
+    def first_records(self, wanted: set[bytes]) -> Iterator[tuple[bytes, bytes]]:
+        """The first record of each of these streams that lies here and can be read: (stream, payload).
+
+        Raises: `RecoveryFailed`.
+        """
+        index = self._index()
+        if index is None:
+            if not self.frames:
+                self.find_frames(set(), lambda _count: None)
+            for item in self.batches(lambda _count: None):
+                if isinstance(item, Lost) or item.first_seq != 1 or item.stream not in wanted or item.flags & CODED:
+                    continue
+                yield item.stream, item.payloads()[0]
+            return
+        file = TolerantFile(self._files.open(self.path, write=False))
+        try:
+            for stream in sorted(wanted):
+                entry = index.find(stream) if index.might_hold(stream) else None
+                if entry is None or entry.first_seq != 1:
+                    continue
+                _seq, _lsn, count, size, crc, flags, at, lengths_at = run_fields(index.run_words(entry, 0, 1))
+                data = file.read(at, size)
+                first = size if count == 1 else int.from_bytes(file.read(lengths_at, 4), "big")
+                if zlib.crc32(data) == crc and not flags & CODED:
+                    yield stream, data[:first]
+        except UnsoundIndex:
+            return
+        finally:
+            file.close()
 
     def _index(self) -> SealedIndex | None:
         if self._seal is None:
