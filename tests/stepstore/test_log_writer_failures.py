@@ -16,6 +16,7 @@ import trio
 import trio.testing
 
 from stepstore.errors import Closed, LogFull, OutcomeUnknown, Rejected
+from stepstore.log.files import FileSystem
 from stepstore.log.frame import FLAG_CLOSES, Batch
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import LogOptions, open_log
@@ -38,7 +39,10 @@ from tests.stepstore.log_lab import (
     frames_of,
     header_of,
     payload,
+    put,
+    read_log,
     records_of,
+    remove,
     reopen,
     segments,
     store,
@@ -488,3 +492,38 @@ async def test_the_bytes_of_a_failed_group_are_in_quarantine_after_the_next_open
     (name,) = report.quarantined
     assert content(disk, f"{LOG}/quarantine/{name}") == leftover
     assert len(content(disk, old)) == end
+
+
+# ---- a disk that is full when the log is opened ----------------------------------------------------------------------
+
+
+async def test_opened_on_a_full_disk_a_torn_log_can_be_read_and_is_written_again_once_there_is_room(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    disk = MemoryFileSystem()
+    log = open_log(disk, LOG, SMALL)
+    async with writing(log) as writer:
+        stored = records_of(await store(writer, (A, [b"one", b"two"])))
+    segment = segments(disk)[-1]
+    put(disk, segment, payload(200), at=header_of_end(disk, segment) + 700)  # a write that a crash tore
+    full = FullDisk(disk, 0)
+    full.room = full.used()
+    files = WatchedFiles(disk, full)
+    remove(disk, f"{LOG}/reserve")
+    full.room = full.used()
+    log = open_log(files, LOG, SMALL)
+    assert "full" in " ".join(log.report.notes)
+    assert read_log(log) == stored
+    async with writing(log) as writer:
+        for critical in (False, True):
+            with pytest.raises(LogFull):
+                submit(writer, (A, [b"three"]), critical=critical)
+        full.room += 10 * 1024 * 1024
+        await trio.sleep(RETRY_FULL_SECONDS * 1.5)
+        stored += records_of(await store(writer, (A, [b"three"])))
+    assert reopen(disk)[0] == stored
+    assert [name for name in disk.list_names(f"{LOG}/quarantine") if name.endswith(".tmp")] == []
+
+
+def header_of_end(files: FileSystem, segment: str) -> int:
+    return frames_of(files, segment)[-1].end

@@ -43,8 +43,8 @@ class Following:
         self._slices: AbstractAsyncContextManager[trio.abc.ReceiveChannel[list[Record | Gap]]] | None = None
 
     async def __aenter__(self) -> EventChannel:
-        await trio.lowlevel.checkpoint()
         journal = self._journal
+        await journal.catch_up()
         if isinstance(self._cursor, Place):
             after = 0 if self._cursor is START else journal.durable_lsn
         else:

@@ -338,7 +338,7 @@ class Memory:
 
     async def open_episodes(self) -> list[OpenEpisode]:
         """The episodes that were still open when the memory was last closed or its process died, and still are."""
-        await trio.lowlevel.checkpoint()
+        await self._journal.catch_up()
         found = [
             await read_open_episode(self._journal, stream)
             for stream in self._journal.open_streams()

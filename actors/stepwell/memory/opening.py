@@ -22,9 +22,9 @@ def open_memory(
 ) -> OpenMemory:
     """Open the memory in directory `path`, creating it if it is absent: `async with open_memory(path) as memory:`.
 
-    `":memory:"` keeps nothing. `read_only=True` opens beside a living writer, changes nothing, and shows what was there
-    at the time of opening. Leaving the block stores everything that was accepted and resolves every receipt; what the
-    body raises leaves unchanged.
+    `":memory:"` keeps nothing. `read_only=True` opens beside a living writer and changes nothing; each reading call
+    shows what that has written by then, which may be not yet durable. Leaving the block stores everything that was
+    accepted and resolves every receipt; what the body raises leaves unchanged.
     Raises on entering: `InvalidInput` (not a directory, or one of something else), `LogLocked`, `CorruptLog`,
     `RecoveryFailed`, `NotFound` (only with `read_only`). On leaving: the cause, if the log was lost while open.
     """

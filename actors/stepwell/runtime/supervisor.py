@@ -175,7 +175,7 @@ class Supervisor:
 
     async def settle(self, episode_id: EpisodeId) -> None:
         """Wait until everything accepted for the episode before this call has a result. A checkpoint."""
-        await trio.lowlevel.checkpoint()
+        await self.journal.catch_up()
         cell = self.cells.get(episode_id)
         if cell is not None:
             for commit in cell.pending_commits:
@@ -183,7 +183,7 @@ class Supervisor:
 
     async def settle_all(self) -> None:
         """Wait until everything accepted before this call has a result. A checkpoint."""
-        await trio.lowlevel.checkpoint()
+        await self.journal.catch_up()
         pending = [(cell, commit) for cell in self.cells.values() for commit in cell.pending_commits]
         for cell, commit in pending:
             cell.make_urgent(commit)

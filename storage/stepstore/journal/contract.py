@@ -120,6 +120,10 @@ class Journal(Protocol):
         """Whether the stream was deleted; its records are gone for readers, and it takes none any more."""
         ...
 
+    async def catch_up(self) -> None:
+        """Beside another process that writes (a read-only opening): take up what it has written since. Otherwise there
+        is nothing to catch up with. A checkpoint. Raises: `RecoveryFailed`, `Closed`."""
+
     async def look_up(self, stream: bytes) -> int:
         """As `durable_seq`, but what has to be read from the medium is read without holding up the event loop; behind
         it the synchronous calls about the stream need not read. A checkpoint."""

@@ -15,6 +15,7 @@ from stepstore.log.files import FileSystem, OsFileSystem
 from stepstore.log.index import STREAM_DELETED, STREAM_FORKED, STREAM_GAP
 from stepstore.log.opening import LogOptions, OpenLog, open_log, open_log_read_only
 from stepstore.log.reading import FramePosition, Gap, Position, SegmentReader
+from stepstore.log.refreshing import refresh
 from stepstore.log.writer import LogWriter, WriterStats
 
 T = TypeVar("T")
@@ -32,7 +33,8 @@ class SegmentLogJournal:
         self._released = False
         self.report: JournalReport = log.report
         self.gate = Gate() if self._writer is None else self._writer.gate
-        self.gate.is_open = self._writer is not None
+        if self._writer is None:
+            self.gate.is_open = False
 
     @classmethod
     def open(cls, path: str, options: LogOptions | None = None, files: FileSystem | None = None) -> SegmentLogJournal:
@@ -119,6 +121,12 @@ class SegmentLogJournal:
 
     def is_deleted(self, stream: bytes) -> bool:
         return bool(self._log.index.tail(stream)[1] & STREAM_DELETED)
+
+    async def catch_up(self) -> None:
+        if self._writer is None:
+            await self._blocking(refresh, self._log)
+        else:
+            await trio.lowlevel.checkpoint()
 
     async def look_up(self, stream: bytes) -> int:
         if self._log.index.knows(stream):

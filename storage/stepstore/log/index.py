@@ -176,6 +176,12 @@ class LogIndex:
                 elif flags & FLAG_OPENS:
                     self.open_streams[entry[0]] = None
 
+    def take_over(self, other: LogIndex) -> None:
+        """Become what another index of the same log is; positions in this one are void."""
+        self.segments, self.open_streams = other.segments, other.open_streams
+        self._records_before, self._tails = other._records_before, {}
+        self.version += 1
+
     def add_mark(self, end: int, chain: int) -> None:
         """Take up a mark behind the last frame."""
         newest = self.segments[-1]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import posixpath
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from stepstore.errors import RecoveryFailed
@@ -20,7 +22,7 @@ from stepstore.log.open_files import OpenFiles
 from stepstore.log.recovery import Recovered, TailPolicy, recover
 from stepstore.log.repair import repair
 from stepstore.log.reserve import Reserve
-from stepstore.log.segment import SEGMENT_BYTES, START, Cut, Segment, SegmentSequence
+from stepstore.log.segment import NO_ROOM, SEGMENT_BYTES, START, Cut, Segment, SegmentSequence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +64,8 @@ class OpenLog:
 
     `segment`: the one being written, None before the first append. `unsealed`: those that were written to before it in
     this incarnation and still lack a footer, with what they hold. `unindexed`: those that an earlier incarnation left
-    without a footer, which lack a sidecar.
+    without a footer, which lack a sidecar. `pending_repair`: what the opening could not do because the medium is full;
+    until it is done nothing may be written.
     """
 
     files: FileSystem
@@ -78,6 +81,7 @@ class OpenLog:
     codec: BatchCodec
     keys: KeyRing | None = None
     segment: Segment | None = None
+    pending_repair: PendingRepair | None = None
     is_forked: bool = False
     unsealed: deque[tuple[Segment, IndexedSegment, list[bytes]]] = field(default_factory=deque)
     unindexed: deque[IndexedSegment] = field(default_factory=deque)
@@ -157,15 +161,16 @@ def open_log(files: FileSystem, path: str, options: LogOptions | None = None) ->
             segment_bytes=options.segment_bytes,
             align=options.align,
         )
-        segment, quarantined = repair(files, path, recovered, sequence)
+        reserve = Reserve(files, path)
+        segment, quarantined, pending = _repair_if_there_is_room(files, path, recovered, sequence, reserve)
         keys = _open_keys(files, path, identity, options)
         if keys is not None:
             keys.finish_destroying(recovered.index.deleted_streams())
-        reserve = Reserve(files, path)
         try:
             if newest is None:
                 segment = sequence.begin()
-            reserve.set_aside()
+            if pending is None:
+                reserve.set_aside()
         except OSError as error:
             raise RecoveryFailed.from_os_error("begin a segment in", error, file=path) from error
     except BaseException:
@@ -184,12 +189,42 @@ def open_log(files: FileSystem, path: str, options: LogOptions | None = None) ->
         reserve=reserve,
         codec=BatchCodec(options.compression, keys),
         keys=keys,
+        pending_repair=pending,
     )
     log.unindexed.extend(state.segment for state in recovered.segments if not state.segment.index_path)
     if segment is not None:
         log.begin_segment(segment)
     watch_forks(log)
     return log
+
+
+PendingRepair = Callable[[], Segment | None]
+"""Repair the log now; gives the segment that was begun for it, if any. Raises `RecoveryFailed`."""
+
+
+def _repair_if_there_is_room(
+    files: FileSystem, path: str, recovered: Recovered, sequence: SegmentSequence, reserve: Reserve
+) -> tuple[Segment | None, list[str], PendingRepair | None]:
+    """Repair the log, with the reserve if the medium is full. Where even that is not enough, the log can be read, and
+    is repaired and written to once there is room."""
+
+    def attempt() -> tuple[Segment | None, list[str]]:
+        return repair(files, path, recovered, sequence)
+
+    for last in (False, True):
+        try:
+            return *attempt(), None
+        except RecoveryFailed as error:
+            if error.errno not in NO_ROOM:
+                raise
+            if not last:
+                with contextlib.suppress(OSError):
+                    reserve.spend()
+    recovered.notes.append(
+        f"the medium of {path} is full: what a crash left is not cleaned up yet, and nothing can be written until "
+        "there is room"
+    )
+    return None, [], lambda: attempt()[0]
 
 
 def _open_keys(

@@ -227,16 +227,22 @@ def _header_from_footer(files: FileSystem, path: str) -> tuple[SegmentHeader, in
 
 
 def recover(
-    files: FileSystem, path: str, identity: Identity, *, tail: TailPolicy = "strict", live: bool = False
+    files: FileSystem,
+    path: str,
+    identity: Identity,
+    *,
+    tail: TailPolicy = "strict",
+    live: bool = False,
+    reading: OpenFiles | None = None,
 ) -> Recovered:
     """Judge a whole log, and index it: from footers and sidecars where there are sound ones, else from the frames. With
     `live`, another process may be writing: whatever follows the last sound frame of the newest segment is "not yet",
-    and is never judged.
+    and is never judged. `reading`: the files that indexes are read through.
 
     Raises: `CorruptLog`, `RecoveryFailed`. Nothing is changed.
     """
     names = list_segments(files, path)
-    reading = OpenFiles(files)
+    reading = reading or OpenFiles(files)
     headers = [
         read_segment_header(files, path, name, identity, newest=number == len(names) - 1)
         for number, name in enumerate(names)

@@ -76,6 +76,9 @@ class SegmentScan(NamedTuple):
     tail: Tail
 
 
+_NOT_EXAMINED = Tail(0, None, "zero", None, False, 0, 0, 0)
+
+
 class Window:
     """A file read through one block at a time. A read that comes back short of the file's size is an error (row 18)."""
 
@@ -128,16 +131,19 @@ def scan_segment(
     header_crc: int,
     *,
     until: int | None = None,
+    start: tuple[int, int, int] | None = None,
+    examine: bool = True,
     on_frame: OnFrame | None = None,
     on_head: OnHead | None = None,
 ) -> SegmentScan:
     """Follow the chain of frames from the segment header to its end, or to offset `until` where a successor's header
-    says that this file ends.
+    says that this file ends. `start`: begin at (offset, LSN due there, chain) instead. Without `examine` nothing is
+    said about what lies behind the end.
 
     Raises: `RecoveryFailed` where the file cannot be read.
     """
     end = window.size if until is None else min(until, window.size)
-    offset, lsn, chain = HEADER_BYTES, header.first_lsn, header_crc
+    offset, lsn, chain = start or (HEADER_BYTES, header.first_lsn, header_crc)
     end_offset, end_chain = offset, chain
     proven, closed, frames = lsn - 1, False, 0
     index_at = index_bytes = 0
@@ -166,7 +172,7 @@ def scan_segment(
                     on_frame(head, at, entries)
                 if on_head is not None:
                     on_head(head)
-    tail = _examine_tail(window, header, offset, lsn, chain, until)
+    tail = _examine_tail(window, header, offset, lsn, chain, until) if examine else _NOT_EXAMINED
     rewrite = [item[:2] for item in unproven]
     return SegmentScan(
         end_offset, lsn - 1, end_chain, proven, rewrite, index_at, index_bytes, closed, offset, frames, tail

@@ -11,7 +11,9 @@ that cannot be made either, the writer is lost and the log is failed.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -27,6 +29,7 @@ from stepstore.errors import (
     InvalidState,
     LogFull,
     OutcomeUnknown,
+    RecoveryFailed,
     StepwellError,
     TooLarge,
     Unavailable,
@@ -102,6 +105,8 @@ class LogWriter:
         self.is_unmarked = False
         self.caretaker = trio.lowlevel.ParkingLot()
         self._encode: Encode | None = log.codec.encode if log.codec.changes_anything else None
+        if log.pending_repair is not None:
+            self._set_full(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
         watch_forks(self)
 
     # ---- for everybody -----------------------------------------------------------------------------------------------
@@ -130,7 +135,7 @@ class LogWriter:
             )
         if self._finishing:
             raise Closed(f"the log in {self._log.path!r} is closed")
-        if self._full_since_error is not None and not critical:
+        if self._full_since_error is not None and (not critical or self._log.pending_repair is not None):
             raise LogFull(
                 f"no room for the log in {self._log.path!r} ({self._full_since_error.strerror}). Make room; writing "
                 f"goes on by itself within {RETRY_FULL_SECONDS:.0f} s."
@@ -526,8 +531,13 @@ class LogWriter:
         """With the disk full: if the reserve can be set aside again, there is room; take writes again."""
         assert self._log.reserve is not None
         try:
+            if self._log.pending_repair is not None:
+                segment = await self._blocking(self._log.pending_repair)
+                self._log.pending_repair = None
+                if segment is not None:
+                    self._log.begin_segment(segment)
             found = await self._blocking(self._log.reserve.set_aside)
-        except OSError:
+        except (OSError, RecoveryFailed):
             return  # still no room; the next attempt is RETRY_FULL_SECONDS away
         if found:
             self._set_full(None)
