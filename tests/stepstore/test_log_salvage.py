@@ -9,17 +9,22 @@ import json
 import os
 import posixpath
 import random
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import pytest
 import trio
 
 from stepstore.errors import CorruptLog, InvalidInput, NotFound, RecoveryFailed
+from stepstore.log.batch_codec import Compression
 from stepstore.log.frame import FLAG_CLOSES, FLAG_OPENS, FLAG_SNAPSHOT, FLAG_TOMBSTONE, HEADER_BYTES, Batch
+from stepstore.log.index import Run
+from stepstore.log.keys import LocalKeyProvider
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import LogOptions, open_log
-from stepstore.log.reading import Record
+from stepstore.log.reading import Record, SegmentReader
 from stepstore.log.salvage import salvage_log
 from stepstore.log.salvage_report import SalvageReport
 from stepstore.log.sealing import sidecar_path, write_sidecar
@@ -40,6 +45,7 @@ from tests.stepstore.log_lab import (
     payload,
     put,
     read_log,
+    read_stream,
     remove,
     segments,
     stopping_at,
@@ -390,7 +396,7 @@ def test_a_payload_that_holds_copies_of_frames_is_not_taken_for_frames() -> None
 # ---- deleted streams, snapshots, stored in other ways ----------------------------------------------------------------
 
 
-def with_a_deleted_stream(*, coded: int = 0) -> MemoryFileSystem:
+def with_a_deleted_stream() -> MemoryFileSystem:
     disk = MemoryFileSystem()
 
     async def main() -> None:
@@ -433,55 +439,79 @@ def test_a_tombstone_whose_text_is_damaged_still_deletes() -> None:
     log.release()
 
 
-def coded_log(flag: int) -> tuple[MemoryFileSystem, Truth]:
-    """A log whose batches of stream A are stored in another way: here turned round."""
+KEY = LocalKeyProvider(bytes(range(32)))
+
+
+def coded_log(options: LogOptions) -> tuple[MemoryFileSystem, Truth]:
     disk = MemoryFileSystem()
-
-    async def main() -> None:
-        async with writing(open_log(disk, LOG, SMALL)) as writer:
-            writer.encode = lambda stream, first_seq, payloads: (
-                (b"".join(payloads)[::-1], flag) if stream == A else (b"".join(payloads), 0)
-            )
-            for n in range(1, 4):
-                await writer.submit([Batch(A, n, [b"a%d" % n], 0), Batch(B, n, [b"b%d" % n], 0)]).wait()
-
-    trio.run(main)
-    return disk, {A: [b"a1", b"a2", b"a3"], B: [b"b1", b"b2", b"b3"]}
+    groups = [[(A, [b"a%d " % n * 50, b"again"]), (B, [b"b%d " % n * 50])] for n in range(4)]
+    return disk, truth_of(write_log(disk, groups, options=options))
 
 
-def backwards(stream: bytes, first_seq: int, flags: int, stored: bytes, lengths: object) -> bytes:
-    return stored[::-1]
+def read_back(disk: MemoryFileSystem, options: LogOptions) -> Truth:
+    log = open_log(disk, NEW, options)
+    reader = SegmentReader(log.reading, log.index, log.codec.decode)
+    found = {stream: [record.payload for record in read_stream(reader, stream)] for stream in log.index.streams()}
+    log.release()
+    return found
 
 
-def test_what_is_compressed_is_copied_as_it_is() -> None:
-    disk, truth = coded_log(16)
-    report = salvage_log(LOG, NEW, files=disk, options=SMALL)
-    assert (report.lost, report.kept_records) == (False, 6)
+def test_what_is_compressed_is_copied_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    disk, truth = coded_log(replace(SMALL, compression=Compression("zstd")))
+    for library in (True, False):
+        image = clone(disk)
+        with monkeypatch.context() as patch:
+            if not library:
+                patch.setitem(sys.modules, "zstandard", None)
+            report = salvage_log(LOG, NEW, files=image, options=SMALL)
+        assert (report.lost, report.kept_records) == (False, 12)
+        assert read_back(image, SMALL) == truth
+        stored = content(disk, segments(disk)[0])
+        (run,) = [run for run in _runs(image, A) if run.first_seq == 1]
+        assert run.flags & 16
+        assert content(image, run.segment.path)[run.payload_at :][: run.size] in stored
+
+
+def _runs(disk: MemoryFileSystem, stream: bytes) -> list[Run]:
     log = open_log(disk, NEW, SMALL)
-    from stepstore.log.reading import SegmentReader
-    from tests.stepstore.log_lab import read_stream
+    try:
+        return log.index.runs_after(stream, 0)
+    finally:
+        log.release()
 
-    reader = SegmentReader(log.reading, log.index, backwards)
-    assert [record.payload for record in read_stream(reader, A)] == truth[A]
-    assert [record.payload for record in read_stream(reader, B)] == truth[B]
+
+def test_what_is_encrypted_is_set_aside_without_its_key_and_encrypted_anew_with_it() -> None:
+    options = replace(SMALL, key_provider=KEY, compression=Compression("zstd"))
+    disk, truth = coded_log(options)
+    without, wrong = clone(disk), clone(disk)
+    report = salvage_log(LOG, NEW, files=disk, options=options)
+    assert (report.lost, report.kept_records) == (False, 12)
+    assert read_back(disk, options) == truth
+    assert all(run.flags & 32 for run in _runs(disk, A)), "nothing of it is in clear in the new log"
+
+    report = salvage_log(LOG, NEW, files=without, options=SMALL)
+    assert (report.lost, report.kept_records, report.behind_records) == (True, 0, 12)
+    assert all("key" in stream.why for stream in report.streams)
+    line = json.loads(content(without, f"{ASIDE}/{A.hex()}.jsonl").splitlines()[0])
+    assert (line["seq"], line["last_seq"], line["lengths"]) == (1, 2, [150, 5])
+    assert line["flags"] & 32
+    assert base64.b64decode(line["stored"]) in content(without, segments(without)[0])
+
+    with pytest.raises(InvalidInput, match="master key"):
+        other = replace(SMALL, key_provider=LocalKeyProvider(bytes(32)))
+        salvage_log(LOG, NEW, files=wrong, options=other)
+
+
+def test_a_lost_key_sets_its_stream_aside_and_no_other() -> None:
+    options = replace(SMALL, key_provider=KEY)
+    disk, truth = coded_log(options)
+    log = open_log(disk, LOG, options)
+    assert log.keys is not None
+    log.keys.destroy([A])
     log.release()
-
-
-def test_what_is_encrypted_is_set_aside_without_its_key_and_written_in_clear_with_it() -> None:
-    disk, truth = coded_log(48)
-    image = clone(disk)
-    report = salvage_log(LOG, NEW, files=disk, options=SMALL)
-    assert (report.lost, report.kept_records, report.behind_records) == (True, 3, 3)
-    (stream,) = report.streams
-    assert (stream.stream, stream.kept, stream.behind) == (A.hex(), 0, 3)
-    assert "key" in stream.why
-    line = json.loads(content(disk, f"{ASIDE}/{A.hex()}.jsonl").splitlines()[0])
-    assert (line["seq"], line["flags"], base64.b64decode(line["stored"])) == (1, 48, b"1a")
-    report = salvage_log(LOG, NEW, files=image, options=SMALL, decode=backwards)
-    assert (report.lost, report.kept_records) == (False, 6)
-    log = open_log(image, NEW, SMALL)
-    assert truth_of(read_log(log)) == truth
-    log.release()
+    report = salvage_log(LOG, NEW, files=disk, options=options)
+    assert [stream.stream for stream in report.streams] == [A.hex()]
+    assert read_back(disk, options) == {B: truth[B]}
 
 
 # ---- the medium, and the target --------------------------------------------------------------------------------------

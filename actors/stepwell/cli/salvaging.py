@@ -21,13 +21,16 @@ SHOWN = 20
 """Damaged places, and streams that are not whole, that are printed; the reports have all of them."""
 
 
-def run_salvage(source: Path, target: Path, *, yes: bool, as_json: bool) -> bool:
+def run_salvage(source: Path, target: Path, *, key_file: Path | None, yes: bool, as_json: bool) -> bool:
     """Salvage the log in `source` into `target` and print what became of it; whether nothing is lost.
 
     Raises: `CommandFailed` if the person at the terminal does not want it.
     """
+    from stepstore.log.keys import LocalKeyProvider
+    from stepstore.log.opening import LogOptions
     from stepstore.log.salvage import salvage_log
 
+    provider = None if key_file is None else LocalKeyProvider.from_file(key_file)
     if not yes and not as_json and _is_terminal():
         click.echo(_question(source, target), err=True)
         if not click.confirm("Go on?", default=True, err=True):
@@ -38,6 +41,7 @@ def run_salvage(source: Path, target: Path, *, yes: bool, as_json: bool) -> bool
             str(source.resolve()),
             str(target.resolve()),
             lambda done, total: progress.update(task, completed=done, total=total),
+            options=LogOptions(key_provider=provider),
             describe=describe_payload,
             name=stream_name,
         )

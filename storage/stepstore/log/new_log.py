@@ -7,7 +7,7 @@ import posixpath
 from collections.abc import Sequence
 
 from stepstore.log.files import FileSystem
-from stepstore.log.frame import MAX_GROUP_BYTES, Batch, batch_cost
+from stepstore.log.frame import FLAG_TOMBSTONE, KIND_FLAGS, MAX_GROUP_BYTES, Batch, batch_cost
 from stepstore.log.index import LogIndex
 from stepstore.log.live_index import LiveIndex
 from stepstore.log.names import FORMAT
@@ -32,7 +32,8 @@ class NewLog:
         self._pending: list[Batch] = []
         self._stored: dict[tuple[bytes, int], tuple[bytes, int]] = {}
         self._cost = 0
-        self.reader = SegmentReader(self._log.reading, self._log.index)
+        self._codec = self._log.codec
+        self.reader = SegmentReader(self._log.reading, self._log.index, self._codec.decode)
         try:
             self._rename(FORMAT, UNFINISHED)
         except BaseException:
@@ -62,8 +63,8 @@ class NewLog:
         """Append one batch. `stored`: its bytes as they are to be stored and the flags that say how, where the payloads
         themselves are not known; then only their lengths count."""
         cost = batch_cost(sum(map(len, batch.payloads)), len(batch.payloads))
-        if self._cost and self._cost + cost > MAX_GROUP_BYTES:
-            self.flush()
+        if self._cost and (self._cost + cost > MAX_GROUP_BYTES or batch.flags & KIND_FLAGS):
+            self.flush()  # a snapshot has the number of a batch before it, and `_stored` must tell them apart
         self._pending.append(batch)
         self._cost += cost
         if stored is not None:
@@ -78,7 +79,9 @@ class NewLog:
         assert segment is not None
         if not segment.has_room(self._cost) or not log.index.newest_has_room:
             segment = self._leave(segment)
-        frame = segment.prepare(self._pending, self._encode if self._stored else None)
+        if log.keys is not None and log.keys.makes_keys:
+            log.keys.add({batch.stream for batch in self._pending if not batch.flags & FLAG_TOMBSTONE})
+        frame = segment.prepare(self._pending, self._encode if self._stored or self._codec.changes_anything else None)
         segment.write(frame)
         segment.acknowledge(frame)
         log.index.add_frame(frame.at, frame.end, frame.first_lsn, frame.last_lsn, frame.header_crc, frame.entries)
@@ -86,7 +89,7 @@ class NewLog:
         self._pending, self._stored, self._cost = [], {}, 0
 
     def _encode(self, stream: bytes, first_seq: int, payloads: Sequence[bytes]) -> tuple[bytes, int]:
-        return self._stored.get((stream, first_seq)) or (b"".join(payloads), 0)
+        return self._stored.get((stream, first_seq)) or self._codec.encode(stream, first_seq, payloads)
 
     def _leave(self, segment: Segment) -> Segment:
         """Go on in another segment."""

@@ -10,20 +10,23 @@ from __future__ import annotations
 
 import itertools
 import posixpath
+import uuid
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from stepstore.errors import InvalidInput, RecoveryFailed, StepwellError
+from stepstore.errors import CorruptLog, InvalidInput, KeyDestroyed, RecoveryFailed, StepwellError, Unavailable
 from stepstore.log import frame as fr
+from stepstore.log.batch_codec import FLAG_ENCRYPTED, BatchCodec, Compression, DecodeFailed
 from stepstore.log.files import FileSystem, OsFileSystem
 from stepstore.log.frame import FLAG_CLOSES, FLAG_OPENS, FLAG_SNAPSHOT, FLAG_TOMBSTONE, KIND_FLAGS, Batch
+from stepstore.log.keys import KeyRing
 from stepstore.log.names import KEYS, QUARANTINE
 from stepstore.log.new_log import NewLog
 from stepstore.log.open_files import OpenFiles
 from stepstore.log.opening import LogOptions
 from stepstore.log.problems import StreamName, TouchedStream
-from stepstore.log.reading import CODED, Decode, Position, Record
+from stepstore.log.reading import CODED, Position, Record
 from stepstore.log.salvage_report import (
     DamagedPlace,
     SalvagedStream,
@@ -34,8 +37,6 @@ from stepstore.log.salvage_source import FoundBatch, Lost, Source, list_sources
 from stepstore.log.set_aside import Describe, SetAside
 from stepstore.log.verify import is_locked
 
-FLAG_BOUND = 32
-"""A batch with this flag is encrypted and tied to its log: in another log its bytes mean nothing."""
 SALVAGED = "salvaged"
 
 
@@ -46,28 +47,40 @@ def salvage_log(
     *,
     files: FileSystem | None = None,
     options: LogOptions | None = None,
-    decode: Decode | None = None,
     describe: Describe | None = None,
     name: StreamName | None = None,
 ) -> SalvageReport:
     """Write a new log at `target`, which must be absent or empty, from what is sound in the one at `source`. Blocks.
 
-    `progress(done, total)` is called with bytes; everything is read twice. `decode` undoes compression and encryption;
-    without it, what is compressed is copied as it is, and what is encrypted is set aside. `describe` and `name` say
-    what a payload means.
-    Raises: `NotFound`, `InvalidInput` (a path), `RecoveryFailed` (the source cannot be read at all), `OSError` (the
-    target cannot be written). What is left of a salvage that was cut off cannot be opened.
+    `progress(done, total)` is called with bytes; everything is read twice. `options`: how the new log is written; with
+    a key provider, what is encrypted in the old log is encrypted with new keys in the new one, and without one it is
+    set aside as it is, since it is tied to the old log. What is compressed is copied as it is. `describe` and `name`
+    say what a payload means.
+    Raises: `NotFound`, `InvalidInput` (a path, the key), `RecoveryFailed` (the source cannot be read at all),
+    `Unavailable` (the key provider fails), `OSError` (the target cannot be written). What is left of a salvage that was
+    cut off cannot be opened.
     """
     files = files or OsFileSystem()
+    options = options or LogOptions()
     _check_target(files, source, target)
     reading = OpenFiles(files)
+    keys: KeyRing | None = None
     try:
         found = list_sources(files, source, reading)
-        salvage = _Salvage(files, source, target, found.segments, progress, decode, describe)
+        if options.key_provider is not None and found.log_uuid is not None:
+            try:
+                owner = uuid.UUID(found.log_uuid)
+                keys = KeyRing.open(files, source, owner, options.key_provider, read_only=True)
+            except CorruptLog as error:
+                found.notes.append(f"{error} What is encrypted is set aside.")
+        salvage = _Salvage(files, source, target, found.segments, progress, BatchCodec(Compression(), keys), describe)
+        salvage.strict_about_keys = keys is not None
         salvage.report.source_log = found.log_uuid
         salvage.report.notes += found.notes
         return salvage.run(options, name)
     finally:
+        if keys is not None:
+            keys.close()
         reading.close()
 
 
@@ -105,11 +118,12 @@ class _Salvage:
         target: str,
         segments: list[Source],
         progress: Callable[[int, int], None] | None,
-        decode: Decode | None,
+        codec: BatchCodec,
         describe: Describe | None,
     ):
         self.files, self.source, self.target, self.segments = files, source, target, segments
-        self.decode, self.describe = decode, describe
+        self.codec, self.describe = codec, describe
+        self.strict_about_keys = False
         self.report = SalvageReport(source=source, target=target, segments=len(segments))
         self.report.bytes_read = sum(segment.size for segment in segments)
         self._progress, self._done = progress, 0
@@ -122,7 +136,7 @@ class _Salvage:
         overlap = any(before[1] >= after[0] for before, after in itertools.pairwise(seqs))
         self._seen: list[tuple[int, int]] | None = [] if overlap else None
 
-    def run(self, options: LogOptions | None, name: StreamName | None) -> SalvageReport:
+    def run(self, options: LogOptions, name: StreamName | None) -> SalvageReport:
         self._note_surroundings()
         for segment in self.segments:
             segment.find_frames(self._deleted, self._read)
@@ -161,7 +175,7 @@ class _Salvage:
                 notes.append("a process had the log open; what it was writing meanwhile may be missing. Stop it first.")
             for name, text in (
                 (QUARANTINE, "what earlier openings cut off was not looked at; keep it with the old log"),
-                (KEYS, "keys belong to the old log and were not copied"),
+                (KEYS, "the keys belong to the old log and were not copied"),
             ):
                 folder = posixpath.join(self.source, name)
                 if self.files.stat(folder) is not None and self.files.list_names(folder):
@@ -242,7 +256,7 @@ class _Salvage:
                 self._set_aside(batch, payloads)
             return
         if not copyable:
-            self._trouble.setdefault(stream, _Trouble()).why = "it is encrypted, and its key was not given"
+            self._trouble.setdefault(stream, _Trouble()).why = "it is encrypted, and its key is not there"
             self._set_aside(batch, payloads)
         elif batch.first_seq > last_seq + 1:
             self._attribute(stream, last_seq + 1, batch.first_seq - 1, last_lsn, batch.first_lsn)
@@ -254,28 +268,31 @@ class _Salvage:
             self._positions[stream] = batch.last_seq, batch.first_lsn + len(batch.lengths) - 1
 
     def _open_up(self, batch: FoundBatch) -> tuple[list[bytes] | None, bool]:
-        """The records of a batch, None where they cannot be told; and whether it can be copied."""
+        """The records of a batch, None where they cannot be told; and whether it can be copied. An encrypted one is
+        tied to its log: in another its bytes mean nothing."""
         if not batch.flags & CODED:
             return batch.payloads(), True
-        if self.decode is not None:
-            try:
-                how = batch.flags & 0xFFFF
-                data = self.decode(batch.stream, batch.first_seq, how, batch.stored, batch.lengths)
-            except (ValueError, StepwellError):
-                pass
-            else:
-                return batch._replace(stored=data).payloads(), True
-        return None, not batch.flags & FLAG_BOUND
+        how = batch.flags & 0xFFFF
+        try:
+            data = self.codec.decode(batch.stream, batch.first_seq, how, batch.stored, batch.lengths)
+        except (DecodeFailed, KeyDestroyed, CorruptLog):
+            return None, not how & FLAG_ENCRYPTED
+        except (Unavailable, InvalidInput):  # no key provider, a wrong one, or a library is missing
+            if self.strict_about_keys:
+                raise
+            return None, not how & FLAG_ENCRYPTED
+        return batch._replace(stored=data).payloads(), True
 
     def _append(self, batch: FoundBatch, first_seq: int, payloads: list[bytes] | None) -> None:
         """Have the new log store a batch, or the end of it from `first_seq` on."""
         skipped = first_seq - batch.first_seq
         flags = batch.flags & (KIND_FLAGS | FLAG_OPENS | FLAG_CLOSES)
-        if payloads is not None:
+        how = batch.flags & CODED
+        if payloads is not None and (skipped or not how or how & FLAG_ENCRYPTED):
             self._log.add(Batch(batch.stream, first_seq, payloads[skipped:], flags))
         else:
             lengths = [bytes(length) for length in batch.lengths]  # only how long they are counts
-            self._log.add(Batch(batch.stream, first_seq, lengths, flags), (batch.stored, batch.flags & CODED))
+            self._log.add(Batch(batch.stream, first_seq, lengths, flags), (batch.stored, how))
 
     def _set_aside(self, batch: FoundBatch, payloads: list[bytes] | None) -> None:
         self._aside.add(batch, payloads)
@@ -315,7 +332,7 @@ class _Salvage:
             while len(found) < count:
                 some, position = self._log.reader.read_slice(stream, position, 2**63, count, fr.MAX_BATCH_BYTES)
                 found += some
-        except RecoveryFailed:
+        except StepwellError:
             return None
         return [record.payload for record in found[:count]]
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from stepwell import ExecutionStep, open_memory
+from stepstore.log.keys import LocalKeyProvider
+from stepwell import ExecutionStep, MemoryConfig, open_memory
 from tests.stepwell.cli.cli_support import episode_events, run, run_json, write_lines
 
 
@@ -118,3 +119,26 @@ def test_a_person_is_asked_first(memory: Path, tmp_path: Path, monkeypatch: pyte
 
 def test_help_shows_an_example() -> None:
     assert "Example:\n    stepwell salvage " in run("salvage", "--help").stdout
+
+
+def test_encrypted_episodes_need_their_master_key(tmp_path: Path) -> None:
+    key_file = tmp_path / "key"
+    key_file.write_bytes(bytes(range(32)))
+    key_file.chmod(0o600)
+    config = MemoryConfig(key_provider=LocalKeyProvider.from_file(key_file))
+
+    async def fill() -> None:
+        async with open_memory(tmp_path / "memory", config=config) as opened:
+            for name in ("one", "two"):
+                handle = await opened.start_episode("secret", episode_id=name)
+                await handle.log_step(ExecutionStep("tool", "secret step"))
+
+    async def look() -> None:
+        async with open_memory(tmp_path / "with", config=config, read_only=True) as opened:
+            assert [step.action for step in (await opened.get_episode("two")).steps] == ["secret step"]
+
+    trio.run(fill)
+    assert run("salvage", tmp_path / "memory", tmp_path / "without", "--yes").exit_code == 1
+    assert run("salvage", tmp_path / "memory", tmp_path / "with", "--yes", "--key-file", key_file).exit_code == 0
+    trio.run(look)
+    assert b"secret step" not in next((tmp_path / "with").glob("*.seg")).read_bytes()
