@@ -54,8 +54,6 @@ MOST_OPERATIONS = 4
 SHORT, LONG = 20_000, 200_000
 IMAGES_PER_WORKLOAD = 12
 """How many images of a workload are visited in a run that does not visit all of them."""
-CUT_AGAIN, CUT_AGAIN_WHAT_DIED = 24, 6
-"""One image in so many, of power cuts and of deaths of the process alone, is recovered, appended to, and cut again."""
 ENOUGH = 5
 """After so many broken promises the run ends."""
 
@@ -86,6 +84,16 @@ def all_cases(operations: Sequence[Operation] = OPERATIONS, most: int = MOST_OPE
         for workload in itertools.product(operations, repeat=length)
         for setting in SETTINGS
     ]
+
+
+class CutAgain(NamedTuple):
+    """How much of what crashes leave is recovered, appended to, and cut again meanwhile: one image in so many, of power
+    cuts and of deaths of the process alone; at one point of its recovery in so many, but no more than `points`."""
+
+    one_cut_in: int = 24
+    one_death_in: int = 6
+    one_point_in: int = 6
+    points: int = 3
 
 
 class Sampler:
@@ -135,8 +143,8 @@ class Image(NamedTuple):
 class Explorer:
     """Runs one case after the other and judges the images that the sampler picks."""
 
-    def __init__(self, seed: int, dice: Dice, sampler: Sampler, most: int | None):
-        self._seed, self._dice, self._sampler, self._most = seed, dice, sampler, most
+    def __init__(self, seed: int, dice: Dice, sampler: Sampler, most: int | None, cut_again: CutAgain):
+        self._seed, self._dice, self._sampler, self._most, self._cut_again = seed, dice, sampler, most, cut_again
         self._opened: set[bytes] = set()
         self.tally = Tally()
 
@@ -195,7 +203,7 @@ class Explorer:
             return
         self._opened.add(key)
         self.tally.distinct += 1
-        every = CUT_AGAIN if image.power_cut else CUT_AGAIN_WHAT_DIED
+        every = self._cut_again.one_cut_in if image.power_cut else self._cut_again.one_death_in
         again = await self._go_on(case, image, Random(key)) if key[0] % every == 0 else []
         examined = await examine(image.disk, image.expected, case.setting.options)
         self._count(image, examined, key)
@@ -223,12 +231,12 @@ class Explorer:
         tally.digest.update(repr(examined.found.records()).encode())
 
     async def _go_on(self, case: Case, image: Image, dice: Random) -> list[Image]:
-        """Recover an image, append, and cut the power again meanwhile: what that leaves at up to three random points,
-        and at the end if nothing unsynced survives."""
+        """Recover an image, append, and cut the power again meanwhile: what that leaves at some random points, and at
+        the end if nothing unsynced survives."""
         points: list[Image] = []
 
         def collect(life: Life, where: str) -> None:
-            if dice.randrange(6):
+            if dice.randrange(self._cut_again.one_point_in):
                 return
             items = life.disk.unsynced()
             fate = dice.choice(fates(items, in_order=case.setting.in_order))
@@ -244,7 +252,7 @@ class Explorer:
             await watch.end()
             end = Image(life.disk.durable_copy(), life.ledger.now(), True, "at the end: power cut, all unsynced lost")
             await life.die()
-        return [*dice.sample(points, min(3, len(points))), end]
+        return [*dice.sample(points, min(self._cut_again.points, len(points))), end]
 
 
 class Watch:
@@ -332,13 +340,14 @@ def enumerate_crashes(
     images: int | None,
     seed: int,
     *,
+    cut_again: CutAgain | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Outcome:
     """Visit so many images, evenly spread over the cases, or all of them."""
     began = time.perf_counter()
     with deterministic() as dice:
         sampler = Sampler(seed)
-        explorer = Explorer(seed, dice, sampler, images)
+        explorer = Explorer(seed, dice, sampler, images, cut_again or CutAgain())
         tally = explorer.tally
         chosen = list(cases)
         if images is not None:

@@ -242,9 +242,13 @@ class Suite:
         self.tally = Tally()
 
     def run(self, script: Script, fault: Fault) -> Call | None:
-        """One run. Gives the call that failed, None if the run was over before."""
+        """One run with a fault. Gives the call that failed, None if the run was over before."""
+        return self.run_on(script, FaultyMedium(fault))
+
+    def run_on(self, script: Script, medium: FaultyMedium) -> Call | None:
+        """As `run`, on this medium."""
         self._dice.throw_anew(self._seed)
-        medium = FaultyMedium(fault)
+        fault = medium.fault
         at = "the workload itself"
 
         async def main() -> None:

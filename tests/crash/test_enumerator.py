@@ -14,7 +14,7 @@ from stepstore.log.files import write_all
 from stepstore.log.segment import Frame, Segment, SegmentSequence
 from stepstore.log.writer import LogWriter
 from tests.crash import enumerator
-from tests.crash.enumerator import Case, all_cases, enumerate_crashes, spread
+from tests.crash.enumerator import Case, CutAgain, all_cases, enumerate_crashes, spread
 from tests.crash.watching import WatchedFile, WatchedFiles
 from tests.crash.workloads import OPERATIONS, SETTINGS
 
@@ -160,6 +160,15 @@ def test_the_first_opening_and_every_single_operation_are_sound_at_every_point_i
     assert outcome.exact
     assert outcome.tally.workloads == len(cases) == len(SETTINGS) * (1 + len(OPERATIONS))
     assert outcome.tally.images == outcome.possible == outcome.tally.possible
+
+
+@pytest.mark.xfail(strict=True, reason="names of a dead incarnation are built on without a sync; see test_open_bugs")
+def test_the_recovery_of_what_a_dead_process_left_may_be_cut_anywhere() -> None:
+    everywhere = CutAgain(one_cut_in=10**6, one_death_in=1, one_point_in=1, points=10**6)
+    outcome = enumerate_crashes(all_cases(most=1), None, 1, cut_again=everywhere)
+    print(outcome.tally.cut_again, "\n".join(outcome.tally.broken))
+    assert not outcome.tally.broken
+    assert outcome.tally.cut_again > 2000
 
 
 def digest(seed: int) -> str:

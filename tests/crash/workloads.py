@@ -21,7 +21,14 @@ import trio
 from trio.testing import MockClock
 
 from stepstore.errors import InvalidState, Rejected, StepwellError
-from stepstore.journal.contract import FLAG_CLOSES, FLAG_OPENS, Batch, Submission
+from stepstore.journal.contract import (
+    FLAG_CLOSES,
+    FLAG_OPENS,
+    FLAG_SNAPSHOT,
+    FLAG_TOMBSTONE,
+    Batch,
+    Submission,
+)
 from stepstore.journal.segment_log import SegmentLogJournal
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import LogOptions
@@ -32,7 +39,6 @@ from tests.crash.checker import (
     Expectation,
     Fate,
     Found,
-    Promise,
     Violation,
     Wrong,
     declared,
@@ -74,8 +80,7 @@ class Ledger:
     """What was sent, and what the sender was told. `version` grows with every change of it."""
 
     def __init__(self, promised: Expectation) -> None:
-        self._attempts = list(promised.attempts)
-        self._deletions = dict(promised.deletions)
+        self._attempts, self._purged = list(promised.attempts), promised.purged
         self.version = 0
 
     def __len__(self) -> int:
@@ -83,12 +88,12 @@ class Ledger:
 
     def now(self) -> Expectation:
         """What is promised at this moment."""
-        return Expectation(list(self._attempts), dict(self._deletions))
+        return Expectation(list(self._attempts), self._purged)
 
-    def add(self, batches: Sequence[Batch], *, is_snapshot: bool = False) -> int:
+    def add(self, batches: Sequence[Batch]) -> int:
         """Note what is about to be sent; gives its number."""
         number = len(self._attempts)
-        self._attempts.append((Attempt(number, batches, is_snapshot=is_snapshot), Fate.UNDER_WAY, 0))
+        self._attempts.append((Attempt(number, batches), Fate.UNDER_WAY, 0))
         self.version += 1
         return number
 
@@ -97,15 +102,14 @@ class Ledger:
         self._attempts[number] = (self._attempts[number][0], fate, first_lsn)
         self.version += 1
 
-    def delete(self, stream: bytes, promise: Promise) -> None:
-        """Note that the deletion of a stream was asked for, or acknowledged."""
-        self._deletions[stream] = promise
+    def purged(self, streams: frozenset[bytes]) -> None:
+        """Note that of these streams nothing is left."""
+        self._purged |= streams
         self.version += 1
 
     def settle(self, found: Found) -> None:
         """Note what an opening has shown."""
-        settled = self.now().settled(found)
-        self._attempts, self._deletions = list(settled.attempts), settled.deletions
+        self._attempts = list(self.now().settled(found).attempts)
         self.version += 1
 
 
@@ -141,7 +145,7 @@ class Life:
         self._written: set[str] = set()
         self._scope = trio.CancelScope()
         self._ended = trio.Event()
-        self._names: dict[str, int] = {}
+        self._replaced: dict[str, int] = {}
 
     # ---- processes ---------------------------------------------------------------------------------------------------
 
@@ -237,7 +241,11 @@ class Life:
 
     def stream(self, role: str) -> bytes:
         """The stream that plays a role now; once deleted, its successor does."""
-        return stream_id(f"{role}{self._names.get(role, 0)}")
+        return stream_id(f"{role}{self._replaced.get(role, 0)}")
+
+    def replace(self, role: str) -> None:
+        """Give a role to a new stream."""
+        self._replaced[role] = self._replaced.get(role, 0) + 1
 
     def last_seq(self, stream: bytes) -> int | None:
         """The last sequence number of a stream, None if the journal cannot tell."""
@@ -260,7 +268,8 @@ class Life:
             if before is None:
                 return None
             payloads = [payload(f"{number}.{len(batches)}.{n}", size) for n in range(records)]
-            batches.append(Batch(stream, before + 1, payloads, flags | (0 if before else FLAG_OPENS)))
+            first_seq = before if flags & FLAG_SNAPSHOT else before + 1
+            batches.append(Batch(stream, first_seq, payloads, flags if before else flags | FLAG_OPENS))
             last[stream] = before + records
         self.ledger.add(batches)
 
@@ -405,13 +414,10 @@ async def rotate(life: Life) -> None:
 async def delete(life: Life) -> None:
     """Delete a stream; its role goes to another one. If there is none, one is made."""
     role = next((r for r in "BAC" if life.last_seq(life.stream(r))), "B")
-    stream = life.stream(role)
-    if not life.last_seq(stream):
-        await life.sent(life.send((stream, 1, 0, 0)))
-    life.ledger.delete(stream, Promise.ASKED)
-    if await life.call("delete", stream):
-        life.ledger.delete(stream, Promise.KEPT)
-    life._names[role] = life._names.get(role, 0) + 1
+    if not life.last_seq(life.stream(role)):
+        await life.sent(life.send((life.stream(role), 1, 0, 0)))
+    await life.sent(life.send((life.stream(role), 1, 0, FLAG_CLOSES | FLAG_TOMBSTONE)))
+    life.replace(role)
 
 
 async def compact(life: Life) -> None:
@@ -421,7 +427,9 @@ async def compact(life: Life) -> None:
 
 async def purge(life: Life) -> None:
     """Rewrite whatever holds a record of a deleted stream."""
-    await life.call("compact", purge=True)
+    deleted = frozenset(s for s, fate in life.ledger.now().deletions.items() if fate is Fate.STORED)
+    if await life.call("compact", purge=True):
+        life.ledger.purged(deleted)
 
 
 async def snapshot(life: Life) -> None:
@@ -429,11 +437,7 @@ async def snapshot(life: Life) -> None:
     stream = life.stream("A")
     if not life.last_seq(stream):
         await life.sent(life.send((stream, 1, 0, 0)))
-    if not (through := life.last_seq(stream)):
-        return
-    content = payload(f"snapshot {len(life.ledger)}", 700)
-    life.ledger.add([Batch(stream, 0, [content], 0)], is_snapshot=True)
-    await life.call("snapshot", stream, content, through)
+    await life.sent(life.send((stream, 1, 700, FLAG_SNAPSHOT)))
 
 
 class Operation(NamedTuple):
@@ -454,10 +458,11 @@ ALPHABET = (
     Operation("cut", cut_power),
     Operation("idle", idle),
     Operation("rotate", rotate, "rotate"),
-    Operation("delete", delete, "delete"),
+    # Of deletions and snapshots the format and the readers come before the writer, which comes with compaction.
+    Operation("delete", delete, "compact"),
+    Operation("snapshot", snapshot, "compact"),
     Operation("compact", compact, "compact"),
     Operation("purge", purge, "compact"),
-    Operation("snapshot", snapshot, "snapshot"),
 )
 LOOK = Operation("look", look)
 """No letter, since it changes nothing."""

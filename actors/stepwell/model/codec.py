@@ -17,6 +17,7 @@ from stepwell.errors import EpisodeUnavailable, InvalidInput, TooLarge
 from stepwell.model import validation as check
 from stepwell.model.event import DELETED, SCHEMA_VERSION, STEP
 from stepwell.model.ids import EPISODE_STREAM, MAX_ID_BYTES
+from stepwell.model.item_count import COUNTED_FROM, MAX_ITEMS, has_too_many_items
 from stepwell.model.limits import MAX_RECORD_BYTES, Limits
 from stepwell.model.step import ExecutionStep, StepError, StepInterrupted, StepResult, StepSuccess, StepTimeout
 
@@ -57,6 +58,8 @@ _DECODING: dict[str, Any] = {
     "semantic_decoders": _REFUSED,
     "tag_hook": _refuse_tag,
 }
+_TOGETHER_BYTES = 256 * 1024
+"""Records are decoded together up to this; larger ones are counted and decoded one by one."""
 _MARK_VALUE = 0x5EA15EA15EA15EA1
 _MARK = b"\x1b" + _MARK_VALUE.to_bytes(8, "big")
 
@@ -93,6 +96,8 @@ def _check_size(encoded: bytes, path: str, limit: int) -> None:
     limit = min(limit, MAX_RECORD_BYTES)
     if len(encoded) > limit:
         raise TooLarge(f"{path}: {len(encoded):,} bytes encoded exceed the limit of {limit:,} a record may have")
+    if len(encoded) > COUNTED_FROM and has_too_many_items(encoded):
+        raise TooLarge(f"{path}: more than {MAX_ITEMS:,} items in one record; store some of them elsewhere")
 
 
 def encode_step(step: ExecutionStep, time_ns: int, limits: Limits) -> bytes:
@@ -134,7 +139,7 @@ def encode_step(step: ExecutionStep, time_ns: int, limits: Limits) -> bytes:
             encoded = b"".join((_STEP_HEAD, time_ns.to_bytes(8, "big"), cbor2.dumps(data), _NULL))
         except (UnicodeEncodeError, cbor2.CBOREncodeError, RecursionError):
             return encode_record(STEP, time_ns, data, None, path="step", limit=limits.record_bytes)
-        if len(encoded) > limits.record_bytes or len(encoded) > MAX_RECORD_BYTES:
+        if len(encoded) > COUNTED_FROM or len(encoded) > limits.record_bytes:
             _check_size(encoded, "step", limits.record_bytes)
         return encoded
     if tokens_used is not None:
@@ -242,6 +247,10 @@ def decode_record(payload: bytes, what: str) -> DecodedRecord:
 
     Raises: `EpisodeUnavailable` (reason "undecodable") if the bytes are not one record of ours.
     """
+    if len(payload) > COUNTED_FROM and has_too_many_items(payload):
+        raise EpisodeUnavailable(
+            f"{what} cannot be decoded: it has more than {MAX_ITEMS:,} items", reason="undecodable"
+        )
     stream = io.BytesIO(payload)
     try:
         decoder = cbor2.CBORDecoder(
@@ -282,6 +291,8 @@ def decode_records(payloads: Sequence[bytes]) -> list[DecodedRecord] | None:
 
     They are decoded as the items of one array. A mark behind the last one shows that none held more than one item.
     """
+    if sum(map(len, payloads)) > _TOGETHER_BYTES:
+        return None
     count = len(payloads) + 1
     head = b"\x9a" + count.to_bytes(4, "big")
     try:
