@@ -140,8 +140,10 @@ class SegmentLogJournal:
         return (await self._blocking(self._log.index.tail, stream))[0]
 
     async def forget(self, stream: bytes) -> None:
-        await trio.lowlevel.checkpoint()
+        await self.look_up(stream)
         self._writing()
+        if not self.is_deleted(stream):
+            raise InvalidState(f"stream {stream.hex()} is not deleted; its records would be lost with its key")
         if self._log.keys is not None:
             await self._blocking(self._log.keys.destroy, [stream])
 
