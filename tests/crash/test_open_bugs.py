@@ -17,7 +17,7 @@ from stepstore.journal.contract import FLAG_OPENS, append, records
 from stepstore.journal.segment_log import SegmentLogJournal
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import LogOptions
-from tests.crash.checker import LOG
+from tests.crash.examining import LOG
 from tests.crash.watching import Call, Stopped, WatchedFiles
 
 A = b"A" * 16

@@ -39,4 +39,6 @@ General layout, in reading order:
 - `writer`: the one task that commits groups; `caretaker`: the one that seals, marks and tidies up behind it;
   `submission`: what the writer is given. These three are the only modules that know Trio.
 - `verify`: checks every byte of a log without touching it.
+- `salvage`: writes a new log (`new_log`) from what is sound in a damaged one (`salvage_source`, which follows frames
+  across damage by `resync`), sets aside what a hole cuts off (`set_aside`), and lists what is lost (`salvage_report`).
 """

@@ -85,6 +85,7 @@ class LogCaretaker:
             trailer = await self._blocking(segment.seal, index, open_streams)
         except OSError as error:
             # Its successor names where it ends, so nothing depends on the footer; the index stays in memory.
+            segment.release()
             self._log.unsealed.popleft()
             self.sealed.unpark_all()
             self._note_error("seal", segment.path, error)

@@ -616,6 +616,7 @@ class LogWriter:
             await self._blocking(segment.seal, newest.index, list(self._log.index.open_streams))
         except OSError as error:
             # Every acknowledged record is durable without the footer; the next open reads the frames instead.
+            segment.release()
             self.stats.write_errors += 1
             if error.errno not in NO_ROOM:
                 self._failed = error
