@@ -29,8 +29,9 @@ General layout, in reading order:
 - `repair`: carries out what recovery decided, in the order that survives a crash at any point.
 - `index`: which records of which stream lie where. `reading`: fetches them.
 - `directory`: LOCK, FORMAT, names, the first open. `segment`: a segment being written.
-- `opening`: puts these together. `writer`: the one task that commits groups; `submission`: what it is given (these two
-  are the only modules that know Trio).
+- `opening`: puts these together. `writer`: the one task that commits groups; `submission`: what it is given.
+- `caretaker`, `scrubber`: the tasks behind the writer (with `writer` and `submission` the only modules that know Trio).
+  `scrub`: reads one segment again, block by block.
 - `verify`: checks every byte of a log without touching it.
 - `salvage`: writes a new log (`new_log`) from what is sound in a damaged one (`salvage_source`, which follows frames
   across damage by `resync`), sets aside what a hole cuts off (`set_aside`), and lists what is lost (`salvage_report`).
