@@ -19,6 +19,7 @@ from stepstore.log.index import STREAM_DELETED, STREAM_FORKED, STREAM_GAP
 from stepstore.log.opening import LogOptions, OpenLog, open_log, open_log_read_only
 from stepstore.log.reading import FramePosition, Gap, Position, SegmentReader
 from stepstore.log.refreshing import refresh
+from stepstore.log.scrubber import LogScrubber
 from stepstore.log.writer import LogWriter, WriterStats
 
 T = TypeVar("T")
@@ -78,6 +79,7 @@ class SegmentLogJournal:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._caretaker.run, name="stepwell log caretaker")
+                nursery.start_soon(LogScrubber(self._log, self._writer.stats).run, name="stepwell log scrubber")
                 await self._writer.run()
                 nursery.cancel_scope.cancel()
         finally:
