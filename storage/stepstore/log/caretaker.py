@@ -22,6 +22,7 @@ from stepstore.log.opening import OpenLog
 from stepstore.log.packed_table import UnsoundIndex
 from stepstore.log.recovery import rebuild_index
 from stepstore.log.sealing import open_index, write_sidecar
+from stepstore.log.segment import Segment
 from stepstore.log.writer import SPARE_WHEN_USED, LogWriter
 
 T = TypeVar("T")
@@ -38,7 +39,8 @@ class LogCaretaker:
     def __init__(self, log: OpenLog, writer: LogWriter):
         self._log, self._writer = log, writer
         self._limiter = trio.CapacityLimiter(1)
-        self._spare_refused = self._ended = False
+        self._no_spare_beside: Segment | None = None
+        self._ended = False
         self.sealed = trio.lowlevel.ParkingLot()
         self.errors = 0
         self.compactor = LogCompactor(log, writer, self._blocking)
@@ -98,6 +100,7 @@ class LogCaretaker:
             trailer = await self._blocking(segment.seal, index, open_streams)
         except OSError as error:
             # Its successor names where it ends, so nothing depends on the footer; the index stays in memory.
+            segment.release()
             self._settle(self._log.unsealed)
             self._note_error("seal", segment.path, error)
             return
@@ -135,27 +138,25 @@ class LogCaretaker:
         sequence = self._log.sequence
         if segment is None or sequence is None or sequence.has_spare or self._writer.is_full:
             return False
-        if segment.used <= SPARE_WHEN_USED:
-            self._spare_refused = False
-            return False
-        return not self._spare_refused
+        return segment.used > SPARE_WHEN_USED and segment is not self._no_spare_beside
 
     async def _prepare_spare(self) -> None:
         assert self._log.sequence is not None
         try:
             await self._blocking(self._log.sequence.prepare_spare)
         except OSError as error:
-            self._spare_refused = True  # not again for this segment; beginning the next one tries by itself
+            self._no_spare_beside = self._log.segment  # not again; beginning the next one tries by itself
             self._note_error("set aside the space behind", self._log.path, error)
 
     async def _index_next(self) -> None:
         segment = self._log.unindexed[0]
-        try:
-            trailer = await self._blocking(self._write_index, segment)  # cancelled, it has not begun
-        except (OSError, StepwellError) as error:
-            self._note_error("write the index of", segment.path, error)
-        else:
-            _logger.debug("wrote the index of %s, %d bytes", segment.path, trailer.index_bytes)
+        if isinstance(segment.index, LiveIndex) and segment in self._log.index.segments:
+            try:
+                trailer = await self._blocking(self._write_index, segment)  # cancelled, it has not begun
+            except (OSError, StepwellError) as error:
+                self._note_error("write the index of", segment.path, error)
+            else:
+                _logger.debug("wrote the index of %s, %d bytes", segment.path, trailer.index_bytes)
         self._settle(self._log.unindexed)
 
     def _write_index(self, segment: IndexedSegment) -> Trailer:

@@ -36,8 +36,9 @@ COMPACTION_BYTES_PER_SECOND = 64 * 1024 * 1024
 class LogOptions:
     """`tail`: what to do with suspected rot in the last group. `segment_bytes`: size of one file. `align`: 0, 512 or
     4096, the unit in which the medium may change bytes it was not asked to change. `compression`: of what is written.
-    `key_provider`: wraps the key that each stream is encrypted with; None writes in clear.
-    `compaction_bytes_per_second`: how fast the log is compacted in the background, 0 for not at all."""
+    `key_provider`: wraps the key that each stream is encrypted with; None writes in clear. `scrub_bytes_per_second`,
+    `scrub_every_seconds`: how fast old segments are read again in the background, and how often; 0 is never.
+    `compaction_bytes_per_second`: how fast the log is compacted in the background; 0 is not at all."""
 
     tail: TailPolicy = "strict"
     segment_bytes: int = SEGMENT_BYTES
@@ -45,6 +46,8 @@ class LogOptions:
     compression: Compression = field(default_factory=Compression)
     key_provider: KeyProvider | None = None
     compaction_bytes_per_second: int = COMPACTION_BYTES_PER_SECOND
+    scrub_bytes_per_second: int = 4 * 1024 * 1024
+    scrub_every_seconds: float = 86_400
 
     def __post_init__(self) -> None:
         assert self.align in (0, SECTOR, 4096)
@@ -85,6 +88,7 @@ class OpenLog:
     reading: OpenFiles
     end_lsn: int
     report: RecoveryReport
+    options: LogOptions = field(default_factory=LogOptions)
     lock: LogLock | None = None
     sequence: SegmentSequence | None = None
     reserve: Reserve | None = None
@@ -95,7 +99,6 @@ class OpenLog:
     is_forked: bool = False
     unsealed: deque[tuple[Segment, IndexedSegment, list[bytes]]] = field(default_factory=deque)
     unindexed: deque[IndexedSegment] = field(default_factory=deque)
-    options: LogOptions = field(default_factory=LogOptions)
     manifest: Manifest | None = None
 
     @property
@@ -211,13 +214,13 @@ def open_log(files: FileSystem, path: str, options: LogOptions | None = None) ->
         reading=recovered.reading,
         end_lsn=recovered.end_lsn,
         report=_report(recovered, quarantined, began),
+        options=options,
         lock=lock,
         sequence=sequence,
         reserve=reserve,
         codec=codec,
         keys=keys,
         pending_repair=pending,
-        options=options,
         manifest=recovered.manifest,
     )
     log.unindexed.extend(state.segment for state in recovered.segments if not state.segment.index_path)
