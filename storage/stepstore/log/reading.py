@@ -85,11 +85,11 @@ class SegmentReader:
         `KeyDestroyed`, `Unavailable` (the key provider failed).
         """
         while True:
+            version = self._index.version
             try:
                 return self._read_slice(stream, position, upto, records, size)
-            except RecoveryFailed:
-                # The file may have been replaced by a rewritten one in between.
-                if position.version == self._index.version or position.version == -1:
+            except RecoveryFailed as error:
+                if not self._index.was_replaced(version, error):
                     raise
                 position = Position(position.after)
 
@@ -115,11 +115,12 @@ class SegmentReader:
             full = False
             for at in range(0, len(words), 5):
                 run = run_of(here.segment, words, at)
-                if run.first_lsn > upto or (runs and (taken + run.records > records or taken_bytes + run.size > size)):
+                run_bytes = run.size if not run.flags & CODED else self._decoded_size(run)
+                if run.first_lsn > upto or (runs and (taken + run.records > records or taken_bytes + run_bytes > size)):
                     full = True
                     break
                 runs.append(run)
-                taken, taken_bytes, number = taken + run.records, taken_bytes + run.size, number + 1
+                taken, taken_bytes, number = taken + run.records, taken_bytes + run_bytes, number + 1
             if full:
                 break
             if number >= here.entry.runs:
@@ -130,6 +131,14 @@ class SegmentReader:
             found = [record for record in found if record.seq > after]
         end = found[-1].seq if found else after
         return found, Position(end, version, parts, part, number, flags, last_seq)
+
+    def _decoded_size(self, run: Run) -> int:
+        """How many bytes the records of a batch will take that is stored compressed, or encrypted."""
+        try:
+            lengths = self._files.read(run.segment.path, run.lengths_at, run.records * 4)
+        except OSError:
+            return run.size  # reading the batch will say what is wrong
+        return sum(length for (length,) in struct.iter_unpack(">I", lengths[: len(lengths) // 4 * 4]))
 
     def _fetch_together(self, runs: list[Run]) -> None:
         """Runs that are not in the page cache are fetched at once instead of one after another."""
@@ -204,8 +213,14 @@ class SegmentReader:
 
         Raises: `Damaged`, `RecoveryFailed`.
         """
-        run = self._index.snapshot_run(stream)
-        return None if run is None else self.read_run(stream, run)[0]
+        while True:
+            version = self._index.version
+            try:
+                run = self._index.snapshot_run(stream)
+                return None if run is None else self.read_run(stream, run)[0]
+            except RecoveryFailed as error:
+                if not self._index.was_replaced(version, error):
+                    raise
 
     def same_records(self, one: Run, other: Run) -> bool:
         """Whether what two runs of one stream have in common is equal, byte for byte."""
@@ -226,8 +241,8 @@ class SegmentReader:
             version = self._index.version
             try:
                 return self._read_frames(position, upto, records)
-            except RecoveryFailed:
-                if version == self._index.version:
+            except RecoveryFailed as error:
+                if not self._index.was_replaced(version, error):
                     raise
                 position = FramePosition(position.after)
 
@@ -237,11 +252,10 @@ class SegmentReader:
         index = self._index
         after, segment, number = position
         segments = index.segments
-        place = index.segment_of_lsn(after + 1)
         if segment is None or segment not in segments:
             if not segments:
                 return [], position
-            segment = segments[place]
+            segment = segments[index.segment_of_lsn(after + 1, segments)]
             number = index.frame_of_lsn(segment, after + 1)
         found: list[Record | Gap] = []
         deleting = index.holding_deletions()

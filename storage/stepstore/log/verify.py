@@ -11,13 +11,17 @@ from dataclasses import dataclass, field
 from stepstore.errors import CorruptLog, RecoveryFailed, StepwellError
 from stepstore.log import segment_header as sh
 from stepstore.log.directory import must_exist
+from stepstore.log.examine import examine, name_streams
 from stepstore.log.files import File, FileSystem, OsFileSystem
 from stepstore.log.footer import TRAILER_BYTES, Trailer, parse_trailer
 from stepstore.log.frame import HEADER_BYTES, MARK_ALIGNMENT, DirectoryEntry, FrameHeader, looks_like_header
-from stepstore.log.names import LOCK
+from stepstore.log.listing import again_if_replaced, list_log
+from stepstore.log.names import LOCK, parse_segment_name
 from stepstore.log.open_files import OpenFiles
 from stepstore.log.packed_table import UnsoundIndex
-from stepstore.log.recovery import judge_newest, list_segments, open_for_reading, read_segment_header
+from stepstore.log.problems import NO_RECORD, REMOVE_SIDECAR, SALVAGE, Problem, StreamName
+from stepstore.log.recovery import judge_newest, open_for_reading, read_headers
+from stepstore.log.salvage_source import Source, list_sources
 from stepstore.log.scan import SegmentScan, Window, scan_segment
 from stepstore.log.sealing import find_seal, open_index, read_trailer, sidecar_is_sound, sidecar_path
 from stepstore.log.segment import digest_of
@@ -28,8 +32,8 @@ from stepstore.log.segment_header import SegmentHeader
 class VerifyReport:
     """What a log holds, and what is wrong with it.
 
-    `problems`: one sentence for each thing that is damaged. `notes`: what a crash left and the next opening cleans up;
-    nothing acknowledged is in it. `live_tail`: what was not judged because a process has the log open and may be
+    `problems`: each thing that is damaged; empty means sound. `notes`: what a crash left and the next opening cleans
+    up; nothing acknowledged is in it. `live_tail`: what was not judged because a process has the log open and may be
     writing there, None otherwise.
     """
 
@@ -39,7 +43,7 @@ class VerifyReport:
     records: int = 0
     streams: int = 0
     bytes: int = 0
-    problems: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     live_tail: str | None = None
 
@@ -61,26 +65,45 @@ def verify_log(
     *,
     digests: bool = False,
     files: FileSystem | None = None,
+    name: StreamName | None = None,
 ) -> VerifyReport:
     """Read every segment of the log at `path` and its index, check every CRC, chain and cut; and, with `digests`, the
     BLAKE2b digest of each sealed segment, which takes about three times as long. Blocks; writes nothing.
 
-    `progress(done, total)` is called with bytes after each segment.
+    `progress(done, total)` is called with bytes after each segment. `name` says what the streams are called that damage
+    concerns.
     Raises: `NotFound`, `InvalidInput`, `RecoveryFailed`; damage is reported, not raised.
     """
-    files = files or OsFileSystem()
+    layer = files or OsFileSystem()
+    try:
+        return again_if_replaced(layer, path, lambda: _verify(layer, path, progress, digests=digests, name=name))
+    except CorruptLog as error:  # of the log as a whole; what is in its files can be looked at all the same
+        return _examine_all(layer, path, error, name)
+
+
+def _verify(
+    files: FileSystem,
+    path: str,
+    progress: Callable[[int, int], None] | None,
+    *,
+    digests: bool,
+    name: StreamName | None,
+) -> VerifyReport:
     report = VerifyReport()
     try:
         identity = must_exist(files, path)
-        names = list_segments(files, path)
-        headers = [read_segment_header(files, path, name, identity, newest=False) for name in names]
+        listing = list_log(files, path, identity)
+        names = listing.names
+        headers = read_headers(files, path, identity, listing, lenient=True)
         sizes = [found.size if (found := files.stat(posixpath.join(path, str(name)))) else 0 for name in names]
-        live = bool(names) and _is_locked(files, path)
-    except CorruptLog as error:
-        report.problems.append(str(error))
-        return report
+        live = bool(names) and is_locked(files, path)
     except OSError as error:
         raise RecoveryFailed.from_os_error("look into", error, file=path) from error
+    if not live:
+        report.notes += [
+            f"{posixpath.join(path, name)}: left over from a compaction; the next opening removes it"
+            for name in listing.leftovers
+        ]
     reading = OpenFiles(files)
     checks = [
         _SegmentCheck(
@@ -89,6 +112,7 @@ def verify_log(
             posixpath.join(path, str(name)),
             *headers[number],
             headers[number + 1][0] if number + 1 < len(headers) else None,
+            listing.end_lsn_of(name),
             live=live,
             digests=digests,
         )
@@ -105,11 +129,41 @@ def verify_log(
             checks[number].streams.clear()
             if progress is not None:
                 progress(sum(sizes[: number + 1]), sum(sizes))
+        if name is not None and any(problem.streams for problem in report.problems):
+            sources = (
+                Source(files, reading, check.path, segment) for check, segment in zip(checks, names, strict=True)
+            )
+            name_streams(report.problems, sources, name)
     finally:
         if pool is not None:
             pool.shutdown(cancel_futures=True)
         reading.close()
     report.streams = len(streams)
+    return report
+
+
+def _examine_all(files: FileSystem, path: str, error: CorruptLog, name: StreamName | None) -> VerifyReport:
+    """What can be said of the segments of a log that cannot be taken for one."""
+    report = VerifyReport(problems=[Problem.of_error(error)])
+    reading = OpenFiles(files)
+    try:
+        sources = list_sources(files, path, reading).segments
+        streams: set[bytes] = set()
+        for source in sources:
+            found = examine(source, None, 0)
+            report.segments += 1
+            report.sealed += source.sealed
+            report.frames += found.frames
+            report.records += found.records
+            report.bytes += source.size
+            report.problems += [problem for problem in found.problems if problem.file != error.file]
+            report.notes += source.notes
+            streams |= found.streams
+        report.streams = len(streams)
+        if name is not None:
+            name_streams(report.problems, sources, name)
+    finally:
+        reading.close()
     return report
 
 
@@ -124,6 +178,7 @@ class _SegmentCheck:
         header: SegmentHeader,
         header_crc: int,
         successor: SegmentHeader | None,
+        listed_end_lsn: int | None,
         *,
         live: bool,
         digests: bool,
@@ -131,6 +186,7 @@ class _SegmentCheck:
         self.files, self.reading, self.path = files, reading, path
         self.sidecar = sidecar_path(path)
         self.header, self.header_crc, self.successor = header, header_crc, successor
+        self.listed_end_lsn = listed_end_lsn
         self.live, self.digests = live, digests
         self.report = VerifyReport()
         self.streams: set[bytes] = set()
@@ -149,7 +205,7 @@ class _SegmentCheck:
         report = self.report
         report.segments += 1
         if sh.parse_segment_header(file.read(0, sh.HEADER_BYTES)) is None:
-            self._problem("its header is damaged (row 16); the copy in its footer was used")
+            self._problem("its header is damaged; the copy in its footer was used", offset=0, row=16)
         size = file.size()
         trailer = read_trailer(file, size, self.header.segment_tag)
         if trailer is None:
@@ -173,26 +229,28 @@ class _SegmentCheck:
     ) -> None:
         self.report.sealed += 1
         if (scan.end_offset, scan.end_lsn, scan.chain) != (trailer.end_offset, trailer.end_lsn, trailer.chain):
-            self._problem(
-                f"it is damaged at offset {scan.after}: its trailer says that records up to LSN {trailer.end_lsn} "
-                f"reach to offset {trailer.end_offset}, and what can be read from the start ends at "
-                f"{scan.end_offset} with LSN {scan.end_lsn} (row 8)"
+            self._damage(
+                f"its trailer says that records up to LSN {trailer.end_lsn} reach to offset {trailer.end_offset}, and "
+                f"what can be read from the start ends at {scan.end_offset} with LSN {scan.end_lsn}",
+                scan,
+                8,
             )
         elif not scan.index_bytes or not scan.closed or scan.after + TRAILER_BYTES != size:
-            self._problem(f"the footer or the close frame behind it is damaged (at offset {scan.after}); no record is")
+            self._problem("the footer or the close frame behind it is damaged; no record is", offset=scan.after)
         elif self.successor is not None and _named_end(self.header, scan) != _named_cut(self.successor):
-            self._problem("it does not end where the segment behind it says that it ends (row 2)")
+            self._problem("it does not end where the segment behind it says that it ends", row=2, advice=SALVAGE)
+        self._check_end(scan)
         try:
             index = open_index(self.reading, self.path, trailer)
             index.check()
         except UnsoundIndex as error:
-            self._problem(f"its index is damaged ({error}); no record is")
+            self._problem(f"its index is damaged ({error}); no record is", offset=trailer.index_at)
             return
         head = index.head
         if (head.frames, head.records) != (frames, records) and scan.end_offset == trailer.end_offset:
-            self._problem("its index does not tell what is in its frames")
+            self._problem("its index does not tell what is in its frames", advice=SALVAGE)
         if digest is not None and head.digest != digest:
-            self._problem("its digest does not match")
+            self._problem("its digest does not match", advice=SALVAGE)
         self.streams.update(entry.stream for entry in index.streams())
 
     def _check_unsealed(self, file: File) -> None:
@@ -204,16 +262,21 @@ class _SegmentCheck:
             report.records += head.record_count
             own_streams.update([entry[0] for entry in entries])
 
-        until = None if self.successor is None else self.successor.prev_end_offset
+        generation = self.header.generation
+        until = None if self.successor is None or generation else self.successor.prev_end_offset
         scan = scan_segment(Window(file, self.path), self.header, self.header_crc, until=until, on_frame=on_frame)
         self.streams.update(own_streams)
         report.bytes += scan.end_offset
         sound = f"{self.path}: sound up to offset {scan.end_offset} (LSN {scan.end_lsn})"
+        self._check_end(scan)
+        if generation:
+            self._problem("its footer, or what belongs behind it, is damaged; the next opening takes longer")
+            return
         self._check_sidecar(scan)
         if self.successor is not None:
             named = _named_cut(self.successor)
             if _named_end(self.header, scan) != named:
-                report.problems.append(f"{sound}, but the next segment proves it durable up to {named[0]}")
+                self._damage(f"{sound}, but the next segment proves it durable up to {named[0]}", scan, 2)
             elif scan.tail.last_nonzero is not None and not self.live:
                 whole = scan_segment(Window(file, self.path), self.header, self.header_crc)
                 if whole.index_bytes:
@@ -237,18 +300,18 @@ class _SegmentCheck:
         elif trailer is not None and behind is not None and behind < scan.after + TRAILER_BYTES:
             self.report.notes.append(f"{sound}, and sealed; behind the trailer zeros that were not cut off yet")
         else:
-            self.report.problems.append(f"{sound}, and sealed, but its trailer is damaged; no record is")
+            self._problem(f"{sound}, and sealed, but its trailer is damaged; no record is", offset=scan.after)
 
     def _judge(self, file: File, scan: SegmentScan, sound: str) -> None:
         try:
-            judge_newest(scan, self.header, self.path, "strict")
+            judge_newest(scan, self.header, self.path, "strict", self.listed_end_lsn)
         except CorruptLog as error:
-            self.report.problems.append(str(error))
+            self._damage(str(error), scan, error.row)
             return
         mark_at = -(-scan.after // MARK_ALIGNMENT) * MARK_ALIGNMENT
         if looks_like_header(file.read(mark_at, HEADER_BYTES)):
             # A mark lies within one sector, so it is there or it is not: a part of one is damage. It holds no record.
-            self.report.problems.append(f"{sound}; behind it a mark, or a close frame, that is damaged; no record is")
+            self._problem(f"{sound}; behind it a mark, or a close frame, that is damaged; no record is", offset=mark_at)
             return
         self.report.notes.append(f"{sound}; behind it a write that a crash tore, never acknowledged")
 
@@ -268,12 +331,38 @@ class _SegmentCheck:
         except UnsoundIndex as error:
             why = str(error)
         if why is not None:
-            self.report.problems.append(
-                f"{self.sidecar}: {why}; no record is concerned. Remove the file; it is written again by itself"
-            )
+            self.report.problems.append(Problem(file=self.sidecar, text=why, advice=REMOVE_SIDECAR))
 
-    def _problem(self, what: str) -> None:
-        self.report.problems.append(f"{self.path}: {what}")
+    def _check_end(self, scan: SegmentScan) -> None:
+        """What is there of a rewritten file, and of one in the manifest's range, was durable to its end."""
+        header = self.header
+        if header.generation and scan.end_lsn != header.orig_end_lsn:
+            text = f"it holds records up to LSN {scan.end_lsn}, not to {header.orig_end_lsn}"
+            self._problem(text, row=2, advice=SALVAGE)
+        end_lsn = header.orig_end_lsn if header.generation else scan.end_lsn
+        if self.listed_end_lsn not in (None, end_lsn):
+            text = f"it ends with LSN {end_lsn}, and the MANIFEST says with {self.listed_end_lsn}"
+            self._problem(text, row=2, advice=SALVAGE)
+
+    def _problem(self, what: str, *, offset: int | None = None, row: int = 0, advice: str = NO_RECORD) -> None:
+        self.report.problems.append(Problem(file=self.path, text=what, offset=offset, row=row, advice=advice))
+
+    def _damage(self, why: str, scan: SegmentScan, row: int) -> None:
+        """Records are damaged: say which. Only the header of the segment has been told of already."""
+        segment = parse_segment_name(posixpath.basename(self.path))
+        assert segment is not None
+        found = examine(Source(self.files, self.reading, self.path, segment), self.successor, row)
+        damaged = [problem for problem in found.problems if problem.offset]
+        if not damaged:
+            error = CorruptLog(
+                why, file=self.path, offset=scan.after, first_lsn=scan.end_lsn + 1, last_lsn=None, row=row
+            )
+            damaged = [Problem.of_error(error)]
+        elif self.path in why:  # a sentence of its own: what opening says
+            damaged[0].text = f"{damaged[0].text}. {why}"
+        self.report.problems += damaged
+        self.report.frames, self.report.records = found.frames, found.records  # what is left, behind damage too
+        self.streams |= found.streams
 
 
 def _named_cut(successor: SegmentHeader) -> tuple[int, int, int]:
@@ -286,7 +375,7 @@ def _named_end(header: SegmentHeader, scan: SegmentScan) -> tuple[int, int, int]
     return scan.end_offset, scan.end_lsn, scan.chain
 
 
-def _is_locked(files: FileSystem, path: str) -> bool:
+def is_locked(files: FileSystem, path: str) -> bool:
     """Whether a process has the log open for writing. On Linux the kernel's table tells, and the lock is not touched:
     taking it for a moment could refuse a process that opens the log just then."""
     found = files.stat(posixpath.join(path, LOCK))
