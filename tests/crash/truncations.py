@@ -118,7 +118,7 @@ async def try_cut(cut: Cut, tally: Tally, *, closely: bool, store: bool) -> None
     tally.cases += 1
     try:
         verified = verify_outcome(disk) if closely else ""
-        looking = await read_read_only(disk) if closely else None
+        looking = await read_read_only(disk, cut.specimen.options) if closely else None
         writable = await read_writable(disk, cut.specimen.options)
         complaint = judge(cut, image, path, looking, writable, tally)
         if closely and not complaint:
@@ -175,10 +175,9 @@ async def try_again(specimen: Specimen, disk: MemoryFileSystem, verified: str, v
         return "verify reports a problem after an opening that repaired the log"
     if store:
         group = [(STREAMS[0], [b"behind the cut"], 0)]
-        more, flags = await store_groups(disk, [group], specimen.options, close=True)
-        kept = [*specimen.groups[: verdict.groups], *more]
-        longer = replace(specimen, groups=kept, flags={**specimen.flags, **flags}, _prefixes={})
-        if compare(longer, await read_read_only(disk)).kind != "identical":
+        more = await store_groups(disk, [group], specimen.options, close=True)
+        longer = replace(specimen, groups=[*specimen.groups[: verdict.groups], *more], _prefixes={})
+        if compare(longer, await read_read_only(disk, specimen.options)).kind != "identical":
             return "a group stored behind the cut does not read back"
     return ""
 

@@ -20,6 +20,7 @@ CHANGING = frozenset(
         "allocate",
         "make_directory",
         "rename",
+        "link",
         "unlink",
         "datasync",
         "sync_directory",
@@ -94,6 +95,10 @@ class WatchedFiles:
         for file in self._open_files:
             if file.path == source:
                 file.path = target  # a segment is made as spare.tmp; what is written to it later is shown as its own
+
+    def link(self, source: str, target: str) -> None:
+        self.note(Call("link", target))
+        self.disk.link(source, target)
 
     def unlink(self, path: str) -> None:
         self.note(Call("unlink", path))

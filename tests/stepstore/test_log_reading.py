@@ -13,6 +13,7 @@ from stepstore.log import frame as fr
 from stepstore.log.batch_codec import Compression, DecodeFailed
 from stepstore.log.frame import FLAG_CLOSES, FLAG_OPENS, Batch
 from stepstore.log.index import Run
+from stepstore.log.live_index import LiveIndex
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import LogOptions, OpenLog, open_log, open_log_read_only
 from stepstore.log.reading import FramePosition, Gap, Position, Record, SegmentReader
@@ -35,6 +36,7 @@ from tests.stepstore.log_lab import (
     segments,
     store,
     stream_id,
+    submit,
     write_log,
     writing,
 )
@@ -248,6 +250,44 @@ def test_a_position_that_was_kept_goes_on_where_it_was() -> None:
             items, position = reader.read_frames(position, upto, 2)
             found += items
         assert found == stored[:upto]
+
+
+async def test_a_frame_that_is_added_while_the_last_one_is_read_is_not_passed_over() -> None:
+    """The reader's thread has seen that the frame is the last one, and then the writer adds another."""
+    log = open_log(MemoryFileSystem(), LOG, SMALL)
+    segment = log.segment
+    assert segment is not None
+    asked = 0
+
+    def commit() -> None:
+        submit(writer, (A, [b"4"]))
+        group = writer._take_group()
+        frame = segment.prepare([batch for submission in group for batch in submission.batches])
+        segment.write(frame)
+        writer._acknowledge(segment, frame, group)
+
+    class Growing(LiveIndex):
+        @property
+        def frame_count(self) -> int:
+            nonlocal asked
+            count = super().frame_count
+            asked += 1
+            if asked == 7:  # once to find the first frame, then twice for each: is there one, is there another
+                commit()
+            return count
+
+    log.index.segments[0].index = Growing()
+    async with writing(log) as writer:
+        stored: list[Record] = []
+        for n in (b"1", b"2", b"3"):
+            stored += records_of(await store(writer, (A, [n])))
+        asked = 0
+        reader, position, found = reader_of(log), FramePosition(0), []
+        while position.after < writer.durable_lsn:
+            items, position = reader.read_frames(position, writer.durable_lsn, 256)
+            found += items
+        assert asked >= 7
+        assert found == [*stored, Record(A, 4, 4, b"4")]
 
 
 def test_a_log_without_a_segment_is_empty() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import trio
 
 from stepstore.journal import Journal
-from stepwell.errors import InvalidInput, InvalidState, OutcomeUnknown, StepwellError
+from stepwell.errors import InvalidInput, InvalidState, NotFound, OutcomeUnknown, StepwellError
 from stepwell.memory.completed import CompletedEpisode
 from stepwell.memory.figures import MemoryRecovery, MemoryStats
 from stepwell.memory.following import START, Following, Place
@@ -25,8 +25,9 @@ from stepwell.model.step import ExecutionStep
 from stepwell.runtime.cell import EpisodeCell
 from stepwell.runtime.config import MemoryConfig
 from stepwell.runtime.ending_request import EndingRequest
-from stepwell.runtime.episode_task import ended_error
+from stepwell.runtime.episode_task import being_deleted, ended_error
 from stepwell.runtime.reading import (
+    UNREADABLE,
     EpisodeEvents,
     OpenEpisode,
     first_record,
@@ -126,23 +127,33 @@ class Memory:
         self._supervisor.check_open()
         if known is not None:
             await self._supervisor.check_not_deleted(known)
-            if self._supervisor.exists(known):
-                await self._same_start(known, start)
-                return EpisodeHandle(self, known)
+            while self._supervisor.exists(known):
+                if await self._was_started(known, start):
+                    return EpisodeHandle(self, known)
+                await self._supervisor.check_not_deleted(known)
         new_id = new_episode_id() if known is None else known
         cell = self._supervisor.start(new_id, start)
         await cell.pending_commits[0].reach_log()
         return EpisodeHandle(self, new_id)
 
-    async def _same_start(self, episode_id: EpisodeId, start: EpisodeStart) -> None:
+    async def _was_started(self, episode_id: EpisodeId, start: EpisodeStart) -> bool:
+        """Whether the episode is there; False if its start, by another caller, did not reach the log.
+
+        Raises: `InvalidState` if it was started with other arguments.
+        """
         await self._supervisor.settle(episode_id)
-        fold, _keyed = await fold_episode(self._journal, episode_id)
+        try:
+            fold, _keyed = await fold_episode(self._journal, episode_id)
+        except NotFound:
+            await self._supervisor.look_again(episode_id)
+            return False
         if fold.start != start:
             assert fold.start is not None
             differs = [name for name in start.__struct_fields__ if getattr(start, name) != getattr(fold.start, name)]
             raise InvalidState(
                 f"episode {episode_id!r} exists and was started with another {', '.join(differs)}; use another id"
             )
+        return True
 
     def episode(
         self,
@@ -181,6 +192,8 @@ class Memory:
         cell = await self._supervisor.awake(known)
         if cell.state.value == "ended" or cell.ending_request is not None:
             raise ended_error(known)
+        if cell.deleting:
+            raise being_deleted(known)
         return EpisodeHandle(self, known)
 
     async def abandon(self, episode_id: str, reason: str = "") -> CompletedEpisode:
@@ -224,6 +237,8 @@ class Memory:
         if request is None:
             self._supervisor.check_open()
             self._journal.check_open(critical=True)
+            if cell.deleting:
+                raise being_deleted(cell.episode_id)
             request = cell.ending_request = EndingRequest(outcome, metadata)
             cell.make_urgent()
         elif request.outcome != outcome:
@@ -235,8 +250,10 @@ class Memory:
     async def delete_episode(self, episode_id: str) -> None:
         """Delete an episode: nothing reads it from now on, and its id is never used again; durable on return.
 
-        Its task stores what was accepted and ends first. Its bytes stay in the log until they are compacted away.
-        Deleting it again does nothing more. If cancelled, whether it is deleted is unknown: call again.
+        Works for one that is damaged or cannot be read as well. Its task stores what was accepted and ends first; steps
+        and endings that come meanwhile are `InvalidState`. Its bytes stay in the log until they are compacted away; if
+        they are encrypted, its key is destroyed at once. Deleting it again does nothing more. If cancelled the deletion
+        goes on; call again to learn how it went.
         Raises: `InvalidInput`, `NotFound`, `Closed`, `LogFull`, `OutcomeUnknown`.
         """
         await self._supervisor.delete(await _checked_id(episode_id))
@@ -329,12 +346,14 @@ class Memory:
         `async with memory.follow(cursor) as events: async for event in events: …`.
 
         `cursor`: START, NOW, or the `cursor` of an event, behind which it goes on, also after a restart. `kinds`: only
-        events of these kinds. Records whose bytes are damaged come as a `Gap`. A slow reader lags behind; nothing waits
-        for it and nothing is dropped. Closing the memory ends it. A checkpoint once per slice of at most 256 events.
-        Raises: `InvalidInput`; entering raises `InvalidState` (the cursor's record was lost after a crash) and
-        `CorruptLog` (records that were durable have vanished).
+        events of these kinds. Records whose bytes are damaged or cannot be decoded come as a `Gap`. A deleted episode
+        comes as its "deleted" event alone, whose `stream` is "" for a follower that has seen nothing else of it. A slow
+        reader lags behind; nothing waits for it and nothing is dropped. Closing the memory ends it. A checkpoint once
+        per slice of at most 256 events.
+        Raises: `InvalidInput`; entering raises `InvalidInput` (no cursor, or one of another memory), `InvalidState`
+        (the cursor's record was lost after a crash), `CorruptLog` (records that were durable have vanished), `Closed`.
         """
-        return Following(self._journal, cursor, kinds)
+        return Following(self._journal, self._supervisor.check_open, cursor, kinds)
 
     async def open_episodes(self) -> list[OpenEpisode]:
         """The episodes that were still open when the memory was last closed or its process died, and still are."""
@@ -347,10 +366,16 @@ class Memory:
         return [episode for episode in found if episode is not None]
 
     async def episode_ids(self) -> AsyncIterator[EpisodeId]:
-        """Every stored episode's id, in the order in which they were started."""
+        """Every stored episode's id, in the order in which they were started.
+
+        Left out is one whose first record cannot be read, since only that tells the id.
+        """
         await self._supervisor.settle_all()
         for stream in self._journal.streams():
-            found = await first_record(self._journal, stream)
+            try:
+                found = await first_record(self._journal, stream)
+            except UNREADABLE:
+                continue
             if found is not None and found[0] == EPISODE_STREAM and stream_id(EPISODE_STREAM, found[1]) == stream:
                 yield EpisodeId(found[1])
 
@@ -367,7 +392,7 @@ class Memory:
         """The memory is closing: a run scope that is still open ends now, so that no run looks alive for ever."""
         for scope in self._scopes:
             cell = None if scope.handle is None else self._supervisor.cells.get(scope.handle.id)
-            if cell is not None and cell.ending_request is None and cell.state.value == "live":
+            if cell is not None and cell.ending_request is None and cell.state.value == "live" and not cell.deleting:
                 cell.ending_request = EndingRequest(
                     Interrupted("the memory was closed before the run had ended", cause="cancelled"), {}
                 )

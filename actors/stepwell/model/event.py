@@ -19,10 +19,10 @@ _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 class Event(msgspec.Struct, frozen=True, dict=True, eq=False):
     """One durable record of a stream.
 
-    `stream` is the id of the episode; `seq` its number there, `lsn` its number in the log; `cursor` a text to resume
-    a reading behind it. `time` is when it was accepted, UTC, never going back within a stream; `time_ns` the same in
-    nanoseconds since 1970. `kind` is "started", "step", "ended" or "deleted" (the last of its stream), and `data` a
-    JSON object of that kind.
+    `stream` is the id of the episode ("" where it was deleted and nothing tells it any more); `seq` its number there,
+    `lsn` its number in the log; `cursor` a text to resume a reading behind it. `time` is when it was accepted, UTC,
+    never going back within a stream; `time_ns` the same in nanoseconds since 1970. `kind` is "started", "step", "ended"
+    or "deleted" (the last of its stream), and `data` a JSON object of that kind.
 
     `data` is decoded when it is first asked for; where the stored bytes are not sound, that raises
     `EpisodeUnavailable` (reason "undecodable").

@@ -47,7 +47,11 @@ class Flusher(Protocol):
 
 
 class EpisodeCell:
-    """See the module. `state` is "waking", "live", "ended" or "parked"; steps are accepted only while "live"."""
+    """See the module. Steps are accepted only while `state` is "live".
+
+    `state`: "waking" (being rebuilt from the log), "live", "ended"; "parked" (unavailable: `failure` says why), "gone"
+    (there is no such episode, or it is to be deleted) and "closed" (the runtime is over).
+    """
 
     __slots__ = (
         "_at_journal",

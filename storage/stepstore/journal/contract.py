@@ -7,6 +7,9 @@
 - A reader sees durable records only, in order, in bounded memory; a follower sees all of them in log order, may lag,
   and never holds anybody up.
 - A stream is *open* from a batch flagged FLAG_OPENS to one flagged FLAG_CLOSES; it may be opened again.
+- A batch flagged FLAG_TOMBSTONE deletes its stream: behind it the stream has no record for a reader that comes later, a
+  follower sees of it the tombstone only, and it takes nothing any more, not even while the tombstone is queued.
+- A batch flagged FLAG_SNAPSHOT takes no number of its stream, and no follower sees it.
 """
 
 from __future__ import annotations
@@ -96,7 +99,8 @@ class Journal(Protocol):
     ) -> Submission:
         """Queue batches to be stored together; `on_done` runs synchronously once the result is known.
 
-        Raises: `Closed`, `LogFull`, `TooLarge`, `InvalidState` (a batch does not continue its stream).
+        Raises: `Closed`, `LogFull`, `TooLarge`, `InvalidInput`, `InvalidState` (a batch does not continue its stream,
+        or that is deleted, or is forked and the batch is no tombstone).
         """
         ...
 
@@ -131,17 +135,22 @@ class Journal(Protocol):
 
     async def forget(self, stream: bytes) -> None:
         """Destroy the key of a deleted stream, if it has one: then no copy of its records can be read, wherever it is.
-        A checkpoint. Repeating it is safe. Raises: `OSError`, `Closed`."""
+        A checkpoint. Repeating it is safe.
+
+        Raises: `OSError`, `Closed` (also where nothing can be written), `InvalidState` (it is not deleted)."""
 
     async def read_snapshot(self, stream: bytes) -> Record | None:
-        """The newest durable snapshot of a stream; its `seq` is the last number that it covers. A checkpoint.
+        """The newest durable snapshot of a stream; its `seq` is the last number that it covers. None if it has none, or
+        is deleted. A checkpoint.
 
         Raises: `Damaged`, `RecoveryFailed`, `Closed` (after `release`).
         """
         ...
 
     async def rotate(self) -> None:
-        """Return once everything stored so far lies in files that are complete and stay as they are. A checkpoint."""
+        """Return once everything stored so far lies in files that are complete and stay as they are. A checkpoint.
+
+        Raises: `Closed`, `OSError`, `Fenced`."""
 
     def cursor(self, lsn: int) -> str:
         """A text that stands for the place behind a durable record, and is noticed if that record is lost."""
@@ -171,8 +180,11 @@ class Journal(Protocol):
         ...
 
     def follow(self, after_lsn: int = 0) -> AbstractAsyncContextManager[trio.abc.ReceiveChannel[list[Record | Gap]]]:
-        """Slices of durable records behind `after_lsn`, in log order, then those to come, until the journal ends. A
-        `Gap` stands for records whose bytes are damaged."""
+        """Slices of durable records behind `after_lsn`, in log order, then those to come, until the journal ends or is
+        released. A `Gap` stands for records whose bytes are damaged. One task receives at a time.
+
+        `receive` raises `RecoveryFailed`, and `Unavailable` or `InvalidInput` if the next record is encrypted and its
+        key cannot be had; it may be called again then, and gives the same records."""
         ...
 
 
@@ -203,7 +215,8 @@ async def delete(journal: Journal, stream: bytes, payload: bytes) -> None:
     """Delete a stream: append its last record, after which it has none for any reader and takes none; durable on
     return. `payload` is for followers. Compaction gives the space back.
 
-    If cancelled, the deletion goes on. Raises: as `append`; `InvalidState` if the stream is deleted.
+    If cancelled, the tombstone is written all the same once it is queued, but the key may outlive it: call `forget`.
+    Raises: as `append`, and `OSError` as `forget`; `InvalidState` if the stream is deleted.
     """
     await journal.look_up(stream)
     last_seq, flags = journal.last_seq(stream), FLAG_CLOSES | FLAG_TOMBSTONE

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import uuid
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
 
 import trio
 
 from stepstore.errors import Closed, InvalidInput, InvalidState, OutcomeUnknown, TooLarge
 from stepstore.journal.contract import SLICE_RECORDS, Batch, Gap, Gate, JournalReport, JournalStats, Record, Submission
+from stepstore.journal.following import FollowedSlices
 from stepstore.log.cursor import Cursor, parse_cursor
 from stepstore.log.frame import (
     FLAG_CLOSES,
@@ -20,7 +22,7 @@ from stepstore.log.frame import (
     MAX_BATCH_BYTES,
     batch_cost,
 )
-from stepstore.log.writer import STREAM_ID_BYTES
+from stepstore.log.writer import MAX_PLAIN_FLAGS, STREAM_ID_BYTES, check_kind
 
 
 class InMemoryJournal:
@@ -32,6 +34,7 @@ class InMemoryJournal:
         self._order: list[tuple[bytes, int]] = []  # (stream, seq) by LSN; seq 0 stands for a snapshot
         self._snapshots: dict[bytes, Record] = {}
         self._deleted: set[bytes] = set()
+        self._deleting: set[bytes] = set()  # streams whose tombstone is queued
         self._log_uuid = uuid.uuid4()
         self._open: dict[bytes, None] = {}
         self._pending_seq: dict[bytes, int] = {}
@@ -82,9 +85,11 @@ class InMemoryJournal:
                 continue
             records = self._streams.setdefault(stream, [])
             if flags & KIND_FLAGS == FLAG_TOMBSTONE:
-                records[:] = [(lsn, None) for lsn, _payload in records]
+                # Another list: a reader that has begun goes on in the old one, as it would in a file.
+                records = self._streams[stream] = [(lsn, None) for lsn, _payload in records]
                 self._snapshots.pop(stream, None)
                 self._deleted.add(stream)
+                self._deleting.discard(stream)
             for payload in payloads:
                 self._order.append((stream, len(records) + 1))
                 records.append((len(self._order), payload))
@@ -124,18 +129,20 @@ class InMemoryJournal:
         if cost > MAX_BATCH_BYTES:
             raise TooLarge(f"a batch of {cost:,} bytes exceeds the limit of {MAX_BATCH_BYTES:,}; split it")
         last: dict[bytes, int] = {}
+        deleting: list[bytes] = []
         for stream, first_seq, payloads, flags in batches:
             if len(stream) != STREAM_ID_BYTES or not payloads:
                 raise InvalidInput("a batch has a stream id of 16 bytes and at least one record")
             before = last.get(stream, self.last_seq(stream))
-            if stream in self._deleted:
-                raise InvalidState(f"stream {stream.hex()} was deleted and takes no more records; use another id")
-            if flags & KIND_FLAGS == FLAG_SNAPSHOT:
-                if not 0 < first_seq <= before:
-                    raise InvalidState(
-                        f"stream {stream.hex()} ends with seq {before}; a snapshot cannot cover {first_seq}"
-                    )
-                continue
+            if stream in self._deleted or stream in self._deleting or stream in deleting:
+                raise InvalidState(
+                    f"stream {stream.hex()} is deleted; nothing can be added to it, and its id stays taken"
+                )
+            if flags > MAX_PLAIN_FLAGS:
+                check_kind(first_seq, before, payloads, flags)
+                if flags & KIND_FLAGS == FLAG_SNAPSHOT:
+                    continue
+                deleting.append(stream)
             if first_seq != before + 1:
                 raise InvalidState(
                     f"stream {stream.hex()} ends with seq {before}, so seq {first_seq} does not continue it; read what "
@@ -143,6 +150,7 @@ class InMemoryJournal:
                 )
             last[stream] = before + len(payloads)
         self._pending_seq.update(last)
+        self._deleting.update(deleting)
         submission = Submission(batches, cost, critical, on_done)
         self._queue.append(submission)
         self._wake.unpark_all()
@@ -173,6 +181,8 @@ class InMemoryJournal:
 
     async def forget(self, stream: bytes) -> None:
         await trio.lowlevel.checkpoint()
+        if stream not in self._deleted:
+            raise InvalidState(f"stream {stream.hex()} is not deleted; its records would be lost with its key")
 
     async def read_snapshot(self, stream: bytes) -> Record | None:
         await trio.lowlevel.checkpoint()
@@ -201,22 +211,11 @@ class InMemoryJournal:
     def read(self, stream: bytes, after: int = 0) -> InMemorySlices:
         return InMemorySlices(self, stream, after)
 
-    @trio.as_safe_channel
-    async def follow(self, after_lsn: int = 0) -> AsyncGenerator[list[Record | Gap], None]:
-        while True:
-            while after_lsn < len(self._order):
-                end = min(after_lsn + SLICE_RECORDS, len(self._order))
-                found: list[Record | Gap] = [
-                    Record(stream, seq, after_lsn + n + 1, payload)
-                    for n, (stream, seq) in enumerate(self._order[after_lsn:end])
-                    if seq and (payload := self._streams[stream][seq - 1][1]) is not None
-                ]
-                if found:
-                    yield found
-                after_lsn = end
-            if self._ended:
-                return
-            await self._advanced.park()
+    @asynccontextmanager
+    async def follow(self, after_lsn: int = 0) -> AsyncIterator[FollowedSlices]:
+        await trio.lowlevel.checkpoint()
+        with InMemoryFollower(self, after_lsn) as slices:
+            yield slices
 
 
 class InMemorySlices:
@@ -236,5 +235,27 @@ class InMemorySlices:
         return [
             Record(self._stream, start + n + 1, lsn, payload)
             for n, (lsn, payload) in enumerate(self._records[start : self._after])
-            if payload is not None  # deleted meanwhile
+            if payload is not None  # which only the list of a deleted stream holds
+        ]
+
+
+class InMemoryFollower(FollowedSlices):
+    """Everything behind an LSN in log order, slice by slice, as it is stored."""
+
+    def __init__(self, journal: InMemoryJournal, after_lsn: int):
+        super().__init__()
+        self._journal, self._after = journal, after_lsn
+
+    async def next_slice(self) -> list[Record | Gap] | None:
+        journal, start = self._journal, self._after
+        await trio.lowlevel.checkpoint()
+        while start >= len(journal._order):
+            if journal._ended:
+                return None
+            await journal._advanced.park()
+        end = self._after = min(start + SLICE_RECORDS, len(journal._order))
+        return [
+            Record(stream, seq, start + n + 1, payload)
+            for n, (stream, seq) in enumerate(journal._order[start:end])
+            if seq and (payload := journal._streams[stream][seq - 1][1]) is not None
         ]

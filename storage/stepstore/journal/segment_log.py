@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import trio
 
-from stepstore.errors import Closed, CorruptLog, Damaged, Forked, InvalidInput, InvalidState
+from stepstore.errors import Closed, CorruptLog, Damaged, Forked, InvalidInput, InvalidState, RecoveryFailed
 from stepstore.journal.contract import SLICE_BYTES, SLICE_RECORDS, Batch, Gate, JournalReport, Record, Submission
+from stepstore.journal.following import FollowedSlices
 from stepstore.log.caretaker import LogCaretaker
 from stepstore.log.cursor import Cursor, epoch_of, judge_cursor, parse_cursor
 from stepstore.log.files import FileSystem, OsFileSystem
@@ -73,12 +76,14 @@ class SegmentLogJournal:
         if self._writer is None or self._caretaker is None:
             await trio.lowlevel.checkpoint()
             return
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._caretaker.run, name="stepwell log caretaker")
-            nursery.start_soon(LogScrubber(self._log, self._writer.stats).run, name="stepwell log scrubber")
-            await self._writer.run()
-            nursery.cancel_scope.cancel()
-        await self._caretaker.finish()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._caretaker.run, name="stepwell log caretaker")
+                nursery.start_soon(LogScrubber(self._log, self._writer.stats).run, name="stepwell log scrubber")
+                await self._writer.run()
+                nursery.cancel_scope.cancel()
+        finally:
+            await self._caretaker.finish()
         await trio.lowlevel.checkpoint()
 
     def finish(self) -> None:
@@ -137,14 +142,18 @@ class SegmentLogJournal:
         return (await self._blocking(self._log.index.tail, stream))[0]
 
     async def forget(self, stream: bytes) -> None:
+        await self.look_up(stream)
+        self._writing()
+        if not self.is_deleted(stream):
+            raise InvalidState(f"stream {stream.hex()} is not deleted; its records would be lost with its key")
         if self._log.keys is not None:
             await self._blocking(self._log.keys.destroy, [stream])
-        await trio.lowlevel.checkpoint()
 
     async def read_snapshot(self, stream: bytes) -> Record | None:
         return await self._blocking(self._reader.read_snapshot, stream)
 
     async def rotate(self) -> None:
+        await trio.lowlevel.checkpoint()
         await self._writing().rotate()
         assert self._caretaker is not None
         await self._caretaker.wait_sealed()
@@ -182,17 +191,11 @@ class SegmentLogJournal:
     def read(self, stream: bytes, after: int = 0) -> StreamSlices:
         return StreamSlices(self, stream, after)
 
-    @trio.as_safe_channel
-    async def follow(self, after_lsn: int = 0) -> AsyncGenerator[list[Record | Gap], None]:
-        position = FramePosition(after_lsn)
-        while True:
-            found, position = await self._blocking(self._reader.read_frames, position, self.durable_lsn, SLICE_RECORDS)
-            for start in range(0, len(found), SLICE_RECORDS):
-                yield found[start : start + SLICE_RECORDS]
-            if position.after >= self.durable_lsn and (
-                self._writer is None or not await self._writer.wait_durable_beyond(position.after)
-            ):
-                return
+    @asynccontextmanager
+    async def follow(self, after_lsn: int = 0) -> AsyncIterator[FollowedSlices]:
+        await trio.lowlevel.checkpoint()
+        with SegmentLogFollower(self, after_lsn) as slices:
+            yield slices
 
     async def _blocking(self, call: Callable[..., T], *args: Any) -> T:
         """Make a blocking call of the file layer in the reader's own thread, if it can block at all.
@@ -243,3 +246,34 @@ class StreamSlices:
             streams=(self._stream,),
             row=8,
         )
+
+
+class SegmentLogFollower(FollowedSlices):
+    """Everything behind an LSN in log order, slice by slice, as it becomes durable."""
+
+    def __init__(self, journal: SegmentLogJournal, after_lsn: int):
+        super().__init__()
+        self._journal, self._position = journal, FramePosition(after_lsn)
+        self._ready: deque[list[Record | Gap]] = deque()
+
+    async def next_slice(self) -> list[Record | Gap] | None:
+        journal, writer = self._journal, self._journal._writer
+        if self._ready:
+            await trio.lowlevel.checkpoint()
+            return self._ready.popleft()
+        if self._position.after >= journal.durable_lsn:
+            if writer is None:
+                await trio.lowlevel.checkpoint()
+                return None
+            if not await writer.wait_durable_beyond(self._position.after):
+                return None
+        try:
+            found, self._position = await journal._blocking(
+                journal._reader.read_frames, self._position, journal.durable_lsn, SLICE_RECORDS
+            )
+        except (Closed, RecoveryFailed):
+            if journal._released:  # whoever lags behind when the journal ends goes on from a cursor next time
+                return None
+            raise
+        self._ready.extend(found[start : start + SLICE_RECORDS] for start in range(0, len(found), SLICE_RECORDS))
+        return self._ready.popleft() if self._ready else []

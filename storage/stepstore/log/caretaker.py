@@ -18,6 +18,7 @@ from stepstore.log.index import IndexedSegment, open_streams_after
 from stepstore.log.live_index import LiveIndex
 from stepstore.log.opening import OpenLog
 from stepstore.log.packed_table import UnsoundIndex
+from stepstore.log.recovery import rebuild_index
 from stepstore.log.sealing import open_index, write_sidecar
 from stepstore.log.writer import SPARE_WHEN_USED, LogWriter
 
@@ -35,7 +36,7 @@ class LogCaretaker:
     def __init__(self, log: OpenLog, writer: LogWriter):
         self._log, self._writer = log, writer
         self._limiter = trio.CapacityLimiter(1)
-        self._spare_refused = False
+        self._spare_refused = self._ended = False
         self.sealed = trio.lowlevel.ParkingLot()
         self.errors = 0
 
@@ -55,8 +56,12 @@ class LogCaretaker:
 
     async def finish(self) -> None:
         """Seal what the writer has left. A cancel in between leaves the rest to the next opening."""
-        while self._log.unsealed:
-            await self._seal_next()
+        try:
+            while self._log.unsealed:
+                await self._seal_next()
+        finally:
+            self._ended = True
+            self.sealed.unpark_all()
 
     async def _work(self) -> bool:
         """One piece of work; False if there is none."""
@@ -80,6 +85,7 @@ class LogCaretaker:
             trailer = await self._blocking(segment.seal, index, open_streams)
         except OSError as error:
             # Its successor names where it ends, so nothing depends on the footer; the index stays in memory.
+            segment.release()
             self._log.unsealed.popleft()
             self.sealed.unpark_all()
             self._note_error("seal", segment.path, error)
@@ -96,9 +102,10 @@ class LogCaretaker:
             indexed.index_path = segment.path
 
     async def wait_sealed(self) -> None:
-        """Return once every segment that was left has a footer, or failed to get one. A checkpoint."""
+        """Return once every segment that was left has a footer, or failed to get one, or will not get one any more. A
+        checkpoint."""
         await trio.lowlevel.checkpoint()
-        while self._log.unsealed:
+        while self._log.unsealed and not self._ended:
             await self.sealed.park()
 
     def _spare_is_due(self) -> bool:
@@ -131,9 +138,9 @@ class LogCaretaker:
             _logger.debug("wrote the index of %s, %d bytes", segment.path, trailer.index_bytes)
 
     def _write_index(self, segment: IndexedSegment) -> Trailer:
-        segments = self._log.index.segments
-        open_streams = open_streams_after(segments[: segments.index(segment) + 1])
-        return write_sidecar(self._log.files, segment, open_streams)
+        files, segments = self._log.files, self._log.index.segments
+        upto = segments[: segments.index(segment) + 1]
+        return write_sidecar(files, segment, open_streams_after(upto, lambda other: rebuild_index(files, other)))
 
     def _note_error(self, doing: str, path: str, error: BaseException) -> None:
         self.errors += 1
@@ -141,6 +148,7 @@ class LogCaretaker:
 
     async def _blocking(self, call: Callable[..., T], *args: Any) -> T:
         """Make a blocking call in the caretaker's own worker thread, if it can block at all."""
+        self._log.check_process()
         if self._log.files.needs_thread:
             return await trio.to_thread.run_sync(call, *args, limiter=self._limiter)
         await trio.lowlevel.checkpoint()

@@ -148,7 +148,10 @@ class LogIndex:
         self.version = 0
         self.index_rebuilds = 0
         self._rebuild, self._same_records = rebuild, same_records
-        self._tails: dict[bytes, tuple[int, int]] = {}
+        self._forked: set[bytes] = set()
+        # What was read of a stream, with the newest segment on the medium that might have it: one that was sealed since
+        # may know more.
+        self._tails: dict[bytes, tuple[IndexedSegment, tuple[int, int]]] = {}
         self._records_before = sum(segment.index.records for segment in self.segments[:-1])
 
     # ---- changes -----------------------------------------------------------------------------------------------------
@@ -231,24 +234,30 @@ class LogIndex:
 
         Reads from the medium only if no segment in memory has the stream and one on the medium does.
         """
-        segments = self.segments
-        for segment in reversed(segments):
+        newest: IndexedSegment | None = None
+        answer = (0, 0)
+        for segment in reversed(self.segments):
             index = segment.index
             if isinstance(index, LiveIndex):
                 found = index.tail(stream)
             elif index.might_hold(stream):
-                found = self._tails.get(stream)
-                if found is None:
-                    found = self._ask(segment, lambda index: index.tail(stream))
-                    if found is not None:
-                        if len(self._tails) >= _TAILS_KEPT:
-                            self._tails = {}
-                        self._tails[stream] = found
+                if newest is None:
+                    newest = segment
+                    kept = self._tails.get(stream)
+                    if kept is not None and kept[0] is newest:
+                        answer, newest = kept[1], None
+                        break
+                found = self._ask(segment, lambda index: index.tail(stream))
             else:
                 continue
             if found is not None:
-                return found
-        return 0, 0
+                answer = found
+                break
+        if newest is not None:
+            if len(self._tails) >= _TAILS_KEPT:
+                self._tails = {}
+            self._tails[stream] = newest, answer
+        return answer if stream not in self._forked else (answer[0], answer[1] | STREAM_FORKED)
 
     def knows(self, stream: bytes) -> bool:
         """Whether `tail` answers for this stream without reading from the medium."""
@@ -258,7 +267,8 @@ class LogIndex:
                 if stream in index:
                     return True
             elif index.might_hold(stream):
-                return stream in self._tails
+                kept = self._tails.get(stream)
+                return kept is not None and kept[0] is segment
         return True
 
     def last_seq(self, stream: bytes) -> int:
@@ -276,33 +286,37 @@ class LogIndex:
         """Where the records of a stream lie. May read from the medium.
 
         A part that does not continue the one before ends what is readable: `flags` says STREAM_GAP or STREAM_FORKED.
-        A part that repeats records byte for byte is passed over (row 10).
+        A part that repeats records byte for byte is passed over (row 10). Behind that end only a deletion counts.
         """
         parts: list[Part] = []
         last_seq = flags = 0
+        ended = False
         for segment in self.segments:
             if not segment.index.might_hold(stream):
                 continue
             index, entry = self._ask(segment, lambda index: (index, index.find(stream)))
             if entry is None:
                 continue
-            flags |= entry.flags
+            flags |= entry.flags if not ended else entry.flags & STREAM_DELETED
             first = 0
             if flags & STREAM_DELETED:
                 last_seq = entry.last_seq
+                continue
+            if ended:
                 continue
             if entry.first_seq <= last_seq:
                 first = self._pass_over(parts, Part(segment, index, entry, 0), last_seq)
                 if first < 0:
                     flags |= STREAM_FORKED
+                    self._forked.add(stream)
             elif entry.first_seq > last_seq + 1:
                 flags |= STREAM_GAP
             if flags & (STREAM_GAP | STREAM_FORKED) & ~entry.flags:
-                break
+                ended = True
+                continue
             parts.append(Part(segment, index, entry, first))
-            last_seq = entry.last_seq
-            if entry.flags & (STREAM_GAP | STREAM_FORKED):
-                break
+            last_seq = max(last_seq, entry.last_seq)
+            ended = bool(entry.flags & (STREAM_GAP | STREAM_FORKED))
         return Located(() if flags & STREAM_DELETED else tuple(parts), last_seq, flags)
 
     def _pass_over(self, parts: list[Part], later: Part, last_seq: int) -> int:
@@ -352,7 +366,9 @@ class LogIndex:
         return low
 
     def snapshot_run(self, stream: bytes) -> Run | None:
-        """Where the newest snapshot of a stream lies."""
+        """Where the newest snapshot of a stream lies, None if it has none or is deleted."""
+        if self.tail(stream)[1] & STREAM_DELETED:
+            return None
         for segment in reversed(self.segments):
             words = self._ask(segment, lambda index: index.snapshot(stream))
             if words is not None:
@@ -392,11 +408,26 @@ class LogIndex:
                 return None
             return self._ask(segment, lambda index: index.find(entry.stream))
 
-        if entry.first_seq != 1 and any(found_in(segment) for segment in segments[:number]):
+        if any(found_in(segment) for segment in segments[:number]):
             return False
         return not any(
-            (later := found_in(segment)) and later.flags & STREAM_DELETED for segment in segments[number + 1 :]
+            (later := found_in(segment)) and later.flags & STREAM_DELETED
+            for segment in segments[number + 1 :]
+            if segment.index.tombstones
         )
+
+    def holding_deletions(self) -> list[IndexedSegment]:
+        """The segments that hold a tombstone."""
+        return [segment for segment in self.segments if self._ask(segment, lambda index: index.tombstones)]
+
+    def is_deleted_in(self, segments: Iterable[IndexedSegment], stream: bytes) -> bool:
+        """Whether one of these segments holds the tombstone of a stream. May read from the medium."""
+        for segment in segments:
+            if segment.index.might_hold(stream):
+                tail = self._ask(segment, lambda index: index.tail(stream))
+                if tail is not None and tail[1] & STREAM_DELETED:
+                    return True
+        return False
 
     def deleted_streams(self) -> Iterator[bytes]:
         """Every stream that was deleted. Reads the streams of those segments only that hold a deletion."""
@@ -431,9 +462,9 @@ class LogIndex:
         return self._ask(segment, lambda index: index.frame_place(number))
 
 
-def open_streams_after(segments: Sequence[IndexedSegment]) -> dict[bytes, None]:
-    """The streams open at the end of these first segments of a log: the newest index on the medium knows those at its
-    segment's end."""
+def open_streams_after(segments: Sequence[IndexedSegment], rebuild: Rebuild) -> dict[bytes, None]:
+    """The streams open at the end of these first segments of a log, in the order in which they were opened: the newest
+    index on the medium knows those at its segment's end, and `rebuild` gives one that does not."""
     found: dict[bytes, None] = {}
     start = 0
     for number in reversed(range(len(segments))):
@@ -445,12 +476,8 @@ def open_streams_after(segments: Sequence[IndexedSegment]) -> dict[bytes, None]:
                 continue
             break
     for segment in segments[start:]:
-        if isinstance(segment.index, SealedIndex):  # only its open set is unsound
-            for entry in segment.index.streams():
-                if entry.flags & (STREAM_CLOSED | STREAM_DELETED):
-                    found.pop(entry.stream, None)
-                elif entry.flags & STREAM_OPENED:
-                    found[entry.stream] = None
-        else:
-            segment.index.apply_open(found)
+        index = segment.index
+        if isinstance(index, SealedIndex):
+            index = segment.index = rebuild(segment)
+        index.apply_open(found)
     return found

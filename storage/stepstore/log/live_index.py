@@ -18,7 +18,7 @@ from stepstore.log.packed_table import pack_table
 
 STREAM_OPENED, STREAM_CLOSED = FLAG_OPENS, FLAG_CLOSES
 STREAM_GAP, STREAM_FORKED, STREAM_DELETED = 4, 8, 16
-_LOW = 0xFFFFFFFF
+_TURNS = FLAG_OPENS | FLAG_CLOSES | FLAG_TOMBSTONE
 
 
 class StreamEntry(NamedTuple):
@@ -49,6 +49,7 @@ class LiveIndex:
         self._runs: list[array[int]] = []
         self._frame_lsns = array("Q")
         self._frame_offsets = array("Q")
+        self._turns = array("Q")  # streams opened and closed, in that order: number, and in the lowest bit "closed"
         self.snapshots: dict[bytes, tuple[int, int, int, int, int]] = {}
         self.doubts: list[Doubt] = []
         self.records = 0
@@ -76,19 +77,20 @@ class LiveIndex:
             if number is None:
                 number = len(numbers)
                 self._first_seq.append(first_seq)
-                last_seqs.append(first_seq - 1)
+                last_seqs.append(first_seq + count - 1)
                 all_flags.append(0)
-                all_runs.append(array("Q"))
-                numbers[stream] = number
-            if first_seq != last_seqs[number] + 1:
+                all_runs.append(array("Q", words))
+                numbers[stream] = number  # last: a reader in another thread that finds it finds all of it
+            elif first_seq == last_seqs[number] + 1:
+                all_runs[number].extend(words)
+                last_seqs[number] = first_seq + count - 1
+            else:
                 if first_seq > last_seqs[number]:
                     all_flags[number] |= STREAM_GAP
                 else:
                     self.doubts.append((stream, words))
                 continue
-            all_runs[number].extend(words)
             self.run_count += 1
-            last_seqs[number] = first_seq + count - 1
             if flags:
                 if flags & FLAG_OPENS:
                     all_flags[number] &= ~FLAG_CLOSES  # a stream may be opened again
@@ -96,6 +98,8 @@ class LiveIndex:
                 if flags & KIND_FLAGS == FLAG_TOMBSTONE:
                     all_flags[number] |= STREAM_DELETED
                     self.tombstones += 1
+                if flags & _TURNS:
+                    self._turns.append(number << 1 | bool(flags & ~FLAG_OPENS & _TURNS))
 
     def mark_forked(self, stream: bytes) -> None:
         """Two different records carry one number of the stream (row 11)."""
@@ -156,12 +160,12 @@ class LiveIndex:
 
     def apply_open(self, open_streams: dict[bytes, None]) -> None:
         """Turn the streams open at the start of the segment into those at its end."""
-        flags = self._flags
-        for stream, number in self._numbers.items():
-            if flags[number] & (STREAM_CLOSED | STREAM_DELETED):
-                open_streams.pop(stream, None)
-            elif flags[number] & STREAM_OPENED:
-                open_streams[stream] = None
+        streams = list(self._numbers)
+        for turn in self._turns:
+            if turn & 1:
+                open_streams.pop(streams[turn >> 1], None)
+            else:
+                open_streams[streams[turn >> 1]] = None
 
     @property
     def size_so_far(self) -> int:

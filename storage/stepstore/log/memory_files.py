@@ -241,6 +241,16 @@ class MemoryFileSystem:
         self._note_name(source)
         self._note_name(target)
 
+    def link(self, source: str, target: str) -> None:
+        names, name = self._find(source)
+        to_names, to_name = self._find(target)
+        if names.get(name) is None:
+            raise _error(errno.ENOENT, source)
+        if to_name in to_names:
+            raise _error(errno.EEXIST, target)
+        to_names[to_name] = names[name]
+        self._note_name(target)
+
     def unlink(self, path: str) -> None:
         names, name = self._find(path)
         if names.get(name) is None:
@@ -257,14 +267,16 @@ class MemoryFileSystem:
         """What a power cut now may lose, oldest first."""
         found: list[Unsynced] = []
         inodes: dict[int, tuple[str, _Inode]] = {}
+        for tree in (self._volatile, self._durable):
+            for directory, names in tree.items():
+                for name, inode in names.items():
+                    if inode is not None:
+                        inodes.setdefault(inode.number, (_below(directory, name), inode))
         for directory, current in self._volatile.items():
             durable = self._durable[directory]
             for name in current.keys() | durable.keys():
-                path = _below(directory, name)
-                for names in (current, durable):
-                    if (inode := names.get(name)) is not None:
-                        inodes.setdefault(inode.number, (path, inode))
                 if durable.get(name, self) is not current.get(name, self):
+                    path = _below(directory, name)
                     found.append(Unsynced(self._named[path], "name", path))
         for path, inode in inodes.values():
             for number, change in inode.unsynced:

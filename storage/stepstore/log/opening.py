@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import posixpath
 import time
 from collections import deque
@@ -109,6 +110,11 @@ class OpenLog:
         if self.lock is not None:
             self.lock.release()
 
+    def check_process(self) -> None:
+        """Raises: `OSError` in a child that was forked from the process that opened the log."""
+        if self.is_forked:
+            raise OSError(errno.EPERM, "this process was forked from the one that opened the log", self.path)
+
     def begin_segment(self, segment: Segment) -> None:
         """Take note of a segment that was begun: what is written from now on goes there."""
         self.segment = segment
@@ -126,9 +132,9 @@ class OpenLog:
         )
 
     def release(self) -> None:
-        """Give the lock and the files back."""
+        """Give the lock and the files back. A forked child only closes its copies."""
         if self.sequence is not None:
-            self.sequence.drop_spare()
+            self.sequence.drop_spare(unlink=not self.is_forked)
         if self.segment is not None:
             self.segment.release()
             self.segment = None
@@ -151,8 +157,10 @@ def open_log(files: FileSystem, path: str, options: LogOptions | None = None) ->
     options = options or LogOptions()
     began = time.perf_counter()
     identity, lock = prepare(files, path)
-    try:
+    with contextlib.ExitStack() as undo:
+        undo.callback(lock.release)
         recovered = recover(files, path, identity, tail=options.tail)
+        undo.callback(recovered.reading.close)
         newest = recovered.newest
         cut = START if newest is None else Cut(newest.header.seq_last, *newest.named_end)
         sequence = SegmentSequence(
@@ -167,19 +175,22 @@ def open_log(files: FileSystem, path: str, options: LogOptions | None = None) ->
         )
         reserve = Reserve(files, path)
         segment, quarantined, pending = _repair_if_there_is_room(files, path, recovered, sequence, reserve)
+        if segment is not None:
+            undo.callback(segment.release)
         keys = _open_keys(files, path, identity, options)
         if keys is not None:
+            undo.callback(keys.close)
             keys.finish_destroying(recovered.index.deleted_streams())
         try:
             if newest is None:
                 segment = sequence.begin()
+                undo.callback(segment.release)
             if pending is None:
                 reserve.set_aside()
         except OSError as error:
             raise RecoveryFailed.from_os_error("begin a segment in", error, file=path) from error
-    except BaseException:
-        lock.release()
-        raise
+        codec = BatchCodec(options.compression, keys)
+        undo.pop_all()
     log = OpenLog(
         files=files,
         path=path,
@@ -192,7 +203,7 @@ def open_log(files: FileSystem, path: str, options: LogOptions | None = None) ->
         lock=lock,
         sequence=sequence,
         reserve=reserve,
-        codec=BatchCodec(options.compression, keys),
+        codec=codec,
         keys=keys,
         pending_repair=pending,
     )

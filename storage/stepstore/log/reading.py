@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import struct
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from stepstore.errors import Damaged, KeyDestroyed, RecoveryFailed
+from stepstore.errors import Damaged, InvalidInput, KeyDestroyed, RecoveryFailed, Unavailable
 from stepstore.log import frame as fr
 from stepstore.log.batch_codec import DecodeFailed
-from stepstore.log.frame import FLAG_SNAPSHOT, KIND_FLAGS
+from stepstore.log.frame import FLAG_SNAPSHOT, FLAG_TOMBSTONE, KIND_FLAGS
 from stepstore.log.index import IndexedSegment, LogIndex, Part, Run, run_of
 from stepstore.log.open_files import OpenFiles
 
@@ -115,11 +115,12 @@ class SegmentReader:
             full = False
             for at in range(0, len(words), 5):
                 run = run_of(here.segment, words, at)
-                if run.first_lsn > upto or (runs and (taken + run.records > records or taken_bytes + run.size > size)):
+                run_bytes = run.size if not run.flags & CODED else self._decoded_size(run)
+                if run.first_lsn > upto or (runs and (taken + run.records > records or taken_bytes + run_bytes > size)):
                     full = True
                     break
                 runs.append(run)
-                taken, taken_bytes, number = taken + run.records, taken_bytes + run.size, number + 1
+                taken, taken_bytes, number = taken + run.records, taken_bytes + run_bytes, number + 1
             if full:
                 break
             if number >= here.entry.runs:
@@ -130,6 +131,14 @@ class SegmentReader:
             found = [record for record in found if record.seq > after]
         end = found[-1].seq if found else after
         return found, Position(end, version, parts, part, number, flags, last_seq)
+
+    def _decoded_size(self, run: Run) -> int:
+        """How many bytes the records of a batch will take that is stored compressed, or encrypted."""
+        try:
+            lengths = self._files.read(run.segment.path, run.lengths_at, run.records * 4)
+        except OSError:
+            return run.size  # reading the batch will say what is wrong
+        return sum(length for (length,) in struct.iter_unpack(">I", lengths[: len(lengths) // 4 * 4]))
 
     def _fetch_together(self, runs: list[Run]) -> None:
         """Runs that are not in the page cache are fetched at once instead of one after another."""
@@ -216,9 +225,11 @@ class SegmentReader:
 
     def read_frames(self, position: FramePosition, upto: int, records: int) -> tuple[list[Record | Gap], FramePosition]:
         """The next records in log order behind a position, up to record `upto`, about so many (whole frames); what is
-        damaged is a `Gap`. Snapshots are left out. An empty list: nothing is left.
+        damaged is a `Gap`. Snapshots are left out, and so is all of a deleted stream but its tombstone. An empty list:
+        nothing is left behind the old position and up to the new one.
 
-        Raises: `RecoveryFailed` on an I/O error.
+        Raises: `RecoveryFailed` on an I/O error; `Unavailable` or `InvalidInput` if the very next record is encrypted
+        and its key cannot be had.
         """
         while True:
             version = self._index.version
@@ -242,6 +253,7 @@ class SegmentReader:
             segment = segments[place]
             number = index.frame_of_lsn(segment, after + 1)
         found: list[Record | Gap] = []
+        deleting = index.holding_deletions()
         window = _Window(self._files)
         while len(found) < records and after < upto:
             if number >= segment.index.frame_count:
@@ -253,22 +265,36 @@ class SegmentReader:
             lsn, offset = index.frame_place(segment, number)
             if lsn > upto:
                 break
+            end_lsn = segment.end_lsn + 1  # asked first: a frame taken up meanwhile is counted before this moves
             if number + 1 < segment.index.frame_count:
                 end_lsn = index.frame_place(segment, number + 1)[0]
-            else:
-                end_lsn = segment.end_lsn + 1
-            for item in self._read_frame(window, segment, lsn, offset, end_lsn - 1):
-                first, last = (item.first_lsn, item.last_lsn) if isinstance(item, Gap) else (item.lsn, item.lsn)
-                if last > after and first <= upto:
-                    found.append(item)
+            try:
+                for item in self._read_frame(window, segment, lsn, offset, end_lsn - 1, after, deleting):
+                    first, last = (item.first_lsn, item.last_lsn) if isinstance(item, Gap) else (item.lsn, item.lsn)
+                    if last > after and first <= upto:
+                        found.append(item)
+            except (Unavailable, InvalidInput):
+                if not found:
+                    raise
+                last_found = found[-1]
+                after = last_found.last_lsn if isinstance(last_found, Gap) else last_found.lsn
+                break
             after = max(after, end_lsn - 1)
             number += 1
         return found, FramePosition(after, segment, number)
 
     def _read_frame(
-        self, window: _Window, segment: IndexedSegment, first_lsn: int, offset: int, last_lsn: int
-    ) -> list[Record | Gap]:
-        """Every record of the frame whose header is at `offset`, in log order."""
+        self,
+        window: _Window,
+        segment: IndexedSegment,
+        first_lsn: int,
+        offset: int,
+        last_lsn: int,
+        after: int,
+        deleting: list[IndexedSegment],
+    ) -> Iterator[Record | Gap]:
+        """The records of the frame whose header is at `offset`, in log order; of its batches those behind `after`.
+        `deleting`: the segments that hold tombstones."""
         path = segment.path
         try:
             header = fr.parse_header(window.at(segment, offset, fr.HEADER_BYTES))
@@ -282,11 +308,13 @@ class SegmentReader:
         if header is not None and len(body) == header.body_len and (whole or fr.directory_is_sound(header, body)):
             entries = fr.parse_directory(header, body, offset)
         if entries is None or header is None or header.first_lsn != first_lsn:
-            return [Gap(first_lsn, last_lsn)]
+            yield Gap(first_lsn, last_lsn)
+            return
         base = offset + fr.HEADER_BYTES
-        found: list[Record | Gap] = []
         for stream, first_seq, lsn, count, size, crc, flags, payload_at, lengths_at in entries:
-            if flags & KIND_FLAGS == FLAG_SNAPSHOT:
+            if flags & KIND_FLAGS == FLAG_SNAPSHOT or lsn + count - 1 <= after:
+                continue
+            if deleting and flags & KIND_FLAGS != FLAG_TOMBSTONE and self._index.is_deleted_in(deleting, stream):
                 continue
             data = body[payload_at - base : payload_at - base + size]
             payloads = None
@@ -295,10 +323,9 @@ class SegmentReader:
                 with contextlib.suppress(KeyDestroyed):
                     payloads = self._split(stream, first_seq, flags & 0xFFFF, lengths, data)
             if payloads is None:
-                found.append(Gap(lsn, lsn + count - 1))
+                yield Gap(lsn, lsn + count - 1)
             else:
-                found += [Record(stream, first_seq + n, lsn + n, payload) for n, payload in enumerate(payloads)]
-        return found
+                yield from [Record(stream, first_seq + n, lsn + n, payload) for n, payload in enumerate(payloads)]
 
 
 class _Window:

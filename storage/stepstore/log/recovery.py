@@ -241,8 +241,18 @@ def recover(
 
     Raises: `CorruptLog`, `RecoveryFailed`. Nothing is changed.
     """
-    names = list_segments(files, path)
     reading = reading or OpenFiles(files)
+    try:
+        return _recover(files, reading, path, identity, tail, live=live)
+    except BaseException:
+        reading.close()
+        raise
+
+
+def _recover(
+    files: FileSystem, reading: OpenFiles, path: str, identity: Identity, tail: TailPolicy, *, live: bool
+) -> Recovered:
+    names = list_segments(files, path)
     headers = [
         read_segment_header(files, path, name, identity, newest=number == len(names) - 1)
         for number, name in enumerate(names)
@@ -276,10 +286,14 @@ def recover(
         states.append(found)
     segments = [state.segment for state in states]
     reader_of: list[SegmentReader] = []
+
+    def rebuild(segment: IndexedSegment) -> LiveIndex:
+        return rebuild_index(files, segment)
+
     index = LogIndex(
         segments,
-        open_streams=open_streams_after(segments),
-        rebuild=lambda segment: rebuild_index(files, segment),
+        open_streams=open_streams_after(segments, rebuild),
+        rebuild=rebuild,
         same_records=lambda one, other: reader_of[0].same_records(one, other),
     )
     reader_of.append(SegmentReader(reading, index))

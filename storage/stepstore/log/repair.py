@@ -27,6 +27,7 @@ def repair(
     Raises: `RecoveryFailed`; repeating the opening is safe.
     """
     doing = "clean up"
+    successor: Segment | None = None
     try:
         for name in files.list_names(directory):
             if name.endswith(".tmp"):  # row 17
@@ -48,6 +49,8 @@ def repair(
             if state.cut_to is not None:
                 _truncate(files, state.segment.path, state.cut_to)
     except OSError as error:
+        if successor is not None:
+            successor.release()
         raise RecoveryFailed.from_os_error(doing, error, file=directory) from error
     return successor, quarantined
 

@@ -320,14 +320,15 @@ class SegmentSequence:
             if self._spare is None:
                 self._spare = self._make_spare(posixpath.join(self.directory, SPARE), preallocate=True)
 
-    def drop_spare(self) -> None:
-        """Give the space of the next segment back. Blocks."""
+    def drop_spare(self, *, unlink: bool = True) -> None:
+        """Give the space of the next segment back, or (not `unlink`) only close the file. Blocks."""
         with self._spare_lock:
             taken, self._spare = self._spare, None
             if taken is not None:
                 taken[0].close()
-                with contextlib.suppress(OSError):  # the next opening removes it
-                    self.files.unlink(posixpath.join(self.directory, SPARE))
+                if unlink:
+                    with contextlib.suppress(OSError):  # the next opening removes it
+                        self.files.unlink(posixpath.join(self.directory, SPARE))
 
     def _allocate(self, file: File) -> int:
         """Set space aside: all of a segment, an eighth, 1 MiB, or none where the medium cannot or has no room."""
