@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import trio
 
-from stepstore.errors import InvalidState, Rejected, StepwellError
+from stepstore.errors import InvalidState, LogFull, Rejected, StepwellError
 from stepstore.journal.contract import FLAG_OPENS, FLAG_SNAPSHOT, Batch, Submission
 from stepstore.journal.segment_log import SegmentLogJournal
 from stepstore.log.memory_files import MemoryFileSystem
@@ -85,9 +85,9 @@ class Ledger:
         self._purged |= streams
         self.version += 1
 
-    def settle(self, found: Found) -> None:
+    def settle(self, found: Found, *, for_good: bool) -> None:
         """Note what an opening has shown."""
-        self._attempts = list(self.now().settled(found).attempts)
+        self._attempts = list(self.now().settled(found, for_good=for_good).attempts)
         self.version += 1
 
 
@@ -161,7 +161,7 @@ class Life:
             self.forgive(broken)
             return False
         self.judge(found)
-        self.ledger.settle(found)
+        self.ledger.settle(found, for_good=not _is_full(journal))
         self.journal, self._scope, self._ended = journal, trio.CancelScope(), trio.Event()
         self._nursery.start_soon(self._run, journal, self._scope, self._ended)
         return True
@@ -291,6 +291,17 @@ class Life:
             self.forgive(broken)
             return False
         return True
+
+
+def _is_full(journal: SegmentLogJournal) -> bool:
+    """Whether the medium had no room for what the opening had to mend; it will be mended once there is room."""
+    try:
+        journal.check_open()
+    except LogFull:
+        return True
+    except StepwellError:
+        pass
+    return False
 
 
 def payload(tag: str, size: int) -> bytes:
