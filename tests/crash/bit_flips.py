@@ -3,7 +3,7 @@
     python -m tests.crash.bit_flips [--short] [--seed N] [--jobs N] [--json]
 
 All bits of every file of a 64 KiB log that was closed in order, and of short logs whose process died behind a last
-group full of NULs. The short form samples 20,000 of them. For each flip:
+group full of NULs; and of the keys of an encrypted log. The short form samples 20,000 of them. For each flip:
 
 - `verify` reports a problem, or refuses to look at all;
 - opening for writing refuses, or everything reads as it was stored, but for streams that raise an error;
@@ -31,7 +31,7 @@ import trio
 
 from stepstore.log.frame import SECTOR
 from tests.crash.readback import Verdict, compare, read_read_only, read_writable, verify_outcome
-from tests.crash.specimen import Specimen, disk_with, sealed, unclean_logs
+from tests.crash.specimen import Specimen, disk_with, encrypted, sealed, unclean_logs
 from tests.crash.sweep import Tally, conclude, evenly, parser_for, sweep
 
 SHORT = 20_000
@@ -78,10 +78,12 @@ class Field:
 
 @functools.cache
 def field_of(seed: int) -> Field:
-    """The bits of the specimens made with this seed. What lies beside the newest segment is alike in the last ones."""
+    """The bits of the specimens made with this seed. What is alike in several of them is taken from one."""
     first, *others = unclean_logs(seed)
     whole = [(specimen, path) for specimen in (sealed(seed), first) for path in specimen.files]
-    return Field([*whole, *((specimen, specimen.newest) for specimen in others)])
+    with_keys = encrypted(seed)
+    keys = [(with_keys, path) for path in with_keys.files if not path.endswith((".seg", "FORMAT"))]
+    return Field([*whole, *((specimen, specimen.newest) for specimen in others), *keys])
 
 
 def is_lone_bit(flip: Flip) -> bool:
@@ -111,7 +113,7 @@ async def try_flip(flip: Flip, tally: Tally) -> None:
     tally.cases += 1
     try:
         verified = verify_outcome(disk)
-        looking = compare(specimen, await read_read_only(disk))
+        looking = compare(specimen, await read_read_only(disk, specimen.options))
         writable = compare(specimen, await read_writable(disk, specimen.options))
     except Exception:
         tally.violation(flip, f"an undeclared error escapes: {traceback.format_exc()}")
@@ -165,7 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.short:
         numbers = sorted({*evenly(bits, SHORT, seed), *field_of(seed).lone_bits()})
     if not options.json:
-        print(f"bit flips: {len(numbers):,} of the {bits:,} bits of 4 logs, seed {seed}", flush=True)
+        print(f"bit flips: {len(numbers):,} of the {bits:,} bits of 5 logs, seed {seed}", flush=True)
     tally = sweep(numbers, functools.partial(try_flips, seed), jobs=options.jobs)
     return conclude("bit_flips", tally, began, as_json=options.json, seed=seed, bits=bits)
 

@@ -23,10 +23,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from tests.crash.media import BLOCK, Skipped, die_with_parent, mounted_image, need_command, need_device, unmount
+from tests.crash.media import (
+    BLOCK,
+    Skipped,
+    die_with_parent,
+    leave_mount_namespace,
+    mounted_image,
+    need_command,
+    need_device,
+    shared_place,
+    unmounting,
+)
 
 SECTOR = 512
-_DISK = "disk"
+_DISK, _MARKERS = "disk", "markers"
 _START_SECONDS = 30.0
 
 
@@ -121,7 +131,8 @@ def _serve(directory: Path) -> None:
             return 0
 
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(os.fspath(directory / "markers"))
+    with _short_name(directory / _MARKERS) as name:
+        listener.bind(name)
     listener.listen()
     threading.Thread(target=_accept, args=(listener, device), daemon=True).start()
     mfusepy.FUSE(OneFile(), os.fspath(directory / "fuse"), foreground=True, nothreads=True, fsname="stepwell-crash")
@@ -144,12 +155,23 @@ def _take_markers(connection: socket.socket, device: Device) -> None:
             connection.sendall(b".")
 
 
+@contextlib.contextmanager
+def _short_name(path: Path) -> Iterator[str]:
+    """Another name of a path: that of a socket may have about a hundred bytes only."""
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{directory}/{path.name}"
+    finally:
+        os.close(directory)
+
+
 class Markers:
     """The sender's side: `send` returns once the marker is in the log."""
 
     def __init__(self, path: str):
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket.connect(path)
+        with _short_name(Path(path)) as name:
+            self._socket.connect(name)
 
     def send(self, text: bytes) -> None:
         """Send one marker, a text without line breaks."""
@@ -167,7 +189,7 @@ class LoggedDevice:
     def __init__(self, directory: Path):
         self._directory = directory
         self.mounted_at = directory / "mounted"
-        self.markers = os.fspath(directory / "markers")
+        self.markers = os.fspath(directory / _MARKERS)
         self.recording: Recording | None = None
 
     def _finish(self) -> None:
@@ -180,18 +202,18 @@ class LoggedDevice:
 def logged_device(directory: Path, *, options: str = "") -> Iterator[LoggedDevice]:
     """Serve the image in `directory`/image and mount its file system. After the block `recording` holds all of it."""
     device = LoggedDevice(directory)
-    served = directory / "fuse"
-    served.mkdir()
-    # In a session of its own: a Ctrl-C must not end the server before what is mounted on it is unmounted.
     command = [sys.executable, "-m", "tests.crash.block_device", os.fspath(directory)]
-    with subprocess.Popen(command, start_new_session=True) as server:
+    with contextlib.ExitStack() as stack:
+        served = stack.enter_context(shared_place(directory / "fuse"))
+        # In a session of its own: a Ctrl-C must not end the server before what is mounted on it is unmounted.
+        server = stack.enter_context(subprocess.Popen(command, start_new_session=True))
         try:
             _wait_for(served / _DISK, server)
-            try:
-                with mounted_image(served / _DISK, device.mounted_at, direct_io=True, options=options):
-                    yield device
-            finally:
-                unmount(served)
+            with (
+                unmounting(served),
+                mounted_image(served / _DISK, device.mounted_at, direct_io=True, options=options),
+            ):
+                yield device
         except BaseException:
             server.kill()
             raise
@@ -300,4 +322,7 @@ def _put(blocks: dict[int, bytes], offset: int, data: bytes) -> None:
 
 if __name__ == "__main__":
     die_with_parent()
+    # The file system on this device must not be mounted in the namespace of this process: were it the last to leave
+    # (when the suite is killed), it would have to unmount that in its exit, and so wait for itself, for ever.
+    leave_mount_namespace()
     _serve(Path(sys.argv[1]))

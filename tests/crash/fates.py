@@ -2,7 +2,7 @@
 
 Nothing, everything, and each prefix in the order of time; each subset of whole items where there are few, else random
 ones; and for each write of several sectors the ways to tear it, with everything else kept and with everything else
-lost. A fate is one mask per item: the bits of the pieces that are kept.
+lost.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from random import Random
 
 from stepstore.log.memory_files import MemoryFileSystem, Unsynced
 
-Fate = tuple[int, ...]
+Kept = tuple[int, ...]
+"""A fate: one mask per item, the pieces of it that are kept."""
 
 FEW_ITEMS = 4
 FEW_PIECES = 3
@@ -23,11 +24,11 @@ BYSTANDERS = frozenset({"LOCK", "reserve"})
 other fates, but do not count as items of which each subset is tried."""
 
 
-def fates(items: Sequence[Unsynced], *, in_order: bool = False) -> list[Fate]:
+def fates(items: Sequence[Unsynced], *, in_order: bool = False) -> list[Kept]:
     """Each fate once, in a fixed order. With `in_order` only those that a medium can leave which keeps the order of
     writing: prefixes, the last item of which may be torn to a prefix itself."""
     whole = [(1 << item.pieces) - 1 for item in items]
-    chosen: dict[Fate, None] = {}
+    chosen: dict[Kept, None] = {}
     for kept in range(len(items) + 1):
         before, after = whole[:kept], [0] * (len(items) - kept)
         chosen[*before, *after] = None
@@ -79,12 +80,12 @@ def torn(pieces: int) -> list[int]:
     return [mask for mask in dict.fromkeys(masks) if 0 < mask < whole]
 
 
-def image_of(disk: MemoryFileSystem, items: Sequence[Unsynced], fate: Fate) -> MemoryFileSystem:
+def image_of(disk: MemoryFileSystem, items: Sequence[Unsynced], fate: Kept) -> MemoryFileSystem:
     """The disk that this fate leaves."""
     return disk.image({item.number: mask for item, mask in zip(items, fate, strict=True)})
 
 
-def describe(items: Sequence[Unsynced], fate: Fate) -> str:
+def describe(items: Sequence[Unsynced], fate: Kept) -> str:
     """What is kept, in words."""
     told = []
     for item, mask in zip(items, fate, strict=True):

@@ -28,7 +28,6 @@ from pathlib import Path
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as with_seed
 from hypothesis import strategies as st
-from hypothesis.errors import Flaky
 
 from tests.crash.hostile import Input, compose
 from tests.crash.survival import CPU_SECONDS, SLOW, Survived, minimise, pack, peak_of, survive, unpack
@@ -37,13 +36,13 @@ from tests.crash.sweep import Tally, conclude, parser_for, sweep
 SHORT, LONG, COVERAGE = 20_000, 800_000, 200_000
 SHORT_SEED = 20240229
 CHUNK = 1000
-BRIEF_SECONDS = 0.2
+BRIEF_SECONDS, MINIMISE_SECONDS = 0.2, 20.0
 SAMPLED_EVERY = 200
 """Of one in so many inputs the memory is measured exactly."""
 
 
 class DrawnDice:
-    """Dice thrown by hypothesis, which can make the throws of a failing input smaller."""
+    """Dice thrown by hypothesis."""
 
     def __init__(self, draw: st.DrawFn):
         self._draw = draw
@@ -69,10 +68,6 @@ def _blobs(size: int) -> st.SearchStrategy[bytes]:
 def inputs(draw: st.DrawFn) -> Input:
     """Everything that `hostile.compose` can make."""
     return compose(DrawnDice(draw))
-
-
-class Found(Exception):
-    """An input that fails: hypothesis now looks for a smaller one."""
 
 
 class Hunt:
@@ -117,48 +112,34 @@ class Hunt:
                 failure = found.failure
             return found.signature == signature
 
-        small = minimise(what, fails)
+        small = minimise(what, fails, seconds=MINIMISE_SECONDS)
         if survived.is_slow and survive(small).signature != signature:
             small = what  # merely slow, where the first one was too slow
         last_line = failure.strip().splitlines()[-1]
         self.tally.violation(f"{last_line}\n      python -m tests.crash.fuzz --replay '{pack(small)}'", signature)
 
+    def try_one(self, what: Input) -> None:
+        """Feed one input; minimise and note a failure of a new kind."""
+        survived = self.feed(what)
+        if not self.is_known(survived):
+            self.report(what, survived)
+
     def with_hypothesis(self, count: int, seed: int) -> None:
-        """Feed `count` inputs, or a few more where something fails."""
-        end = self.tally.cases + count
-        while self.tally.cases < end:
-            failing: tuple[Input, Survived] | None = None
+        """Feed `count` inputs that hypothesis makes. Shrinking is left to `minimise`, which knows what files are."""
 
-            @with_seed(seed)
-            @settings(
-                max_examples=end - self.tally.cases,
-                database=None,
-                deadline=None,
-                suppress_health_check=list(HealthCheck),
-                phases=(Phase.generate, Phase.shrink),
-            )
-            @given(inputs())
-            def attempt(what: Input) -> None:
-                nonlocal failing
-                if failing is None:
-                    survived = self.feed(what)
-                    fails = not self.is_known(survived)
-                    if fails and survived.is_slow:  # hypothesis would try a thousand more of them
-                        self.report(what, survived)
-                        return
-                else:  # hypothesis makes it smaller; other failures have their turn later
-                    survived = survive(what)
-                    fails = survived.signature == failing[1].signature
-                if fails:
-                    failing = what, survived
-                    raise Found
+        @with_seed(seed)
+        @settings(
+            max_examples=count,
+            database=None,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            phases=(Phase.generate,),
+        )
+        @given(inputs())
+        def feed_it(what: Input) -> None:
+            self.try_one(what)
 
-            try:
-                attempt()
-            except (Found, Flaky):
-                assert failing is not None
-                self.report(*failing)
-            seed = random.Random(seed).randrange(2**32)
+        feed_it()
 
 
 _KNOWN: set[str] = set()

@@ -32,10 +32,7 @@ def main() -> None:
     bases()
 
     def feed(data: bytes) -> None:
-        what = compose(BytesDice(data))
-        survived = hunt.feed(what)
-        if not hunt.is_known(survived):
-            hunt.report(what, survived)
+        hunt.try_one(compose(BytesDice(data)))
         if hunt.tally.cases % WRITTEN_EVERY == 0 or hunt.tally.cases >= runs:
             out.write_text(json.dumps(hunt.tally.to_json()))
 

@@ -1,205 +1,166 @@
 """A child logs under load and is killed with SIGKILL at a random moment; every acknowledged step must survive it.
 
-    python -m tests.crash.kill9 --rounds 50 [--seed N] [--dir DIR] [--short]
+    python -m tests.crash.kill9 [--short] [--rounds N] [--seed N] [--json] [--dir DIR] [--broken]
 
-All rounds share one log, so each reopening recovers what all the killed children before it left. What a step of an
-episode says follows from the episode's name and the step's number alone, so the parent can tell a lost step from a
-changed, a doubled, a displaced and an invented one. SIGKILL cannot see a missing fsync; the tests on the in-memory
-file layer do.
+Some rounds share a log: each child goes on with the episodes that the killed ones before it left open, and begins new
+ones. After most rounds, not all, the parent opens the log, so that a child also finds what several killed ones before
+it left; it compares what that round's agents were told with what is there, and when a log has had all its rounds, all
+of it. One child of five is killed while it is still opening.
+
+With --broken the agents take what is accepted for durable, and the suite must object.
+
+SIGKILL cannot see a missing fsync; `power_cuts`, and the tests on the in-memory file layer, do.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
+import json
+import multiprocessing
 import os
 import random
+import select
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import trio
 
-from stepwell import Episode, ExecutionStep, StepSuccess, Success, open_memory
+from stepwell import Event
+from stepwell.memory.opening import OpenMemory
+from tests.crash import suite
+from tests.crash.killed_child import live
+from tests.crash.ledger import Ledger, numbers_of, read_back
+from tests.crash.reopening import InlineFiles
+from tests.crash.suite import Result
 
-AGENTS = 40
-
-
-def step_of(episode_id: str, number: int) -> ExecutionStep:
-    """The `number`-th step (from 0) of an episode: content of varying size, with runs of NULs now and then."""
-    digest = hashlib.sha256(f"{episode_id}/{number}".encode()).digest()
-    size = int.from_bytes(digest[:2], "big") % (20_000 if digest[2] < 4 else 600)
-    output = digest.hex() + "\0" * (size if digest[3] < 20 else 0) + "x" * size
-    return ExecutionStep("tool", f"step {number}", {"n": number}, StepSuccess(output))
-
-
-@dataclass
-class Verdict:
-    """What the comparison of acknowledged and recovered steps found; each list must be empty."""
-
-    acknowledged: int = 0
-    recovered: int = 0
-    lost: list[str] = field(default_factory=list)
-    duplicated: list[str] = field(default_factory=list)
-    out_of_order: list[str] = field(default_factory=list)
-    invented: list[str] = field(default_factory=list)
-
-    @property
-    def sound(self) -> bool:
-        """Whether nothing is wrong."""
-        return not (self.lost or self.duplicated or self.out_of_order or self.invented)
+ROUNDS_PER_LOG = 20
+OPENING_SECONDS, LOGGING_SECONDS = 0.06, 0.25
+"""How long a child lives at most that is killed while it opens, and one that has begun to log."""
 
 
-def check(acknowledged: dict[str, int], episodes: Iterable[Episode]) -> Verdict:
-    """Compare: `acknowledged` says how many steps of each episode were acknowledged as durable, in order."""
-    verdict = Verdict(acknowledged=sum(acknowledged.values()))
-    seen: set[str] = set()
-    for episode in episodes:
-        seen.add(episode.episode_id)
-        verdict.recovered += len(episode.steps)
-        numbers = [item.parameters.get("n", -1) for item in episode.steps]
-        if len(set(numbers)) != len(numbers):
-            verdict.duplicated.append(episode.episode_id)
-        if numbers != sorted(numbers):
-            verdict.out_of_order.append(episode.episode_id)
-        for number, item in zip(numbers, episode.steps, strict=True):
-            sent = step_of(episode.episode_id, number)
-            if (item.tool, item.action, item.parameters, item.result) != (
-                sent.tool,
-                sent.action,
-                sent.parameters,
-                sent.result,
-            ):
-                verdict.invented.append(f"{episode.episode_id} step {number}")
-        missing = set(range(acknowledged.get(episode.episode_id, 0))) - set(numbers)
-        verdict.lost += [f"{episode.episode_id} step {number}" for number in sorted(missing)]
-        # What was accepted behind the last acknowledgement may be there, but only as a prefix of what was sent.
-        if numbers and max(numbers) + 1 != len(set(numbers)) and not missing:
-            verdict.invented.append(f"{episode.episode_id}: a hole")
-    verdict.lost += [f"{name} (all of it)" for name, count in acknowledged.items() if count and name not in seen]
-    return verdict
+class ChildEndedError(Exception):
+    """A child ended by itself instead of logging until it was killed."""
 
 
-# ---- the child -------------------------------------------------------------------------------------------------------
+def run_round(directory: Path, seed: str, rng: random.Random, *, broken: bool) -> bytes:
+    """Start a child, let it live for a random time, and kill it; gives what it reported."""
+    # Children are forked by a server that has everything imported: starting an interpreter takes longer than a round.
+    context = multiprocessing.get_context("forkserver")
+    reading, writing = context.Pipe(duplex=False)
+    child = context.Process(target=live, args=(str(directory), seed, writing, broken), daemon=True)
+    child.start()
+    writing.close()
+    with reading:
+        pipe = reading.fileno()
+        output = bytearray()
+        try:
+            if rng.random() < 0.2:
+                _read_until(pipe, output, time.monotonic() + rng.uniform(0, OPENING_SECONDS))
+            else:
+                select.select([pipe], [], [])
+                _read_until(pipe, output, time.monotonic() + rng.uniform(0.002, LOGGING_SECONDS))
+        finally:
+            child.kill()
+            child.join()
+        while part := os.read(pipe, 1 << 20):
+            output += part
+    if child.exitcode != -signal.SIGKILL:
+        raise ChildEndedError(f"a child ended by itself with status {child.exitcode}")
+    return bytes(output)
 
 
-async def child(directory: str, round_number: int, seed: int) -> None:
-    """Log with many agents in different ways; print `<episode> <steps durable>` after each durable acknowledgement."""
-
-    def acknowledge(episode_id: str, count: int) -> None:
-        os.write(1, f"{episode_id} {count}\n".encode())
-
-    async with open_memory(directory) as memory:
-
-        async def agent(number: int) -> None:
-            rng = random.Random(f"{seed}/{round_number}/{number}")
-            for run in range(1000):
-                name = f"r{round_number}-a{number}-{run}"
-                handle = await memory.start_episode("log until killed", episode_id=name)
-                acknowledge(name, 0)
-                sent = 0
-                while sent < 60:
-                    if number % 3 == 0:  # one step, wait, again
-                        await (await handle.log_step(step_of(name, sent))).wait_durable()
-                        sent += 1
-                    elif number % 3 == 1:  # an atomic batch
-                        count = rng.randrange(1, 12)
-                        receipt = await handle.log_steps([step_of(name, sent + n) for n in range(count)])
-                        await receipt.wait_durable()
-                        sent += count
-                    else:  # many steps, a flush now and then
-                        for _ in range(rng.randrange(1, 40)):
-                            await handle.log_step(step_of(name, sent))
-                            sent += 1
-                        await handle.flush()
-                    acknowledge(name, sent)
-                await handle.complete(Success())
-
-        async with trio.open_nursery() as nursery:
-            for number in range(AGENTS):
-                nursery.start_soon(agent, number)
+def _read_until(pipe: int, output: bytearray, moment: float) -> None:
+    while (left := moment - time.monotonic()) > 0:
+        if select.select([pipe], [], [], left)[0]:
+            part = os.read(pipe, 1 << 20)
+            if not part:
+                return
+            output += part
 
 
-# ---- the parent ------------------------------------------------------------------------------------------------------
+class Log:
+    """One log, and what the agents of its rounds were told."""
+
+    def __init__(self, directory: Path, result: Result):
+        self._directory, self._result = directory, result
+        self._ledger = Ledger()
+        self._touched: set[str] = set()
+
+    def take(self, output: bytes) -> None:
+        """Take in what a child reported."""
+        lines = output.split(b"\n")[:-1]
+        self._touched.update(json.loads(line)[1] for line in lines)
+        self._ledger.note_lines(output)
+
+    def compare(self, what: str, *, everything: bool) -> None:
+        """Open the log and compare: with all of it, or with the episodes touched since the last comparison."""
+        found, seconds, cut = trio.run(self._recover, None if everything else self._touched)
+        verdict = self._ledger.check(found, episodes=None if everything else self._touched)
+        if not verdict.sound:
+            self._result.violate(f"{what}: {verdict}")
+        for name, events in found.items():
+            self._ledger.note(["resumed", name, numbers_of(events)])
+        self._touched.clear()
+        self._result.count("torn_tails_cut", int(cut > 0))
+        slowest = self._result.figures.get("slowest_recovery_ms", 0)
+        assert isinstance(slowest, int)
+        self._result.figures["slowest_recovery_ms"] = max(slowest, round(seconds * 1000))
+        if everything:
+            self._result.count("episodes", len(found))
+            self._result.count("records_acknowledged", verdict.acknowledged)
+            self._result.count("records_recovered", verdict.recovered)
+
+    async def _recover(self, wanted: Collection[str] | None) -> tuple[dict[str, list[Event]], float, int]:
+        async with OpenMemory(self._directory, None, False, InlineFiles()) as memory:
+            if wanted is None:
+                found = await read_back(memory)
+            else:
+                there = {name async for name in memory.episode_ids()}
+                found = {name: [event async for event in memory.events(name)] for name in wanted if name in there}
+            return found, memory.recovery.seconds, memory.recovery.bytes_cut
 
 
-def run_round(directory: str, round_number: int, seed: int, acknowledged: dict[str, int]) -> None:
-    """Start a child, let it work for a random time, kill it, and note what it acknowledged."""
-    rng = random.Random(f"{seed}/{round_number}")
-    command = [sys.executable, "-m", "tests.crash.kill9", "--child", directory, str(round_number), str(seed)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        first = process.stdout.readline()
-        if not first:
-            raise SystemExit(f"the child of round {round_number} ended by itself with {process.wait()}")
-        killer = time.monotonic() + rng.uniform(0.005, 0.35)
-        os.set_blocking(process.stdout.fileno(), False)
-        output = [first]
-        while (left := killer - time.monotonic()) > 0:
-            time.sleep(min(left, 0.01))
-            output.append(process.stdout.read() or b"")
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        os.set_blocking(process.stdout.fileno(), True)
-        output.append(process.stdout.read())
-    lines = b"".join(output).split(b"\n")[:-1]  # a line cut off by the kill is no acknowledgement
-    for line in lines:
-        name, count = line.decode().split()
-        acknowledged[name] = max(int(count), acknowledged.get(name, 0))
+@contextmanager
+def _place(wanted: str | None) -> Iterator[Path]:
+    """A directory for logs: the one asked for, which is kept, or one for the time being."""
+    if wanted is not None:
+        Path(wanted).mkdir(parents=True, exist_ok=True)
+        yield Path(wanted)
+        return
+    with tempfile.TemporaryDirectory(prefix="stepwell-kill9-") as made:
+        yield Path(made)
 
 
-async def recover(directory: str) -> tuple[list[Episode], float, int]:
-    """Reopen the log and read every episode."""
-    async with open_memory(directory) as memory:
-        episodes = [await memory.get_episode(name) async for name in memory.episode_ids()]
-        return episodes, memory.recovery.seconds, memory.recovery.bytes_cut
+def kill_children(options: argparse.Namespace, result: Result) -> None:
+    """Run the rounds, log after log."""
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["tests.crash.killed_child"])
+    with _place(options.dir) as place, suite.Steps("kill -9", options.count) as steps:
+        for first in range(0, options.count, ROUNDS_PER_LOG):
+            directory = place / f"log-{first}"
+            log = Log(directory, result)
+            last = min(first + ROUNDS_PER_LOG, options.count) - 1
+            for number in range(first, last + 1):
+                rng = suite.seeded(options, number)
+                log.take(run_round(directory, f"s{options.seed}-r{number}", rng, broken=options.broken))
+                if number == last or rng.random() < 0.7:
+                    log.compare(f"round {number}", everything=number == last)
+                steps.advance()
+            if options.dir is None:
+                shutil.rmtree(directory)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the rounds; the exit status is 1 if any step was lost, doubled, displaced or invented."""
-    parser = argparse.ArgumentParser(prog="python -m tests.crash.kill9", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=50)
-    parser.add_argument("--short", action="store_true", help="12 rounds")
-    parser.add_argument("--seed", type=int, default=None)
-    parser.add_argument("--dir", default=None, help="keep the log here (default: a temporary directory)")
-    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
-    options = parser.parse_args(arguments)
-    if options.child:
-        trio.run(child, options.child[0], int(options.child[1]), int(options.child[2]))
-        return 0
-    rounds = 12 if options.short else options.rounds
-    seed = random.randrange(2**32) if options.seed is None else options.seed
-    directory = options.dir or tempfile.mkdtemp(prefix="stepwell-kill9-")
-    print(f"kill -9, {rounds} rounds, {AGENTS} agents, seed {seed}", flush=True)
-    acknowledged: dict[str, int] = {}
-    total = Verdict()
-    cut = 0
-    slowest = 0.0
-    try:
-        for number in range(rounds):
-            run_round(directory, number, seed, acknowledged)
-            episodes, seconds, bytes_cut = trio.run(recover, directory)
-            cut += bool(bytes_cut)
-            slowest = max(slowest, seconds)
-            total = check(acknowledged, episodes)
-            if not total.sound:
-                print(f"round {number}: {total}")
-                return 1
-    finally:
-        if options.dir is None:
-            shutil.rmtree(Path(directory), ignore_errors=True)
-    print(
-        f"{total.acknowledged:,} steps acknowledged, {total.recovered:,} recovered in {len(acknowledged):,} episodes; "
-        f"torn tails cut: {cut}; slowest recovery {slowest * 1000:.0f} ms"
-    )
-    print("0 acknowledged steps lost, 0 duplicated, 0 out of order, 0 invented")
-    return 0
+def main(arguments: suite.Arguments = None) -> int:
+    """Run the rounds; the exit status is 1 if any step was lost, doubled, displaced, changed or invented."""
+    parser = suite.parser("kill9", __doc__ or "", unit="rounds", short=100, long=1_000)
+    parser.add_argument("--dir", default=None, help="keep the logs here (default: a temporary directory)")
+    parser.add_argument("--broken", action="store_true", help="agents take accepted for durable: must object")
+    return suite.run("kill9", parser.parse_args(arguments), kill_children)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -90,6 +90,7 @@ class Ledger:
         ["durable", episode, [number, …], lsn]       on the medium, the last of them as record `lsn` of the log
         ["rejected" | "unknown", episode, [number, …]]
         ["reopened", {episode: [number, …]}]         the log was opened anew and served this, all of it durable
+        ["resumed", episode, [number, …]]            the same, of this episode alone
         ["left", text]                               the memory was left with this error
 
     with `START` and `END` as the numbers of the records that start and end an episode.
@@ -108,7 +109,8 @@ class Ledger:
         """Take in one report."""
         what = report[0]
         if what == "reopened":
-            self._settle(report[1])
+            for name, settled in self.accounts.items():
+                _settle(settled, report[1].get(name, ()))
             return
         if what == "left":
             self.left.append(report[1])
@@ -116,6 +118,9 @@ class Ledger:
         episode: str = report[1]
         numbers: list[int] = report[2]
         account = self.accounts.setdefault(episode, Account())
+        if what == "resumed":
+            _settle(account, numbers)
+            return
         if what == "send":
             for number in numbers:
                 if account.fates.get(number, "rejected") == "rejected":
@@ -136,21 +141,8 @@ class Ledger:
             for back, number in enumerate(reversed(numbers)):
                 account.lsns[number] = report[3] - back
 
-    def _settle(self, served: Mapping[str, Iterable[int]]) -> None:
-        """What an opening served stays; what it did not serve has never been and must not come back."""
-        for episode, account in self.accounts.items():
-            there = set(served.get(episode, ()))
-            settled: dict[int, Fate] = {}
-            for number, fate in account.fates.items():
-                if number in there and fate != "rejected":
-                    settled[number] = "durable"
-                elif fate in ("durable", "rejected"):
-                    settled[number] = fate
-            account.fates = settled
-            account.batches = [batch for batch in account.batches if batch[0] in settled]
-
-    def check(self, found: Found) -> Verdict:
-        """Compare with what a log gives back."""
+    def check(self, found: Found, *, episodes: Collection[str] | None = None) -> Verdict:
+        """Compare with what a log gives back: with all of it, or with that of these episodes."""
         verdict = Verdict()
         for episode, events in found.items():
             account = self.accounts.get(episode)
@@ -160,11 +152,26 @@ class Ledger:
             else:
                 _check_episode(verdict, episode, account, events)
         for episode, account in self.accounts.items():
+            if episodes is not None and episode not in episodes:
+                continue
             durable = [number for number, fate in account.fates.items() if fate == "durable"]
             verdict.acknowledged += len(durable)
             if durable and episode not in found:
                 verdict.lost.append(f"{episode} (all of it)")
         return verdict
+
+
+def _settle(account: Account, served: Iterable[int]) -> None:
+    """What an opening served stays; what it did not serve has never been, and must not come back."""
+    there = set(served)
+    settled: dict[int, Fate] = {}
+    for number, fate in account.fates.items():
+        if number in there and fate != "rejected":
+            settled[number] = "durable"
+        elif fate in ("durable", "rejected"):
+            settled[number] = fate
+    account.fates = settled
+    account.batches = [batch for batch in account.batches if batch[0] in settled]
 
 
 def numbers_of(events: Iterable[Event]) -> list[int]:

@@ -29,7 +29,7 @@ BLOCK = 4096
 _libc = ctypes.CDLL(None, use_errno=True)
 
 _CLONE_NEWNS = 0x20000
-_MS_NOATIME, _MS_REC, _MS_PRIVATE = 1024, 16384, 1 << 18
+_MS_NOATIME, _MS_BIND, _MS_REC, _MS_PRIVATE, _MS_SHARED = 1 << 10, 1 << 12, 1 << 14, 1 << 18, 1 << 20
 _MNT_DETACH = 2
 _PR_SET_PDEATHSIG = 1
 _LOOP_CTL_GET_FREE, _LOOP_CONFIGURE = 0x4C82, 0x4C0A
@@ -90,9 +90,17 @@ def _checked(result: int, what: str) -> None:
         raise OSError(number, os.strerror(number), what)
 
 
+def leave_mount_namespace() -> None:
+    """Go on in a mount namespace of its own: what is mounted later is unseen outside, except below `shared_place`s.
+
+    Only before the first thread is started. Raises: `OSError`.
+    """
+    _checked(_libc.unshare(_CLONE_NEWNS), "unshare")
+
+
 def _own_mount_namespace() -> None:
     try:
-        _checked(_libc.unshare(_CLONE_NEWNS), "unshare")
+        leave_mount_namespace()
         _checked(_libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None), "/")
     except OSError as error:
         raise Skipped(f"this process may not mount ({error.strerror})") from error
@@ -118,11 +126,38 @@ def unmount(target: Path) -> None:
             _checked(_libc.umount2(os.fsencode(target), 0), str(target))
         except OSError as error:
             if error.errno != errno.EBUSY or time.monotonic() > give_up:
-                _libc.umount2(os.fsencode(target), _MNT_DETACH)
+                _detach(target)
                 raise
             time.sleep(0.002)
         else:
             return
+
+
+def _detach(target: Path) -> None:
+    _libc.umount2(os.fsencode(target), _MNT_DETACH)
+
+
+@contextlib.contextmanager
+def unmounting(target: Path) -> Iterator[Path]:
+    """Unmount when the block is left. If by an exception, at once: what its frames hold open must not stop it, and the
+    kernel takes the rest down when that is closed."""
+    try:
+        yield target
+    except BaseException:
+        _detach(target)
+        raise
+    unmount(target)
+
+
+@contextlib.contextmanager
+def shared_place(target: Path) -> Iterator[Path]:
+    """A directory where a child that has left this mount namespace can mount something for this process to see."""
+    target.mkdir(exist_ok=True)
+    name = os.fsencode(target)
+    _checked(_libc.mount(name, name, None, _MS_BIND, None), str(target))
+    with unmounting(target):
+        _checked(_libc.mount(b"none", name, None, _MS_SHARED, None), str(target))
+        yield target
 
 
 @contextlib.contextmanager
@@ -130,10 +165,8 @@ def mounted_tmpfs(target: Path, size: int) -> Iterator[Path]:
     """A tmpfs of `size` bytes at `target`, while the block runs."""
     target.mkdir(exist_ok=True)
     mount("tmpfs", target, "tmpfs", f"size={size},mode=700")
-    try:
+    with unmounting(target):
         yield target
-    finally:
-        unmount(target)
 
 
 @contextlib.contextmanager
@@ -154,10 +187,8 @@ def mounted_image(
         mount(device, target, "ext4", options)
     finally:
         os.close(descriptor)  # from here on the mount alone keeps the loop device
-    try:
+    with unmounting(target):
         yield target
-    finally:
-        unmount(target)
 
 
 def _attach(image: Path, direct_io: bool) -> tuple[str, int]:
@@ -280,7 +311,7 @@ class Bench:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._stack.close()
+        self._stack.__exit__(kind, error, traceback)
 
     def enter(self, manager: contextlib.AbstractContextManager[Path]) -> Path:
         """Enter a context that lasts as long as the bench."""

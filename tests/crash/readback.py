@@ -12,7 +12,7 @@ from stepstore.log import verify
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import LogOptions
 from stepstore.log.reading import Gap
-from tests.crash.specimen import Contents, Specimen
+from tests.crash.specimen import STREAMS, Contents, Specimen
 from tests.stepstore.log_lab import LOG
 
 
@@ -42,6 +42,8 @@ class Reading:
     last_seqs: dict[bytes, int] = field(default_factory=dict)
     damaged: dict[bytes, StepwellError] = field(default_factory=dict)
     open_streams: frozenset[bytes] = frozenset()
+    deleted: frozenset[bytes] = frozenset()
+    snapshots: dict[bytes, Record | StepwellError] = field(default_factory=dict)
     in_order: list[Record] | None = None
     in_order_error: StepwellError | None = None
     gaps: list[range] = field(default_factory=list)
@@ -59,10 +61,10 @@ async def read_writable(files: MemoryFileSystem, options: LogOptions) -> Reading
         journal.release()
 
 
-async def read_read_only(files: MemoryFileSystem) -> Reading:
+async def read_read_only(files: MemoryFileSystem, options: LogOptions) -> Reading:
     """Look at the log and read every stream, then everything again in log order. Raises undeclared errors only."""
     try:
-        journal = SegmentLogJournal.open_read_only(LOG, files)
+        journal = SegmentLogJournal.open_read_only(LOG, options, files)
     except StepwellError as error:
         return Reading(refused=error)
     try:
@@ -89,6 +91,7 @@ async def _read_streams(journal: SegmentLogJournal) -> Reading:
     reading = Reading(end_lsn=journal.durable_lsn, bytes_cut=journal.report.bytes_cut)
     try:
         reading.open_streams = frozenset(journal.open_streams())
+        reading.deleted = frozenset(filter(journal.is_deleted, STREAMS))
         reading.last_seqs = {stream: journal.durable_seq(stream) for stream in journal.streams()}
     except StepwellError as error:
         return Reading(refused=error)
@@ -100,6 +103,13 @@ async def _read_streams(journal: SegmentLogJournal) -> Reading:
                 found += part
         except StepwellError as error:
             reading.damaged[stream] = error
+        try:
+            snapshot = await journal.read_snapshot(stream)
+        except StepwellError as error:
+            reading.snapshots[stream] = error
+        else:
+            if snapshot is not None:
+                reading.snapshots[stream] = snapshot
     return reading
 
 
@@ -126,7 +136,8 @@ def compare(specimen: Specimen, reading: Reading) -> Verdict:
     truth = specimen.contents(groups)
     if why := _differs(truth, reading):
         return Verdict("wrong", groups, why)
-    if reading.damaged or reading.gaps or reading.in_order_error is not None:
+    unread = any(isinstance(snapshot, StepwellError) for snapshot in reading.snapshots.values())
+    if reading.damaged or unread or reading.gaps or reading.in_order_error is not None:
         if groups < len(specimen.groups):
             return Verdict("wrong", groups, "it is damaged, and shorter on top of that")
         return Verdict("damaged", groups)
@@ -150,10 +161,16 @@ def _differs(truth: Contents, reading: Reading) -> str:
             return f"stream {name} is said to end with seq {reading.last_seqs[stream]}"
         if (stream in reading.open_streams) != (stream in truth.open_streams):
             return f"stream {name} is open or not, contrary to what was stored"
+    for stream in truth.snapshots.keys() | reading.snapshots.keys():
+        snapshot = reading.snapshots.get(stream)
+        if not isinstance(snapshot, StepwellError) and snapshot != truth.snapshots.get(stream):
+            return f"the snapshot of stream {stream.hex()[:8]} is not the newest that was stored"
+    if reading.deleted != truth.deleted:
+        return "streams are deleted or not, contrary to what was stored"
     if extra := reading.streams.keys() - truth.streams.keys():
         return f"stream {min(extra).hex()[:8]} was never stored"
     if reading.in_order is not None:
-        expected = [record for record in truth.records if not any(record.lsn in gap for gap in reading.gaps)]
+        expected = [record for record in truth.events if not any(record.lsn in gap for gap in reading.gaps)]
         if reading.in_order_error is not None:
             expected = expected[: len(reading.in_order)]
         if reading.in_order != expected:

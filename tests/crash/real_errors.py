@@ -63,7 +63,11 @@ FULL_BYTES = 2 * 1024 * 1024
 FULL_AT_ONCE = 6
 REFUSALS = 20
 RECOVERED = 40
-FULL_SECONDS = 60
+PATIENCE = 40.0
+"""Seconds after which agents that have not come to an end are taken to hang."""
+
+
+HUNG = "hung"
 
 
 # ---- the child -------------------------------------------------------------------------------------------------------
@@ -91,8 +95,11 @@ async def _log(directory: str, seed: str, *, broken: bool) -> None:
     config = MemoryConfig(segment_bytes=SMALL_SEGMENT, durability=rng.choice(("receipt", "receipt", "commit")))
     async with OpenMemory(directory, config, False, CarelessFiles() if broken else None) as memory:
         await reopened(memory, report_to_parent)
-        await go_on(memory, report_to_parent, seed=seed, work=WORK)
-        await run_agents(memory, report_to_parent, seed=seed, work=WORK)
+        with trio.move_on_after(PATIENCE) as patience:
+            await go_on(memory, report_to_parent, seed=seed, work=WORK)
+            await run_agents(memory, report_to_parent, seed=seed, work=WORK)
+        if patience.cancelled_caught:
+            report_to_parent(["left", HUNG])
 
 
 async def _log_until_full(directory: str, seed: str, ending: str) -> None:
@@ -115,8 +122,10 @@ async def _log_until_full(directory: str, seed: str, ending: str) -> None:
 
     async with OpenMemory(directory, MemoryConfig(segment_bytes=SMALL_SEGMENT), False, None) as memory:
         await reopened(memory, report)
-        with trio.fail_after(FULL_SECONDS):
+        with trio.move_on_after(PATIENCE) as patience:
             await run_agents(memory, report, seed=seed, work=ENDLESS, enough=enough)
+        if patience.cancelled_caught:
+            report(["left", HUNG])
 
 
 def _child(directory: str, seed: str, until_full: str | None, broken: bool) -> None:
@@ -177,8 +186,6 @@ class Injected:
             self._result.violate(f"{what}: {error}")
             raise
         self._ledger.note_lines(reported)
-        self._result.count("memories_lost_while_open", len(self._ledger.left))
-        self._ledger.left.clear()
         return len(re.findall(r"\(INJECTED\)", trace.read_text()))
 
 
@@ -189,6 +196,10 @@ def compare(what: str, memory: Path, ledger: Ledger, result: Result) -> None:
     except StepwellError as error:
         result.violate(f"{what}: it does not open: {type(error).__name__}: {error}")
         return
+    if HUNG in ledger.left:
+        result.violate(f"{what}: agents still waited after {PATIENCE:.0f} s")
+    result.count("memories_lost_while_open", len(ledger.left))
+    ledger.left.clear()
     verdict = ledger.check(served)
     fates = [fate for account in ledger.accounts.values() for fate in account.fates.values()]
     result.count("acknowledged_records_compared", verdict.acknowledged)
@@ -202,42 +213,68 @@ def compare(what: str, memory: Path, ledger: Ledger, result: Result) -> None:
 # ---- a full disk -----------------------------------------------------------------------------------------------------
 
 
-def fill_up(directory: Path, number: int, options: argparse.Namespace) -> Result:
-    """A round on a small tmpfs."""
-    result, ledger = Result(), Ledger()
-    rng = suite.seeded(options, "full", number)
-    ending = ("recovers", "gives up", "dies")[number % 3]
-    what = f"full disk {number}, the child {ending}"
-    with mounted_tmpfs(directory / f"full-{number}", FULL_BYTES) as mounted:
-        memory, filler = mounted / MEMORY, mounted / "filler"
-        with open(filler, "wb") as file:
-            os.posix_fallocate(file.fileno(), 0, rng.randrange(200, 700) * 1024)
-        command = child_command("real_errors", str(memory), f"s{options.seed}-full-{number}", ending, False)
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True) as child:
+class FullDisks:
+    """Rounds on small tmpfs, to be run in threads."""
+
+    def __init__(self, directory: Path, options: argparse.Namespace):
+        self._directory, self._options = directory, options
+        self._children: list[subprocess.Popen[bytes]] = []
+        self._stopped = False
+
+    def stop(self) -> None:
+        """End all rounds where they are."""
+        self._stopped = True
+        for child in self._children:
+            child.kill()
+
+    def round(self, number: int) -> Result:
+        """One round, on a tmpfs of its own."""
+        result, ledger = Result(), Ledger()
+        ending = ("recovers", "gives up", "dies")[number % 3]
+        what = f"full disk {number}, the child {ending}"
+        with mounted_tmpfs(self._directory / f"full-{number}", FULL_BYTES) as mounted:
+            memory, filler = mounted / MEMORY, mounted / "filler"
+            with open(filler, "wb") as file:
+                size = suite.seeded(self._options, "full", number).randrange(200, 700) * 1024
+                os.posix_fallocate(file.fileno(), 0, size)
+            refused, status, said = self._fill_up(number, ending, memory, filler, ledger)
+            if self._stopped:
+                return result
+            if status != (-signal.SIGKILL if ending == "dies" else 0):
+                result.violate(f"{what}: it ended with status {status}: {said}")
+            if filler.exists():
+                try:
+                    reopen(memory)
+                except RecoveryFailed:
+                    result.count("openings_refused_on_the_full_disk")
+                else:
+                    compare(f"{what}, still full", memory, ledger, result)
+                    result.count("openings_on_the_full_disk")
+                filler.unlink()
+            compare(what, memory, ledger, result)
+        result.count("refusals_on_full_disks", refused)
+        result.count(f"full_disk_rounds_where_it_{ending.replace(' ', '_')}")
+        return result
+
+    def _fill_up(self, number: int, ending: str, memory: Path, filler: Path, ledger: Ledger) -> tuple[int, int, str]:
+        """Run the child; make room when it was refused often enough. Gives the refusals, its status, what it said."""
+        name = f"s{self._options.seed}-full-{number}"
+        command = child_command("real_errors", str(memory), name, ending, False)
+        refused = 0
+        with (
+            open(self._directory / f"said-{number}", "w+b") as errors,
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, start_new_session=True) as child,
+        ):
+            self._children.append(child)
             assert child.stdout is not None
-            assert child.stderr is not None
-            refused = 0
             for line in child.stdout:
                 ledger.note_lines(line)
                 refused += line.startswith(b'["rejected"')
                 if refused >= REFUSALS and ending == "recovers":
                     filler.unlink(missing_ok=True)
-            said = child.stderr.read().decode(errors="replace")
-        if child.returncode != (-signal.SIGKILL if ending == "dies" else 0):
-            result.violate(f"{what}: it ended with status {child.returncode}: {said}")
-        if filler.exists():
-            try:
-                reopen(memory)
-            except RecoveryFailed:
-                result.count("openings_refused_on_the_full_disk")
-            else:
-                compare(f"{what}, still full", memory, ledger, result)
-                result.count("openings_on_the_full_disk")
-            filler.unlink()
-        compare(what, memory, ledger, result)
-    result.count("refusals_on_full_disks", refused)
-    result.count(f"full_disk_rounds_where_it_{ending.replace(' ', '_')}")
-    return result
+            status = child.wait()
+            errors.seek(0)
+            return refused, status, errors.read().decode(errors="replace")
 
 
 # ---- the suite -------------------------------------------------------------------------------------------------------
@@ -247,21 +284,22 @@ def meet_errors(options: argparse.Namespace, result: Result) -> None:
     """Three rounds of ten on full disks, several at a time since they mostly wait; the others under strace."""
     need_command("strace", "strace")
     full = options.count * 3 // 10
-    with Bench() as bench, suite.Steps("rounds", options.count) as steps:
+    with Bench() as bench, suite.Steps("rounds", options.count) as steps, ThreadPoolExecutor(FULL_AT_ONCE) as pool:
         directory = bench.enter(mounted_tmpfs(bench.path / "room", 512 * 1024 * 1024))
-        with ThreadPoolExecutor(FULL_AT_ONCE) as pool:
-            waiting = [pool.submit(fill_up, bench.path, number, options) for number in range(full)]
-            try:
-                injected = Injected(directory, options, result)
-                for number in range(options.count - full):
-                    injected.round(number)
-                    steps.advance()
-                for done in waiting:
-                    result.add(done.result())
-                    steps.advance()
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        disks = FullDisks(bench.path, options)
+        waiting = [pool.submit(disks.round, number) for number in range(full)]
+        try:
+            injected = Injected(directory, options, result)
+            for number in range(options.count - full):
+                injected.round(number)
+                steps.advance()
+            for done in waiting:
+                result.add(done.result())
+                steps.advance()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            disks.stop()
+            raise
 
 
 def main(arguments: suite.Arguments = None) -> int:

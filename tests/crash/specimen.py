@@ -16,15 +16,17 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 from unittest.mock import patch
 
 import trio
 import trio.testing
 
-from stepstore.journal.contract import FLAG_CLOSES, FLAG_OPENS, Batch, Record
+from stepstore.journal.contract import FLAG_CLOSES, FLAG_OPENS, FLAG_SNAPSHOT, FLAG_TOMBSTONE, Batch, Record
 from stepstore.journal.segment_log import SegmentLogJournal
-from stepstore.log.frame import SECTOR
+from stepstore.log.batch_codec import Compression
+from stepstore.log.frame import KIND_FLAGS, SECTOR
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import LogOptions
 from tests.stepstore.log_lab import LOG, FoundFrame, content, frames_of, put, segments, stream_id, tree, with_nul_runs
@@ -48,6 +50,9 @@ def fixed_randomness(seed: int) -> Iterator[None]:
         patches.enter_context(patch.object(uuid, "uuid4", lambda: uuid.UUID(int=dice.getrandbits(128), version=4)))
         patches.enter_context(patch.object(time, "time_ns", lambda: 1_709_164_800_000_000_000))
         patches.enter_context(patch("stepstore.log.reserve.RESERVE_BYTES", KIBIBYTE))
+        # Trio shuffles runnable tasks on purpose; here the seed decides that as well.
+        patches.enter_context(patch("trio._core._run._ALLOW_DETERMINISTIC_SCHEDULING", True))
+        patches.enter_context(patch("trio._core._run._r", dice))
         yield
 
 
@@ -76,26 +81,38 @@ def is_exempt(path: str) -> bool:
     return not _EXEMPT.isdisjoint(posixpath.relpath(path, LOG).split("/"))
 
 
+class Stored(NamedTuple):
+    """A record and, on the first one of a batch, the batch's FLAG_…. The `seq` of a snapshot is the last it covers."""
+
+    record: Record
+    flags: int
+
+    @property
+    def is_snapshot(self) -> bool:
+        """Whether it takes no number of its stream."""
+        return self.flags & KIND_FLAGS == FLAG_SNAPSHOT
+
+
 @dataclass(frozen=True)
 class Contents:
-    """What a log holds up to some LSN: records in log order, by stream, and the streams that are open."""
+    """What readers are to find in a log: the events in log order (of a deleted stream its tombstone only), the streams
+    that are not deleted, the open and the deleted ones, and the newest snapshots."""
 
-    records: Sequence[Record]
+    end_lsn: int
+    events: Sequence[Record]
     streams: Mapping[bytes, Sequence[Record]]
     open_streams: frozenset[bytes]
+    deleted: frozenset[bytes]
+    snapshots: Mapping[bytes, Record]
 
 
 @dataclass(frozen=True)
 class Specimen:
-    """A log: its files, and its records group by group.
-
-    `flags`: FLAG_… of the batch that begins with this LSN. `clean`: whether the log was closed in order.
-    """
+    """A log: its files, and its records group by group. `clean`: whether it was closed in order."""
 
     name: str
     image: Image
-    groups: Sequence[Sequence[Record]]
-    flags: Mapping[int, int]
+    groups: Sequence[Sequence[Stored]]
     options: LogOptions
     clean: bool
     _prefixes: dict[int, Contents] = field(default_factory=dict, compare=False, repr=False)
@@ -103,26 +120,15 @@ class Specimen:
     @functools.cached_property
     def group_ends(self) -> Mapping[int, int]:
         """LSN → how many whole groups end with it."""
-        ends, lsn = {0: 0}, 0
-        for number, group in enumerate(self.groups, 1):
-            lsn += len(group)
-            ends[lsn] = number
+        ends = {0: 0}
+        ends.update((group[-1].record.lsn, number) for number, group in enumerate(self.groups, 1))
         return ends
 
     def contents(self, groups: int) -> Contents:
         """What the first `groups` groups hold."""
         known = self._prefixes.get(groups)
         if known is None:
-            records = [record for group in self.groups[:groups] for record in group]
-            streams: dict[bytes, list[Record]] = {}
-            seen: dict[bytes, int] = {}
-            for record in records:
-                streams.setdefault(record.stream, []).append(record)
-                seen[record.stream] = seen.get(record.stream, 0) | self.flags.get(record.lsn, 0)
-            still_open = frozenset(
-                stream for stream, flags in seen.items() if flags & (FLAG_OPENS | FLAG_CLOSES) == FLAG_OPENS
-            )
-            known = self._prefixes[groups] = Contents(records, streams, still_open)
+            known = self._prefixes[groups] = _contents_of([s for group in self.groups[:groups] for s in group])
         return known
 
     @functools.cached_property
@@ -153,63 +159,88 @@ class Specimen:
         return frame.at, frame.end
 
 
+def _contents_of(stored: Sequence[Stored]) -> Contents:
+    events: list[Stored] = []
+    streams: dict[bytes, list[Record]] = {}
+    open_streams: set[bytes] = set()
+    deleted: set[bytes] = set()
+    snapshots: dict[bytes, Record] = {}
+    for item in stored:
+        record, flags = item
+        if item.is_snapshot:
+            snapshots[record.stream] = record
+            continue
+        events.append(item)
+        streams.setdefault(record.stream, []).append(record)
+        if flags & FLAG_CLOSES:
+            open_streams.discard(record.stream)
+        elif flags & FLAG_OPENS:
+            open_streams.add(record.stream)
+        if flags & KIND_FLAGS == FLAG_TOMBSTONE:
+            deleted.add(record.stream)
+    for stream in deleted:
+        del streams[stream]
+        snapshots.pop(stream, None)
+    end_lsn = stored[-1].record.lsn if stored else 0
+    seen = [record for record, flags in events if record.stream not in deleted or flags & KIND_FLAGS == FLAG_TOMBSTONE]
+    return Contents(end_lsn, seen, streams, frozenset(open_streams), frozenset(deleted), snapshots)
+
+
 # ---- writing ---------------------------------------------------------------------------------------------------------
 
 Group = Sequence[tuple[bytes, Sequence[bytes], int]]
 """What goes into one commit group: (stream, payloads, flags) per batch."""
 Workload = Callable[[random.Random], Iterator[Group]]
-Stored = tuple[list[list[Record]], dict[int, int]]
-"""The records of each group, and the flags of the batches by their first LSN."""
-
-
 SETTLE, IDLE = 0.5, 2.0
 """Seconds, of a clock that jumps: enough for the caretaker to write footers and sidecars; enough for a mark, too."""
 
 
 async def store_groups(
     files: MemoryFileSystem, groups: Sequence[Group], options: LogOptions, *, close: bool, pause: float = 0
-) -> Stored:
+) -> list[list[Stored]]:
     """Open the log, store each group as one frame with a pause before it, then crash, or `close` in order."""
-    stored: list[list[Record]] = []
-    flags_at: dict[int, int] = {}
+    stored: list[list[Stored]] = []
     journal = SegmentLogJournal.open(LOG, options, files)
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(journal.run)
             for group in groups:
                 await trio.sleep(pause)
-                stored.append(await _store(journal, group, flags_at))
+                stored.append(await _store(journal, group))
             if close:
                 journal.finish()
             else:
                 nursery.cancel_scope.cancel()
     finally:
         journal.release()
-    return stored, flags_at
+    return stored
 
 
-async def _store(journal: SegmentLogJournal, group: Group, flags_at: dict[int, int]) -> list[Record]:
+async def _store(journal: SegmentLogJournal, group: Group) -> list[Stored]:
     batches: list[Batch] = []
     last: dict[bytes, int] = {}
     for stream, payloads, flags in group:
-        first = last.get(stream, journal.last_seq(stream)) + 1
-        batches.append(Batch(stream, first, payloads, flags))
-        last[stream] = first + len(payloads) - 1
+        before = last.get(stream, journal.last_seq(stream))
+        if flags & KIND_FLAGS == FLAG_SNAPSHOT:
+            batches.append(Batch(stream, before, payloads, flags))
+        else:
+            batches.append(Batch(stream, before + 1, payloads, flags))
+            last[stream] = before + len(payloads)
     submission = journal.submit(batches)
     await submission.wait()
     if submission.error is not None:
         raise submission.error
-    records: list[Record] = []
+    stored: list[Stored] = []
     for batch in batches:
-        flags_at[submission.first_lsn + len(records)] = batch.flags
         for n, payload in enumerate(batch.payloads):
-            records.append(Record(batch.stream, batch.first_seq + n, submission.first_lsn + len(records), payload))
-    return records
+            record = Record(batch.stream, batch.first_seq + n, submission.first_lsn + len(stored), payload)
+            stored.append(Stored(record, batch.flags if n == 0 else 0))
+    return stored
 
 
 def _write(
     files: MemoryFileSystem, groups: Sequence[Group], options: LogOptions, *, close: bool, pause: float = SETTLE
-) -> Stored:
+) -> list[list[Stored]]:
     clock = trio.testing.MockClock(autojump_threshold=0)
     return trio.run(functools.partial(store_groups, files, groups, options, close=close, pause=pause), clock=clock)
 
@@ -221,84 +252,113 @@ def _payload(dice: random.Random) -> bytes:
     if kind == 5:
         return b""
     if kind == 6:
-        return with_nul_runs(dice.randrange(600, 4000), dice.randrange(100))
+        return with_nul_runs(dice.randrange(600, 2500), dice.randrange(100))
     if kind == 7:
-        return dice.randbytes(dice.randrange(500, 2500))
-    return b"text of a tool, again and again. " * dice.randrange(1, 40)
+        return dice.randbytes(dice.randrange(200, 1200))
+    return b"text of a tool, again and again. " * dice.randrange(1, 20)
 
 
-class _Ends:
-    """Gives the flag that opens a stream to its first batch, and to a later one perhaps the flag that closes it."""
+class _Lives:
+    """Gives batches the flags that open their stream, close it now and then, or open it again."""
 
     def __init__(self, dice: random.Random):
-        self._dice, self._opened, self._closed = dice, set[bytes](), set[bytes]()
+        self._dice, self._open, self._seen = dice, set[bytes](), set[bytes]()
 
     def flags(self, stream: bytes) -> int:
-        if stream not in self._opened:
-            self._opened.add(stream)
+        """Of the next batch of a stream."""
+        if stream not in self._seen or (stream not in self._open and self._dice.random() < 0.3):
+            self._seen.add(stream)
+            self._open.add(stream)
             return FLAG_OPENS
-        if stream in self._closed or self._dice.random() < 0.8:
+        if stream not in self._open or self._dice.random() < 0.8:
             return 0
-        self._closed.add(stream)
+        self._open.discard(stream)
         return FLAG_CLOSES
+
+    @property
+    def seen(self) -> list[bytes]:
+        """Streams that have a record."""
+        return sorted(self._seen)
 
 
 def mixed(dice: random.Random) -> Iterator[Group]:
-    """Many streams, batches big and small, runs of NULs."""
-    ends = _Ends(dice)
-    while True:
+    """Many streams, batches big and small, runs of NULs; snapshots; a few streams are deleted."""
+    lives = _Lives(dice)
+    streams = list(STREAMS)
+    for number in itertools.count(1):
         group: list[tuple[bytes, list[bytes], int]] = []
         for _ in range(dice.choice([1, 1, 2, 4])):
-            stream = dice.choice(STREAMS)
+            stream = dice.choice(streams)
             payloads = [_payload(dice) for _ in range(dice.choice([1, 1, 1, 3, 8]))]
-            group.append((stream, payloads, ends.flags(stream)))
+            group.append((stream, payloads, lives.flags(stream)))
+            if dice.random() < 0.15:
+                group.append((stream, [b"a snapshot " * dice.randrange(1, 20)], FLAG_SNAPSHOT))
+        if number % 4 == 0 and len(streams) > len(STREAMS) - 3:
+            stream = dice.choice([stream for stream in lives.seen if stream in streams])
+            streams.remove(stream)
+            group.append((stream, [b"deleted"], FLAG_CLOSES | FLAG_TOMBSTONE))
         yield group
 
 
 def small(dice: random.Random) -> Iterator[Group]:
     """One short record of one of three streams at a time."""
-    ends = _Ends(dice)
+    lives = _Lives(dice)
     while True:
         stream = dice.choice(STREAMS[:3])
-        yield [(stream, [dice.randbytes(dice.randrange(0, 400))], ends.flags(stream))]
+        yield [(stream, [dice.randbytes(dice.randrange(0, 400))], lives.flags(stream))]
 
 
-def sealed(seed: int, workload: Workload = mixed, *, size: int = LOG_BYTES) -> Specimen:
-    """A log closed in order, with just as many groups as make its segments together `size` bytes long, or longer."""
-    options = LogOptions(segment_bytes=max(size // 4, 2 * KIBIBYTE))
+def sealed(
+    seed: int, workload: Workload = mixed, *, size: int = LOG_BYTES, options: LogOptions | None = None
+) -> Specimen:
+    """A log closed in order, with just as many groups as make its segments together `size` bytes long, or longer; six
+    at least."""
+    options = replace(options or LogOptions(), segment_bytes=max(size // 4, 2 * KIBIBYTE))
     supply = workload(random.Random(seed))
     groups: list[Group] = []
     while True:
         groups.append(next(supply))
         disk = MemoryFileSystem()
         with fixed_randomness(seed):
-            stored, flags = _write(disk, groups, options, close=True)
-        if _segment_bytes(disk) >= size:
-            return Specimen(f"sealed, {workload.__name__}", tree(disk), stored, flags, options, clean=True)
+            stored = _write(disk, groups, options, close=True)
+        if len(groups) >= 6 and _segment_bytes(disk) >= size:
+            return Specimen(f"sealed, {workload.__name__}", tree(disk), stored, options, clean=True)
+
+
+class PlainKeys:
+    """A key provider that hides nothing, and needs no library."""
+
+    def wrap(self, key: bytes) -> bytes:
+        return key[::-1]
+
+    def unwrap(self, wrapped: bytes) -> bytes:
+        return wrapped[::-1]
+
+
+def encrypted(seed: int) -> Specimen:
+    """A short log closed in order, compressed and encrypted."""
+    options = LogOptions(compression=Compression("zstd"), key_provider=PlainKeys())
+    return replace(sealed(seed, size=8 * KIBIBYTE, options=options), name="sealed, encrypted", _prefixes={})
 
 
 def several_lives(seed: int, *, size: int = LOG_BYTES // 2) -> Specimen:
     """A log with 512-byte groups that was closed, killed while idle, and torn by a crash in turn until it had `size`
     bytes, and then once more, and closed. Segments that were not closed have sidecars."""
-    options = LogOptions(segment_bytes=max(size // 8, 2 * KIBIBYTE), align=512)
+    options = LogOptions(segment_bytes=max(size // 4, 2 * KIBIBYTE), align=512)
     supply = mixed(random.Random(seed))
     disk = MemoryFileSystem()
-    stored: list[list[Record]] = []
-    flags: dict[int, int] = {}
-    last = False
+    stored: list[list[Stored]] = []
     with fixed_randomness(seed):
         for life in itertools.count():
             last = _segment_bytes(disk) >= size
             groups = [next(supply) for _ in range(2)]
-            close = last or life % 3 == 0
-            more, more_flags = _write(disk, groups, options, close=close, pause=IDLE if life % 3 == 1 else SETTLE)
-            stored += more
-            flags |= more_flags
+            pause = IDLE if life % 3 == 1 else SETTLE
+            stored += _write(disk, groups, options, close=last or life % 3 == 0, pause=pause)
             if last:
                 break
             if life % 3 == 2:
                 _tear(disk)
-    return Specimen("several lives", tree(disk), stored, flags, options, clean=True)
+    return Specimen("several lives", tree(disk), stored, options, clean=True)
 
 
 def _segment_bytes(disk: MemoryFileSystem) -> int:
@@ -320,9 +380,10 @@ def unclean(seed: int, name: str, last: Group, *, pause: float = SETTLE) -> Spec
     disk = MemoryFileSystem()
     with fixed_randomness(seed):
         supply = mixed(random.Random(seed))
-        stored, flags = _write(disk, [next(supply) for _ in range(2)], options, close=False)
-        more, more_flags = _write(disk, [next(small(random.Random(seed))), last], options, close=False, pause=pause)
-    return Specimen(f"unclean, {name}", tree(disk), [*stored, *more], flags | more_flags, options, clean=False)
+        stored = _write(disk, [next(supply) for _ in range(2)], options, close=False)
+        first = next(small(random.Random(seed)))
+        stored += _write(disk, [first, last], options, close=False, pause=pause)
+    return Specimen(f"unclean, {name}", tree(disk), stored, options, clean=False)
 
 
 def unclean_logs(seed: int) -> list[Specimen]:

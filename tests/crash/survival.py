@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import posixpath
+import re
 import resource
 import signal
 import time
@@ -121,7 +122,7 @@ def _everything(what: Input, seconds: float) -> tuple[str, ...]:
     async def look_and_open() -> tuple[str, ...]:
         disk = _disk(what)
         verified = verify_outcome(disk)
-        looking = await read_read_only(disk)
+        looking = await read_read_only(disk, STRICT)
         strict = await _open_twice(disk, STRICT)
         cut = await _open_twice(_disk(what), CUT)
         return f"verify: {verified}", _word("read-only:", looking), _word("strict:", strict), _word("cut:", cut)
@@ -157,12 +158,20 @@ def _word(way: str, reading: Reading) -> str:
     return f"{way} damaged in some streams" if reading.damaged else f"{way} readable"
 
 
+_OURS, _TRIO = re.compile(r"/(stepstore|tests)/"), re.compile(r"/trio/")
+
+
 @contextmanager
 def _limits(seconds: float) -> Iterator[None]:
     """Allow the address space to grow by `GROWTH_BYTES`, and somewhat more work than that: where there are checkpoints,
     Trio ends it before."""
 
     def over(number: int, frame: FrameType | None) -> None:
+        while frame is not None and not _OURS.search(frame.f_code.co_filename):
+            if _TRIO.search(frame.f_code.co_filename):  # which would not survive it
+                signal.setitimer(signal.ITIMER_VIRTUAL, 0.01)
+                return
+            frame = frame.f_back
         raise TooSlow(f"more than {seconds} s without a checkpoint")
 
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
@@ -212,7 +221,7 @@ def unpack(word: str) -> Input:
     return Input(files, known["locked"])
 
 
-def minimise(what: Input, fails: Callable[[Input], bool], *, seconds: float = 20) -> Input:
+def minimise(what: Input, fails: Callable[[Input], bool], *, seconds: float) -> Input:
     """A smaller input that fails as well: fewer files, shorter ones, more zeros. Gives up after so much work."""
     end = time.process_time() + seconds
 

@@ -34,7 +34,7 @@ def bits_of(path_ends: str, every: int = 1) -> list[int]:
 
 def test_every_bit_of_every_file_has_a_number() -> None:
     logs = [sealed(1, size=4096), unclean_logs(1)[0]]
-    field = Field(logs)
+    field = Field([(log, path) for log in logs for path in log.files])
     assert len(field) == 8 * sum(len(data) for log in logs for data in log.files.values())
     assert field[0][1:] == (min(logs[0].files), 0, 0)
     assert field[9][2:] == (1, 1)

@@ -12,19 +12,9 @@ from stepstore.journal.contract import FLAG_CLOSES, FLAG_OPENS, FLAG_SNAPSHOT, F
 from stepstore.journal.segment_log import SegmentLogJournal
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import LogOptions
-from tests.crash.checker import (
-    LOG,
-    Attempt,
-    Broken,
-    Expectation,
-    Fate,
-    Found,
-    Wrong,
-    declared,
-    examine,
-    judge,
-    judge_followed,
-)
+from tests.crash.checker import Broken, Wrong, judge, judge_followed
+from tests.crash.examining import LOG, declared, examine
+from tests.crash.promises import Attempt, Expectation, Fate, Found
 
 A, B = b"A" * 16, b"B" * 16
 SMALL = LogOptions(segment_bytes=8192)
@@ -164,6 +154,9 @@ def test_an_opening_settles_what_was_open() -> None:
     assert judge(settled, ALL) == []
     assert "LOST" in kinds(settled, found(*RECORDS))
     assert {fate for _attempt, fate, _lsn in settled.attempts} == {Fate.STORED, Fate.REFUSED}
+    unfinished = OPEN.settled(found(*RECORDS), for_good=False)
+    assert judge(unfinished, found(*RECORDS)) == judge(unfinished, ALL) == []
+    assert "LOST" in kinds(unfinished, found(*RECORDS[:2]))
 
 
 # ---- snapshots -------------------------------------------------------------------------------------------------------
@@ -215,17 +208,19 @@ def test_a_follower_sees_what_the_streams_hold_in_log_order() -> None:
     assert "DISORDER" in followed(STORED, records, [*records, FIRST_OF_B])
 
 
-def test_a_follower_sees_a_tombstone_and_until_it_is_purged_what_it_deletes() -> None:
+def test_a_follower_sees_of_a_deleted_stream_its_tombstone_only() -> None:
     tombstone = Record(A, 6, 6, b"tombstone")
     purged = Expectation(DELETED.attempts, frozenset({A}))
-    for expected in (DELETED, purged):
-        assert followed(expected, [FIRST_OF_B], [FIRST_OF_B]) == set()
+    for expected in (DELETED, DELETING, purged):
         assert followed(expected, [FIRST_OF_B], [FIRST_OF_B, tombstone]) == set()
-        assert followed(expected, [FIRST_OF_B], [FIRST_OF_B, tombstone._replace(lsn=9)]) == {"MOVED"}
-    everything = [*RECORDS, FOUR, FIRST_OF_B, tombstone]
-    assert followed(DELETED, [FIRST_OF_B], everything) == set()
-    assert followed(purged, [FIRST_OF_B], everything) == {"RESURRECTED"}
-    assert followed(NOT_DELETED, [*RECORDS, FOUR, FIRST_OF_B], everything) == {"REFUSED"}
+        assert followed(expected, [FIRST_OF_B], [RECORDS[0], FIRST_OF_B, tombstone]) == {"RESURRECTED"}
+    assert followed(DELETED, [FIRST_OF_B], [FIRST_OF_B]) == {"LOST"}
+    assert followed(purged, [FIRST_OF_B], [FIRST_OF_B]) == followed(DELETING, [FIRST_OF_B], [FIRST_OF_B]) == set()
+    assert followed(DELETED, [FIRST_OF_B], [FIRST_OF_B, tombstone._replace(lsn=9)]) == {"MOVED"}
+    assert followed(DELETED, [FIRST_OF_B], [FIRST_OF_B, tombstone, tombstone._replace(lsn=7)]) == {"RESURRECTED"}
+    everything = [*RECORDS, FOUR, FIRST_OF_B]
+    assert followed(DELETING, everything, everything) == set()
+    assert followed(NOT_DELETED, everything, [*everything, tombstone]) == {"REFUSED"}
 
 
 # ---- opening an image ------------------------------------------------------------------------------------------------

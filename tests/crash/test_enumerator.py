@@ -14,9 +14,11 @@ from stepstore.log.files import write_all
 from stepstore.log.segment import Frame, Segment, SegmentSequence
 from stepstore.log.writer import LogWriter
 from tests.crash import enumerator
-from tests.crash.enumerator import Case, CutAgain, all_cases, enumerate_crashes, spread
+from tests.crash.enumerator import all_cases, enumerate_crashes, spread
+from tests.crash.exploring import Case, CutAgain
+from tests.crash.lives import SETTINGS
 from tests.crash.watching import WatchedFile, WatchedFiles
-from tests.crash.workloads import OPERATIONS, SETTINGS
+from tests.crash.workloads import OPERATIONS
 
 ALL = all_cases()
 
@@ -111,36 +113,37 @@ def submissions_are_stored_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("broken", "complaints"),
+    ("broken", "complaint"),
     [
-        (groups_are_not_synced, {"LOST"}),
-        (segment_headers_are_not_synced, {"NOT_OPENED"}),
-        (the_format_file_is_not_synced, {"NOT_OPENED"}),
-        (directories_are_not_synced, {"LOST"}),
-        (a_segment_is_cut_before_its_successor_is_durable, {"LOST", "NOT_OPENED"}),
-        (recovery_does_not_write_again, {"ANOTHER_ANSWER"}),
-        (recovery_repairs_nothing, {"ANOTHER_ANSWER", "LOST"}),
-        (acknowledged_before_the_sync, {"LOST"}),
-        (submissions_are_stored_in_parts, {"HALF"}),
+        (groups_are_not_synced, "LOST"),
+        (segment_headers_are_not_synced, "NOT_OPENED"),
+        (the_format_file_is_not_synced, "NOT_OPENED"),
+        (directories_are_not_synced, "LOST"),
+        (a_segment_is_cut_before_its_successor_is_durable, "LOST"),
+        (recovery_does_not_write_again, "ANOTHER_ANSWER"),
+        (recovery_repairs_nothing, "ANOTHER_ANSWER"),
+        (acknowledged_before_the_sync, "LOST"),
+        (submissions_are_stored_in_parts, "HALF"),
     ],
 )
 def test_the_enumerator_objects_to_a_log_where(
-    broken: Breaking, complaints: set[str], monkeypatch: pytest.MonkeyPatch
+    broken: Breaking, complaint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(enumerator, "ENOUGH", 20)
     broken(monkeypatch)
-    outcome = enumerate_crashes(ALL, 1500, 1)
-    print("\n".join(outcome.tally.broken))
-    for complaint in complaints:
-        assert any(f" {complaint}: " in text for text in outcome.tally.broken)
+    for seed in range(1, 9):
+        found = enumerate_crashes(ALL, 240, seed).tally.broken
+        print("\n".join(found))
+        if any(f" {complaint}: " in text for text in found):
+            return
+    pytest.fail(f"of 8 times 240 images none is objected to as {complaint}")
 
 
 def test_a_sample_of_all_images_breaks_no_promise_and_has_something_of_everything_in_it() -> None:
-    outcome = enumerate_crashes(ALL, 1500, 2)
+    outcome = enumerate_crashes(ALL, 1000, 2)
     tally = outcome.tally
     assert not tally.broken
-    assert tally.images == 1500
-    assert tally.distinct > 700
+    assert tally.images == 1000
+    assert tally.distinct > 500
     for what, share in {
         "torn tails cut": 10,
         "an unacknowledged submission kept": 30,

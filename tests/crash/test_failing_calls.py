@@ -17,9 +17,10 @@ from stepstore.log.segment import Frame, Segment
 from stepstore.log.submission import Submission
 from stepstore.log.writer import LogWriter
 from tests.crash import failing_calls
-from tests.crash.failing_calls import SCRIPTS, Fault, FaultyMedium, Suite, fail_every_call, faults, first_half, script
+from tests.crash.failing_calls import SCRIPTS, Suite, fail_every_call, script
+from tests.crash.faults import Fault, FaultyMedium, faults, first_half
+from tests.crash.repeatable import deterministic
 from tests.crash.watching import Call, WatchedFiles
-from tests.crash.workloads import deterministic
 
 BRIEF = script("brief", "tiny", "append large append look")
 

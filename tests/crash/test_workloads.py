@@ -14,24 +14,21 @@ from stepstore.errors import InvalidState, LogFull, OutcomeUnknown
 from stepstore.journal.contract import FLAG_SNAPSHOT, FLAG_TOMBSTONE, Batch, Submission
 from stepstore.journal.in_memory import InMemoryJournal
 from stepstore.journal.segment_log import SegmentLogJournal
-from tests.crash.checker import Broken, Expectation, Fate, Wrong
+from tests.crash.checker import Broken, Wrong
+from tests.crash.lives import SETTINGS, Ledger, Life, payload
+from tests.crash.promises import Expectation, Fate
+from tests.crash.repeatable import deterministic, run
 from tests.crash.watching import Call
 from tests.crash.workloads import (
     ALPHABET,
     OPERATIONS,
-    SETTINGS,
-    Ledger,
-    Life,
     Operation,
     append,
     burst,
     compact,
     delete,
-    deterministic,
     look,
-    payload,
     purge,
-    run,
     snapshot,
 )
 

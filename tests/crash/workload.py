@@ -172,7 +172,9 @@ async def go_on(memory: Memory, report: Report, *, seed: str, work: Work, enough
 
 async def _resume(agent: Agent, episode: str, steps: int) -> None:
     handle = await agent.memory.resume(episode)
-    last = max(numbers_of([event async for event in handle.events()]))
+    numbers = numbers_of([event async for event in handle.events()])
+    agent.report(["resumed", episode, numbers])
+    last = max(numbers)
     if last >= 0 and step_of(episode, last).key is not None:
         await agent._one(handle, last)
     await agent.log(handle, last + 1, steps)

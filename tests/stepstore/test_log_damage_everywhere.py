@@ -183,7 +183,7 @@ def test_row_08_a_flipped_bit_anywhere_in_a_sealed_segment_is_contained_and_veri
         spoiled = content(image, segment)
         problems = verify_log(LOG, files=image).problems
         assert problems, f"verify overlooks a flipped bit at {at}"
-        assert all(segment in problem for problem in problems)
+        assert all(segment in str(problem) for problem in problems)
         if at < sh.HEADER_BYTES and newest:
             with pytest.raises(CorruptLog) as caught:
                 open_log(image, LOG, SMALL)

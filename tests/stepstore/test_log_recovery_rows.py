@@ -350,7 +350,7 @@ def test_row_03_nothing_is_written_behind_a_trailer(distance: int, options: LogO
     error = must_refuse(log, 3, options=options)
     assert (error.file, error.offset) == (log.segment, frame.end)
     (problem,) = verify_log(LOG, files=log.disk).problems
-    assert "trailer" in problem
+    assert "trailer" in str(problem)
 
 
 @pytest.mark.parametrize("options", [SMALL, CUT], ids=["strict", "cut"])

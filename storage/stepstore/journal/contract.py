@@ -135,7 +135,9 @@ class Journal(Protocol):
 
     async def forget(self, stream: bytes) -> None:
         """Destroy the key of a deleted stream, if it has one: then no copy of its records can be read, wherever it is.
-        A checkpoint. Repeating it is safe. Raises: `OSError`, `Closed` (also where nothing can be written)."""
+        A checkpoint. Repeating it is safe.
+
+        Raises: `OSError`, `Closed` (also where nothing can be written), `InvalidState` (it is not deleted)."""
 
     async def read_snapshot(self, stream: bytes) -> Record | None:
         """The newest durable snapshot of a stream; its `seq` is the last number that it covers. None if it has none, or

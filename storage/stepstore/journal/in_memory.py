@@ -181,6 +181,8 @@ class InMemoryJournal:
 
     async def forget(self, stream: bytes) -> None:
         await trio.lowlevel.checkpoint()
+        if stream not in self._deleted:
+            raise InvalidState(f"stream {stream.hex()} is not deleted; its records would be lost with its key")
 
     async def read_snapshot(self, stream: bytes) -> Record | None:
         await trio.lowlevel.checkpoint()

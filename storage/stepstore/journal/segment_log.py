@@ -19,6 +19,7 @@ from stepstore.log.index import STREAM_DELETED, STREAM_FORKED, STREAM_GAP
 from stepstore.log.opening import LogOptions, OpenLog, open_log, open_log_read_only
 from stepstore.log.reading import FramePosition, Gap, Position, SegmentReader
 from stepstore.log.refreshing import refresh
+from stepstore.log.scrubber import LogScrubber
 from stepstore.log.writer import LogWriter, WriterStats
 
 T = TypeVar("T")
@@ -78,6 +79,7 @@ class SegmentLogJournal:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._caretaker.run, name="stepwell log caretaker")
+                nursery.start_soon(LogScrubber(self._log, self._writer.stats).run, name="stepwell log scrubber")
                 await self._writer.run()
                 nursery.cancel_scope.cancel()
         finally:
@@ -140,8 +142,10 @@ class SegmentLogJournal:
         return (await self._blocking(self._log.index.tail, stream))[0]
 
     async def forget(self, stream: bytes) -> None:
-        await trio.lowlevel.checkpoint()
+        await self.look_up(stream)
         self._writing()
+        if not self.is_deleted(stream):
+            raise InvalidState(f"stream {stream.hex()} is not deleted; its records would be lost with its key")
         if self._log.keys is not None:
             await self._blocking(self._log.keys.destroy, [stream])
 

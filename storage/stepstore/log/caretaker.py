@@ -20,6 +20,7 @@ from stepstore.log.opening import OpenLog
 from stepstore.log.packed_table import UnsoundIndex
 from stepstore.log.recovery import rebuild_index
 from stepstore.log.sealing import open_index, write_sidecar
+from stepstore.log.segment import Segment
 from stepstore.log.writer import SPARE_WHEN_USED, LogWriter
 
 T = TypeVar("T")
@@ -36,7 +37,8 @@ class LogCaretaker:
     def __init__(self, log: OpenLog, writer: LogWriter):
         self._log, self._writer = log, writer
         self._limiter = trio.CapacityLimiter(1)
-        self._spare_refused = self._ended = False
+        self._no_spare_beside: Segment | None = None
+        self._ended = False
         self.sealed = trio.lowlevel.ParkingLot()
         self.errors = 0
 
@@ -85,6 +87,7 @@ class LogCaretaker:
             trailer = await self._blocking(segment.seal, index, open_streams)
         except OSError as error:
             # Its successor names where it ends, so nothing depends on the footer; the index stays in memory.
+            segment.release()
             self._log.unsealed.popleft()
             self.sealed.unpark_all()
             self._note_error("seal", segment.path, error)
@@ -112,17 +115,14 @@ class LogCaretaker:
         sequence = self._log.sequence
         if segment is None or sequence is None or sequence.has_spare or self._writer.is_full:
             return False
-        if segment.used <= SPARE_WHEN_USED:
-            self._spare_refused = False
-            return False
-        return not self._spare_refused
+        return segment.used > SPARE_WHEN_USED and segment is not self._no_spare_beside
 
     async def _prepare_spare(self) -> None:
         assert self._log.sequence is not None
         try:
             await self._blocking(self._log.sequence.prepare_spare)
         except OSError as error:
-            self._spare_refused = True  # not again for this segment; beginning the next one tries by itself
+            self._no_spare_beside = self._log.segment  # not again; beginning the next one tries by itself
             self._note_error("set aside the space behind", self._log.path, error)
 
     async def _index_next(self) -> None:

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 from stepstore.log.directory import Identity
 
-_TEXT = re.compile(r"([0-9a-f]{32})\.([0-9a-f]{32})\.(\d{1,20})\.(\d{1,20})")
+_TEXT = re.compile(r"([0-9a-f]{32})\.([0-9a-f]{32})\.([0-9]{1,20})\.([0-9]{1,20})")
 
 Verdict = Literal["valid", "another log", "another branch", "a lost branch", "beyond the end"]
 

@@ -132,6 +132,10 @@ class OsFile:
         """Have the range fetched into the page cache without waiting for it."""
         os.posix_fadvise(self._descriptor, offset, size, os.POSIX_FADV_WILLNEED)
 
+    def will_not_need(self, offset: int, size: int) -> None:
+        """Have the range dropped from the page cache, as far as it is on the medium."""
+        os.posix_fadvise(self._descriptor, offset, size, os.POSIX_FADV_DONTNEED)
+
     def size(self) -> int:
         return os.fstat(self._descriptor).st_size
 

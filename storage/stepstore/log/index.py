@@ -105,9 +105,13 @@ class Run(NamedTuple):
 
 def run_of(segment: IndexedSegment, words: array[int] | tuple[int, ...], at: int = 0) -> Run:
     """The run whose five words begin at place `at`."""
+    return Run(segment, *run_fields(words, at))
+
+
+def run_fields(words: array[int] | tuple[int, ...], at: int = 0) -> tuple[int, int, int, int, int, int, int, int]:
+    """The fields of a `Run` behind its segment, from the five words that begin at place `at`."""
     first_seq, first_lsn, places, amounts, crc_flags = words[at : at + 5]
-    return Run(
-        segment,
+    return (
         first_seq,
         first_lsn,
         amounts >> 32,

@@ -30,13 +30,16 @@ from stepstore.log.segment import NO_ROOM, SEGMENT_BYTES, START, Cut, Segment, S
 class LogOptions:
     """`tail`: what to do with suspected rot in the last group. `segment_bytes`: size of one file. `align`: 0, 512 or
     4096, the unit in which the medium may change bytes it was not asked to change. `compression`: of what is written.
-    `key_provider`: wraps the key that each stream is encrypted with; None writes in clear."""
+    `key_provider`: wraps the key that each stream is encrypted with; None writes in clear. `scrub_bytes_per_second`,
+    `scrub_every_seconds`: how fast old segments are read again in the background, and how often; 0 is never."""
 
     tail: TailPolicy = "strict"
     segment_bytes: int = SEGMENT_BYTES
     align: int = 0
     compression: Compression = field(default_factory=Compression)
     key_provider: KeyProvider | None = None
+    scrub_bytes_per_second: int = 4 * 1024 * 1024
+    scrub_every_seconds: float = 86_400
 
     def __post_init__(self) -> None:
         assert self.align in (0, SECTOR, 4096)
@@ -76,6 +79,7 @@ class OpenLog:
     reading: OpenFiles
     end_lsn: int
     report: RecoveryReport
+    options: LogOptions = field(default_factory=LogOptions)
     lock: LogLock | None = None
     sequence: SegmentSequence | None = None
     reserve: Reserve | None = None
@@ -195,6 +199,7 @@ def open_log(files: FileSystem, path: str, options: LogOptions | None = None) ->
         reading=recovered.reading,
         end_lsn=recovered.end_lsn,
         report=_report(recovered, quarantined, began),
+        options=options,
         lock=lock,
         sequence=sequence,
         reserve=reserve,

@@ -115,11 +115,12 @@ class SegmentReader:
             full = False
             for at in range(0, len(words), 5):
                 run = run_of(here.segment, words, at)
-                if run.first_lsn > upto or (runs and (taken + run.records > records or taken_bytes + run.size > size)):
+                run_bytes = run.size if not run.flags & CODED else self._decoded_size(run)
+                if run.first_lsn > upto or (runs and (taken + run.records > records or taken_bytes + run_bytes > size)):
                     full = True
                     break
                 runs.append(run)
-                taken, taken_bytes, number = taken + run.records, taken_bytes + run.size, number + 1
+                taken, taken_bytes, number = taken + run.records, taken_bytes + run_bytes, number + 1
             if full:
                 break
             if number >= here.entry.runs:
@@ -130,6 +131,14 @@ class SegmentReader:
             found = [record for record in found if record.seq > after]
         end = found[-1].seq if found else after
         return found, Position(end, version, parts, part, number, flags, last_seq)
+
+    def _decoded_size(self, run: Run) -> int:
+        """How many bytes the records of a batch will take that is stored compressed, or encrypted."""
+        try:
+            lengths = self._files.read(run.segment.path, run.lengths_at, run.records * 4)
+        except OSError:
+            return run.size  # reading the batch will say what is wrong
+        return sum(length for (length,) in struct.iter_unpack(">I", lengths[: len(lengths) // 4 * 4]))
 
     def _fetch_together(self, runs: list[Run]) -> None:
         """Runs that are not in the page cache are fetched at once instead of one after another."""

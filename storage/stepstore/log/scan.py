@@ -6,7 +6,7 @@ Nothing is judged here; `recovery` does that with the facts in `Tail`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from stepstore.errors import RecoveryFailed
@@ -188,15 +188,15 @@ def _continues(head: FrameHeader, header: SegmentHeader, lsn: int, chain: int) -
     )
 
 
-def _header_places(header: SegmentHeader, offset: int) -> tuple[int, int]:
+def header_places(align: int, offset: int) -> tuple[int, int]:
     """Where the next header may stand: in line, or (marks, close frames) at the next multiple of `MARK_ALIGNMENT`."""
-    return fr.header_position(offset, header.align), -(-offset // MARK_ALIGNMENT) * MARK_ALIGNMENT
+    return fr.header_position(offset, align), -(-offset // MARK_ALIGNMENT) * MARK_ALIGNMENT
 
 
 def _sound_frame(
     window: Window, header: SegmentHeader, offset: int, lsn: int, chain: int, end: int, *, parse: bool
 ) -> tuple[int, FrameHeader, list[DirectoryEntry]] | None:
-    in_line, aligned = _header_places(header, offset)
+    in_line, aligned = header_places(header.align, offset)
     for at in (in_line, aligned):
         head = fr.parse_header(window.at(at, fr.HEADER_BYTES))
         if head is None or not _continues(head, header, lsn, chain) or at + head.frame_len > end:
@@ -226,7 +226,7 @@ def _examine_tail(window: Window, header: SegmentHeader, offset: int, lsn: int, 
     last_nonzero = window.last_nonzero(offset, size)
     if last_nonzero is None or (until is not None and offset >= until):
         return Tail(size, last_nonzero, "zero", None, False, 0, 0, 0)
-    at = _header_places(header, offset)[0]
+    at = header_places(header.align, offset)[0]
     place, head, body_cut, extra = "bad", None, False, 0
     if not window.is_zero(offset, min(at, size)):
         place = "end" if at + fr.HEADER_BYTES > size else "bad"
@@ -249,17 +249,24 @@ def _examine_tail(window: Window, header: SegmentHeader, offset: int, lsn: int, 
 
 def _later_headers(window: Window, header: SegmentHeader, start: int) -> tuple[int, int]:
     """The highest `durable_lsn` and `first_lsn` in any sound header of this segment from `start` on, 0 if none."""
-    tag = header.segment_tag.to_bytes(4, "big")
-    pattern = re.compile(rb"\x8e\x18.\x18.\x1b.{8}\x1a.{4}\x1a.{4}\x1b.{8}\x1a" + re.escape(tag), re.DOTALL)
     durable = lsn = 0
+    for _at, head in sound_headers(window, header.segment_tag, start):
+        durable, lsn = max(durable, head.durable_lsn), max(lsn, head.first_lsn)
+    return durable, lsn
+
+
+def sound_headers(window: Window, tag: int | None, start: int) -> Iterator[tuple[int, FrameHeader]]:
+    """Every sound frame header from `start` on that carries the tag (None: any), wherever it stands, a payload
+    included: (offset, header)."""
+    wanted = b".{4}" if tag is None else re.escape(tag.to_bytes(4, "big"))
+    pattern = re.compile(rb"\x8e\x18.\x18.\x1b.{8}\x1a.{4}\x1a.{4}\x1b.{8}\x1a" + wanted, re.DOTALL)
     for block in range(start, window.size, _BLOCK):
         # Neighbouring blocks overlap by a header, so that none is missed where they meet.
         data = bytes(window.at(block, min(_BLOCK + fr.HEADER_BYTES, window.size - block)))
         match = pattern.search(data)
-        while match is not None:
+        while match is not None and match.start() < _BLOCK:
             place = match.start()
             head = fr.parse_header(data, place)
             if head is not None and (block + place) % fr.SECTOR + fr.HEADER_BYTES <= fr.SECTOR:
-                durable, lsn = max(durable, head.durable_lsn), max(lsn, head.first_lsn)
+                yield block + place, head
             match = pattern.search(data, place + 1)
-    return durable, lsn

@@ -11,13 +11,16 @@ from dataclasses import dataclass, field
 from stepstore.errors import CorruptLog, RecoveryFailed, StepwellError
 from stepstore.log import segment_header as sh
 from stepstore.log.directory import must_exist
+from stepstore.log.examine import examine, name_streams
 from stepstore.log.files import File, FileSystem, OsFileSystem
 from stepstore.log.footer import TRAILER_BYTES, Trailer, parse_trailer
 from stepstore.log.frame import HEADER_BYTES, MARK_ALIGNMENT, DirectoryEntry, FrameHeader, looks_like_header
-from stepstore.log.names import LOCK
+from stepstore.log.names import LOCK, parse_segment_name
 from stepstore.log.open_files import OpenFiles
 from stepstore.log.packed_table import UnsoundIndex
+from stepstore.log.problems import NO_RECORD, REMOVE_SIDECAR, SALVAGE, Problem, StreamName
 from stepstore.log.recovery import judge_newest, list_segments, open_for_reading, read_segment_header
+from stepstore.log.salvage_source import Source, list_sources
 from stepstore.log.scan import SegmentScan, Window, scan_segment
 from stepstore.log.sealing import find_seal, open_index, read_trailer, sidecar_is_sound, sidecar_path
 from stepstore.log.segment import digest_of
@@ -28,8 +31,8 @@ from stepstore.log.segment_header import SegmentHeader
 class VerifyReport:
     """What a log holds, and what is wrong with it.
 
-    `problems`: one sentence for each thing that is damaged. `notes`: what a crash left and the next opening cleans up;
-    nothing acknowledged is in it. `live_tail`: what was not judged because a process has the log open and may be
+    `problems`: each thing that is damaged; empty means sound. `notes`: what a crash left and the next opening cleans
+    up; nothing acknowledged is in it. `live_tail`: what was not judged because a process has the log open and may be
     writing there, None otherwise.
     """
 
@@ -39,7 +42,7 @@ class VerifyReport:
     records: int = 0
     streams: int = 0
     bytes: int = 0
-    problems: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     live_tail: str | None = None
 
@@ -61,11 +64,13 @@ def verify_log(
     *,
     digests: bool = False,
     files: FileSystem | None = None,
+    name: StreamName | None = None,
 ) -> VerifyReport:
     """Read every segment of the log at `path` and its index, check every CRC, chain and cut; and, with `digests`, the
     BLAKE2b digest of each sealed segment, which takes about three times as long. Blocks; writes nothing.
 
-    `progress(done, total)` is called with bytes after each segment.
+    `progress(done, total)` is called with bytes after each segment. `name` says what the streams are called that damage
+    concerns.
     Raises: `NotFound`, `InvalidInput`, `RecoveryFailed`; damage is reported, not raised.
     """
     files = files or OsFileSystem()
@@ -75,10 +80,9 @@ def verify_log(
         names = list_segments(files, path)
         headers = [read_segment_header(files, path, name, identity, newest=False) for name in names]
         sizes = [found.size if (found := files.stat(posixpath.join(path, str(name)))) else 0 for name in names]
-        live = bool(names) and _is_locked(files, path)
-    except CorruptLog as error:
-        report.problems.append(str(error))
-        return report
+        live = bool(names) and is_locked(files, path)
+    except CorruptLog as error:  # of the log as a whole; what is in its files can be looked at all the same
+        return _examine_all(files, path, error, name)
     except OSError as error:
         raise RecoveryFailed.from_os_error("look into", error, file=path) from error
     reading = OpenFiles(files)
@@ -105,11 +109,41 @@ def verify_log(
             checks[number].streams.clear()
             if progress is not None:
                 progress(sum(sizes[: number + 1]), sum(sizes))
+        if name is not None and any(problem.streams for problem in report.problems):
+            sources = (
+                Source(files, reading, check.path, segment) for check, segment in zip(checks, names, strict=True)
+            )
+            name_streams(report.problems, sources, name)
     finally:
         if pool is not None:
             pool.shutdown(cancel_futures=True)
         reading.close()
     report.streams = len(streams)
+    return report
+
+
+def _examine_all(files: FileSystem, path: str, error: CorruptLog, name: StreamName | None) -> VerifyReport:
+    """What can be said of the segments of a log that cannot be taken for one."""
+    report = VerifyReport(problems=[Problem.of_error(error)])
+    reading = OpenFiles(files)
+    try:
+        sources = list_sources(files, path, reading).segments
+        streams: set[bytes] = set()
+        for source in sources:
+            found = examine(source, None, 0)
+            report.segments += 1
+            report.sealed += source.sealed
+            report.frames += found.frames
+            report.records += found.records
+            report.bytes += source.size
+            report.problems += [problem for problem in found.problems if problem.file != error.file]
+            report.notes += source.notes
+            streams |= found.streams
+        report.streams = len(streams)
+        if name is not None:
+            name_streams(report.problems, sources, name)
+    finally:
+        reading.close()
     return report
 
 
@@ -149,7 +183,7 @@ class _SegmentCheck:
         report = self.report
         report.segments += 1
         if sh.parse_segment_header(file.read(0, sh.HEADER_BYTES)) is None:
-            self._problem("its header is damaged (row 16); the copy in its footer was used")
+            self._problem("its header is damaged; the copy in its footer was used", offset=0, row=16)
         size = file.size()
         trailer = read_trailer(file, size, self.header.segment_tag)
         if trailer is None:
@@ -173,26 +207,27 @@ class _SegmentCheck:
     ) -> None:
         self.report.sealed += 1
         if (scan.end_offset, scan.end_lsn, scan.chain) != (trailer.end_offset, trailer.end_lsn, trailer.chain):
-            self._problem(
-                f"it is damaged at offset {scan.after}: its trailer says that records up to LSN {trailer.end_lsn} "
-                f"reach to offset {trailer.end_offset}, and what can be read from the start ends at "
-                f"{scan.end_offset} with LSN {scan.end_lsn} (row 8)"
+            self._damage(
+                f"its trailer says that records up to LSN {trailer.end_lsn} reach to offset {trailer.end_offset}, and "
+                f"what can be read from the start ends at {scan.end_offset} with LSN {scan.end_lsn}",
+                scan,
+                8,
             )
         elif not scan.index_bytes or not scan.closed or scan.after + TRAILER_BYTES != size:
-            self._problem(f"the footer or the close frame behind it is damaged (at offset {scan.after}); no record is")
+            self._problem("the footer or the close frame behind it is damaged; no record is", offset=scan.after)
         elif self.successor is not None and _named_end(self.header, scan) != _named_cut(self.successor):
-            self._problem("it does not end where the segment behind it says that it ends (row 2)")
+            self._problem("it does not end where the segment behind it says that it ends", row=2, advice=SALVAGE)
         try:
             index = open_index(self.reading, self.path, trailer)
             index.check()
         except UnsoundIndex as error:
-            self._problem(f"its index is damaged ({error}); no record is")
+            self._problem(f"its index is damaged ({error}); no record is", offset=trailer.index_at)
             return
         head = index.head
         if (head.frames, head.records) != (frames, records) and scan.end_offset == trailer.end_offset:
-            self._problem("its index does not tell what is in its frames")
+            self._problem("its index does not tell what is in its frames", advice=SALVAGE)
         if digest is not None and head.digest != digest:
-            self._problem("its digest does not match")
+            self._problem("its digest does not match", advice=SALVAGE)
         self.streams.update(entry.stream for entry in index.streams())
 
     def _check_unsealed(self, file: File) -> None:
@@ -213,7 +248,7 @@ class _SegmentCheck:
         if self.successor is not None:
             named = _named_cut(self.successor)
             if _named_end(self.header, scan) != named:
-                report.problems.append(f"{sound}, but the next segment proves it durable up to {named[0]}")
+                self._damage(f"{sound}, but the next segment proves it durable up to {named[0]}", scan, 2)
             elif scan.tail.last_nonzero is not None and not self.live:
                 whole = scan_segment(Window(file, self.path), self.header, self.header_crc)
                 if whole.index_bytes:
@@ -237,18 +272,18 @@ class _SegmentCheck:
         elif trailer is not None and behind is not None and behind < scan.after + TRAILER_BYTES:
             self.report.notes.append(f"{sound}, and sealed; behind the trailer zeros that were not cut off yet")
         else:
-            self.report.problems.append(f"{sound}, and sealed, but its trailer is damaged; no record is")
+            self._problem(f"{sound}, and sealed, but its trailer is damaged; no record is", offset=scan.after)
 
     def _judge(self, file: File, scan: SegmentScan, sound: str) -> None:
         try:
             judge_newest(scan, self.header, self.path, "strict")
         except CorruptLog as error:
-            self.report.problems.append(str(error))
+            self._damage(str(error), scan, error.row)
             return
         mark_at = -(-scan.after // MARK_ALIGNMENT) * MARK_ALIGNMENT
         if looks_like_header(file.read(mark_at, HEADER_BYTES)):
             # A mark lies within one sector, so it is there or it is not: a part of one is damage. It holds no record.
-            self.report.problems.append(f"{sound}; behind it a mark, or a close frame, that is damaged; no record is")
+            self._problem(f"{sound}; behind it a mark, or a close frame, that is damaged; no record is", offset=mark_at)
             return
         self.report.notes.append(f"{sound}; behind it a write that a crash tore, never acknowledged")
 
@@ -268,12 +303,27 @@ class _SegmentCheck:
         except UnsoundIndex as error:
             why = str(error)
         if why is not None:
-            self.report.problems.append(
-                f"{self.sidecar}: {why}; no record is concerned. Remove the file; it is written again by itself"
-            )
+            self.report.problems.append(Problem(file=self.sidecar, text=why, advice=REMOVE_SIDECAR))
 
-    def _problem(self, what: str) -> None:
-        self.report.problems.append(f"{self.path}: {what}")
+    def _problem(self, what: str, *, offset: int | None = None, row: int = 0, advice: str = NO_RECORD) -> None:
+        self.report.problems.append(Problem(file=self.path, text=what, offset=offset, row=row, advice=advice))
+
+    def _damage(self, why: str, scan: SegmentScan, row: int) -> None:
+        """Records are damaged: say which. Only the header of the segment has been told of already."""
+        segment = parse_segment_name(posixpath.basename(self.path))
+        assert segment is not None
+        found = examine(Source(self.files, self.reading, self.path, segment), self.successor, row)
+        damaged = [problem for problem in found.problems if problem.offset]
+        if not damaged:
+            error = CorruptLog(
+                why, file=self.path, offset=scan.after, first_lsn=scan.end_lsn + 1, last_lsn=None, row=row
+            )
+            damaged = [Problem.of_error(error)]
+        elif self.path in why:  # a sentence of its own: what opening says
+            damaged[0].text = f"{damaged[0].text}. {why}"
+        self.report.problems += damaged
+        self.report.frames, self.report.records = found.frames, found.records  # what is left, behind damage too
+        self.streams |= found.streams
 
 
 def _named_cut(successor: SegmentHeader) -> tuple[int, int, int]:
@@ -286,7 +336,7 @@ def _named_end(header: SegmentHeader, scan: SegmentScan) -> tuple[int, int, int]
     return scan.end_offset, scan.end_lsn, scan.chain
 
 
-def _is_locked(files: FileSystem, path: str) -> bool:
+def is_locked(files: FileSystem, path: str) -> bool:
     """Whether a process has the log open for writing. On Linux the kernel's table tells, and the lock is not touched:
     taking it for a moment could refuse a process that opens the log just then."""
     found = files.stat(posixpath.join(path, LOCK))

@@ -68,7 +68,7 @@ _logger = logging.getLogger("stepstore.log")
 @dataclass(kw_only=True)
 class WriterStats:
     """Counts since opening. `syncs` counts the fdatasyncs of commit groups; `largest_group` is in records; a slow sync
-    took longer than a second."""
+    took longer than a second. `scrubs` counts passes over all old segments, `scrub_problems` what was damaged there."""
 
     groups: int = 0
     syncs: int = 0
@@ -80,6 +80,9 @@ class WriterStats:
     marks: int = 0
     write_errors: int = 0
     slow_syncs: int = 0
+    scrubs: int = 0
+    scrubbed_bytes: int = 0
+    scrub_problems: int = 0
     longest_sync_seconds: float = 0.0
 
 
@@ -616,6 +619,7 @@ class LogWriter:
             await self._blocking(segment.seal, newest.index, list(self._log.index.open_streams))
         except OSError as error:
             # Every acknowledged record is durable without the footer; the next open reads the frames instead.
+            segment.release()
             self.stats.write_errors += 1
             if error.errno not in NO_ROOM:
                 self._failed = error
