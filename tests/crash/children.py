@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-TIMEOUT = 300.0
+TIMEOUT = 120.0
 
 
 class ChildFailedError(Exception):
@@ -31,6 +31,9 @@ def run_child(command: Sequence[str], *, may_die: bool = False) -> bytes:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True) as process:
         try:
             reported, said = process.communicate(timeout=TIMEOUT)
+        except subprocess.TimeoutExpired as error:
+            process.kill()
+            raise ChildFailedError(f"a child was still running after {TIMEOUT:.0f} s") from error
         except BaseException:
             process.kill()
             raise

@@ -46,7 +46,7 @@ from tests.crash.media import (
     make_ext4,
     mounted_image,
     mounted_tmpfs,
-    need_command,
+    need_ext4_on_a_loop,
 )
 from tests.crash.reopening import SMALL_SEGMENT, reopen
 from tests.crash.suite import Result
@@ -224,7 +224,7 @@ class Round:
 
 def haunt(options: argparse.Namespace, result: Result) -> None:
     """Run rounds until the wanted number of them had ghosts."""
-    need_command("mkfs.ext4", "e2fsprogs")
+    need_ext4_on_a_loop()
     broken = mock.patch("stepstore.log.repair._write_again", only_sync)
     with (
         Bench() as bench,

@@ -38,7 +38,7 @@ from stepwell.memory.opening import OpenMemory
 from tests.crash import suite
 from tests.crash.children import ChildFailedError, child_command, report_to_parent, run_child
 from tests.crash.ledger import Ledger, numbers_of
-from tests.crash.media import Bench, die_with_parent, mounted_tmpfs, need_command
+from tests.crash.media import Bench, Skipped, die_with_parent, mounted_tmpfs, need_command
 from tests.crash.reopening import SMALL_SEGMENT, reopen
 from tests.crash.suite import Result
 from tests.crash.workload import Work, go_on, reopened, run_agents
@@ -48,6 +48,8 @@ ENDLESS = Work(agents=6, episodes=100_000, steps=30)
 ROUNDS_PER_MEMORY = 5
 MEMORY = "memory"
 
+STRACE = ("strace", "-D", "-f", "-qq", "--seccomp-bpf")
+"""With -D the child is ours and strace its companion, so that both are gone when we are."""
 CALLS = ("fdatasync", "pwrite64", "fdatasync", "fsync", "fdatasync", "pwrite64", "fallocate", "ftruncate")
 """Which call is made to fail, one round after another."""
 FAILURES: dict[str, tuple[int, tuple[str, ...]]] = {
@@ -142,6 +144,14 @@ def _child(directory: str, seed: str, until_full: str | None, broken: bool) -> N
 # ---- errors of system calls ------------------------------------------------------------------------------------------
 
 
+def need_strace() -> None:
+    """Have `strace`, and the right to use it. Raises: `Skipped`."""
+    need_command("strace", "strace")
+    tried = subprocess.run([*STRACE, "-e", "trace=fsync", "true"], capture_output=True, text=True, check=False)
+    if tried.returncode != 0:
+        raise Skipped(f"strace cannot trace here: {tried.stderr.strip()}")
+
+
 def choose_injection(call: str, rng: random.Random, attempt: int) -> str:
     """An argument of `strace -e inject=`; the more attempts have met no call, the sooner it fails."""
     limit, errors = FAILURES[call]
@@ -176,15 +186,12 @@ class Injected:
     def _live(self, name: str, call: str, injection: str, what: str) -> int:
         """How many calls failed."""
         trace = self._directory / "trace"
-        # -D: the child is ours and strace its companion, so that both are gone when we are.
-        strace = ["strace", "-D", "-f", "-qq", "--seccomp-bpf", "-o", str(trace)]
-        strace += ["-e", f"trace={call}", "-e", f"inject={injection}"]
+        traced = [*STRACE, "-o", str(trace), "-e", f"trace={call}", "-e", f"inject={injection}"]
         child = child_command("real_errors", str(self._memory), name, None, self._options.broken)
         try:
-            reported = run_child([*strace, *child])
-        except (ChildFailedError, subprocess.TimeoutExpired) as error:
-            self._result.violate(f"{what}: {error}")
-            raise
+            reported = run_child([*traced, *child])
+        except ChildFailedError as error:
+            raise ChildFailedError(f"{what}: {error}") from error
         self._ledger.note_lines(reported)
         return len(re.findall(r"\(INJECTED\)", trace.read_text()))
 
@@ -282,7 +289,7 @@ class FullDisks:
 
 def meet_errors(options: argparse.Namespace, result: Result) -> None:
     """Three rounds of ten on full disks, several at a time since they mostly wait; the others under strace."""
-    need_command("strace", "strace")
+    need_strace()
     full = options.count * 3 // 10
     with Bench() as bench, suite.Steps("rounds", options.count) as steps, ThreadPoolExecutor(FULL_AT_ONCE) as pool:
         directory = bench.enter(mounted_tmpfs(bench.path / "room", 512 * 1024 * 1024))
