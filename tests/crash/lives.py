@@ -121,7 +121,6 @@ class Life:
         self.journal: SegmentLogJournal | None = None
         self.die_at: Callable[[Call], bool] | None = None
         self.left: MemoryFileSystem | None = None  # the disk that the death of the process left
-        self._written: set[str] = set()
         self._scope = trio.CancelScope()
         self._ended = trio.Event()
         self._replaced: dict[str, int] = {}
@@ -278,8 +277,9 @@ class Life:
         with self._patience("waiting for a submission"):
             await submission.wait()
         if submission.error is not None and self.die_at is None:
-            with_cause = Broken([Violation(Wrong.REFUSAL, f"{type(submission.error).__name__}: {submission.error}")])
-            self.forgive(with_cause)
+            refusal = Broken([Violation(Wrong.REFUSAL, f"{type(submission.error).__name__}: {submission.error}")])
+            refusal.__cause__ = submission.error
+            self.forgive(refusal)
 
     async def call(self, name: str, *arguments: Any, **named: Any) -> bool:
         """Call an asynchronous method of the journal; False if it refused."""

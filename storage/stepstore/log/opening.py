@@ -38,16 +38,16 @@ class LogOptions:
     4096, the unit in which the medium may change bytes it was not asked to change. `compression`: of what is written.
     `key_provider`: wraps the key that each stream is encrypted with; None writes in clear. `scrub_bytes_per_second`,
     `scrub_every_seconds`: how fast old segments are read again in the background, and how often; 0 is never.
-    `compaction_bytes_per_second`: how fast the log is compacted in the background; 0 is not at all."""
+    `compaction_bytes_per_second`: how fast the log is compacted in the background, 0 for not at all."""
 
     tail: TailPolicy = "strict"
     segment_bytes: int = SEGMENT_BYTES
     align: int = 0
     compression: Compression = field(default_factory=Compression)
     key_provider: KeyProvider | None = None
-    compaction_bytes_per_second: int = COMPACTION_BYTES_PER_SECOND
     scrub_bytes_per_second: int = 4 * 1024 * 1024
     scrub_every_seconds: float = 86_400
+    compaction_bytes_per_second: int = COMPACTION_BYTES_PER_SECOND
 
     def __post_init__(self) -> None:
         assert self.align in (0, SECTOR, 4096)
@@ -88,7 +88,6 @@ class OpenLog:
     reading: OpenFiles
     end_lsn: int
     report: RecoveryReport
-    options: LogOptions = field(default_factory=LogOptions)
     lock: LogLock | None = None
     sequence: SegmentSequence | None = None
     reserve: Reserve | None = None
@@ -279,8 +278,14 @@ def open_log_read_only(files: FileSystem, path: str, options: LogOptions | None 
     """
     began = time.perf_counter()
     identity = must_exist(files, path)
-    recovered = again_if_replaced(files, path, lambda: recover(files, path, identity, live=True))
-    keys = _open_keys(files, path, identity, options or LogOptions(), read_only=True)
+    with contextlib.ExitStack() as undo:
+        recovered = again_if_replaced(files, path, lambda: recover(files, path, identity, live=True))
+        undo.callback(recovered.reading.close)
+        keys = _open_keys(files, path, identity, options or LogOptions(), read_only=True)
+        if keys is not None:
+            undo.callback(keys.close)
+        codec = BatchCodec(Compression(), keys)
+        undo.pop_all()
     log = OpenLog(
         files=files,
         path=path,
@@ -289,7 +294,7 @@ def open_log_read_only(files: FileSystem, path: str, options: LogOptions | None 
         reading=recovered.reading,
         end_lsn=recovered.end_lsn,
         report=_report(recovered, [], began),
-        codec=BatchCodec(Compression(), keys),
+        codec=codec,
         keys=keys,
         manifest=recovered.manifest,
     )

@@ -76,7 +76,7 @@ def verify_log(
     """
     layer = files or OsFileSystem()
     try:
-        return again_if_replaced(layer, path, lambda: _verify(layer, path, progress, name, digests=digests))
+        return again_if_replaced(layer, path, lambda: _verify(layer, path, progress, digests=digests, name=name))
     except CorruptLog as error:  # of the log as a whole; what is in its files can be looked at all the same
         return _examine_all(layer, path, error, name)
 
@@ -85,9 +85,9 @@ def _verify(
     files: FileSystem,
     path: str,
     progress: Callable[[int, int], None] | None,
-    name: StreamName | None,
     *,
     digests: bool,
+    name: StreamName | None,
 ) -> VerifyReport:
     report = VerifyReport()
     try:
