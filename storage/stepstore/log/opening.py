@@ -98,6 +98,7 @@ class OpenLog:
     is_forked: bool = False
     unsealed: deque[tuple[Segment, IndexedSegment, list[bytes]]] = field(default_factory=deque)
     unindexed: deque[IndexedSegment] = field(default_factory=deque)
+    options: LogOptions = field(default_factory=LogOptions)
     manifest: Manifest | None = None
 
     @property
