@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
@@ -281,12 +281,11 @@ class Life:
             refusal.__cause__ = submission.error
             self.forgive(refusal)
 
-    async def call(self, name: str, *arguments: Any, **named: Any) -> bool:
+    async def call(self, method: Callable[..., Awaitable[Any]], *arguments: Any, **named: Any) -> bool:
         """Call an asynchronous method of the journal; False if it refused."""
-        assert self.journal is not None
         try:
-            with self._patience(name), declared(Wrong.REFUSAL, name):
-                await getattr(self.journal, name)(*arguments, **named)
+            with self._patience(method.__name__), declared(Wrong.REFUSAL, method.__name__):
+                await method(*arguments, **named)
         except Broken as broken:
             self.forgive(broken)
             return False

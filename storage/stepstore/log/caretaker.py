@@ -150,13 +150,15 @@ class LogCaretaker:
 
     async def _index_next(self) -> None:
         segment = self._log.unindexed[0]
-        if isinstance(segment.index, LiveIndex) and segment in self._log.index.segments:
-            try:
-                trailer = await self._blocking(self._write_index, segment)  # cancelled, it has not begun
-            except (OSError, StepwellError) as error:
-                self._note_error("write the index of", segment.path, error)
-            else:
-                _logger.debug("wrote the index of %s, %d bytes", segment.path, trailer.index_bytes)
+        if not isinstance(segment.index, LiveIndex) or segment not in self._log.index.segments:
+            self._settle(self._log.unindexed)  # it has an index by now, or is no part of the log any more
+            return
+        try:
+            trailer = await self._blocking(self._write_index, segment)  # cancelled, it has not begun
+        except (OSError, StepwellError) as error:
+            self._note_error("write the index of", segment.path, error)
+        else:
+            _logger.debug("wrote the index of %s, %d bytes", segment.path, trailer.index_bytes)
         self._settle(self._log.unindexed)
 
     def _write_index(self, segment: IndexedSegment) -> Trailer:
