@@ -523,7 +523,7 @@ async def test_a_damaged_file_is_left_as_it_is_and_the_others_are_compacted() ->
         assert caretaker.compactor.errors == 1
         assert damaged in log.paths
     assert content(disk, damaged) == before
-    assert [problem for problem in verify_log(LOG, files=disk).problems if damaged not in str(problem]) == []
+    assert [problem for problem in verify_log(LOG, files=disk).problems if damaged not in str(problem)] == []
 
 
 # ---- the manifest ----------------------------------------------------------------------------------------------------
