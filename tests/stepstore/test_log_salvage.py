@@ -226,13 +226,13 @@ def test_whatever_bit_is_flipped_no_sound_record_is_lost(close: bool) -> None:
     losses = 0
     for number, segment in enumerate(segments(disk)):
         end = frames_of(disk, segment)[-1].end
-        for at in range(number % 7, end, 7):
+        for at in range(number % 29, end, 29):
             image = clone(disk)
             flip(image, segment, at, bit=at % 8)
             report = salvaged(image, truth)
             losses += report.lost
             assert report.kept_records + report.behind_records >= total - (2 if close else 4)
-    assert losses > 100
+    assert losses > 20
 
 
 def test_the_footer_or_the_sidecar_replaces_headers_and_directories() -> None:
