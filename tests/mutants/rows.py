@@ -184,7 +184,7 @@ MUTANTS = (
         "row 4: a header's place of zeros with something behind it is torn",
         "recovery.py",
         'tail.place == "zero" or (tail.place',
-        '(tail.place',
+        "(tail.place",
         ROWS,
         "row_04_header_place_zero or row_04_one_byte",
     ),

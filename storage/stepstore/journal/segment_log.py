@@ -13,6 +13,7 @@ from stepstore.errors import Closed, CorruptLog, Damaged, Forked, InvalidInput, 
 from stepstore.journal.contract import SLICE_BYTES, SLICE_RECORDS, Batch, Gate, JournalReport, Record, Submission
 from stepstore.journal.following import FollowedSlices
 from stepstore.log.caretaker import LogCaretaker
+from stepstore.log.compactor import CompactionReport
 from stepstore.log.cursor import Cursor, epoch_of, judge_cursor, parse_cursor
 from stepstore.log.files import FileSystem, OsFileSystem
 from stepstore.log.index import STREAM_DELETED, STREAM_FORKED, STREAM_GAP
@@ -157,6 +158,12 @@ class SegmentLogJournal:
         await self._writing().rotate()
         assert self._caretaker is not None
         await self._caretaker.wait_sealed()
+
+    async def compact(self) -> CompactionReport:
+        self._writing().check_open(critical=True)
+        await self.rotate()
+        assert self._caretaker is not None
+        return await self._caretaker.compact()
 
     def cursor(self, lsn: int) -> str:
         identity = self._log.identity

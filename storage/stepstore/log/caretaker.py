@@ -7,12 +7,14 @@ Nothing here is needed for a record to be safe, so an error is logged and counte
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import trio
 
 from stepstore.errors import StepwellError
+from stepstore.log.compactor import CompactionReport, LogCompactor
 from stepstore.log.footer import Trailer
 from stepstore.log.index import IndexedSegment, open_streams_after
 from stepstore.log.live_index import LiveIndex
@@ -41,9 +43,19 @@ class LogCaretaker:
         self._ended = False
         self.sealed = trio.lowlevel.ParkingLot()
         self.errors = 0
+        self.compactor = LogCompactor(log, writer, self._blocking)
 
     async def run(self) -> None:
         """Work whenever there is something to do. Returns only by being cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.compactor.run, name="stepwell log compactor")
+            await self._look_after()
+
+    async def compact(self) -> CompactionReport:
+        """Compact everything that is worth it now, while `run` runs. See `LogCompactor.compact`."""
+        return await self.compactor.compact(self.wait_settled)
+
+    async def _look_after(self) -> None:
         while True:
             if await self._work():
                 continue
@@ -61,6 +73,7 @@ class LogCaretaker:
         try:
             while self._log.unsealed:
                 await self._seal_next()
+            await self.compactor.finish()
         finally:
             self._ended = True
             self.sealed.unpark_all()
@@ -88,14 +101,12 @@ class LogCaretaker:
         except OSError as error:
             # Its successor names where it ends, so nothing depends on the footer; the index stays in memory.
             segment.release()
-            self._log.unsealed.popleft()
-            self.sealed.unpark_all()
+            self._settle(self._log.unsealed)
             self._note_error("seal", segment.path, error)
             return
-        self._log.unsealed.popleft()
         indexed.sealed = True
         self._writer.stats.segments_sealed += 1
-        self.sealed.unpark_all()
+        self._settle(self._log.unsealed)
         try:
             indexed.index = await self._blocking(open_index, self._log.reading, segment.path, trailer)
         except (OSError, UnsoundIndex, StepwellError) as error:
@@ -103,11 +114,23 @@ class LogCaretaker:
         else:
             indexed.index_path = segment.path
 
+    def _settle(self, queue: deque[Any]) -> None:
+        """The first of the queue has got its footer or its sidecar, or failed to."""
+        queue.popleft()
+        self.sealed.unpark_all()
+        self.compactor.notice()
+
     async def wait_sealed(self) -> None:
         """Return once every segment that was left has a footer, or failed to get one, or will not get one any more. A
         checkpoint."""
         await trio.lowlevel.checkpoint()
         while self._log.unsealed and not self._ended:
+            await self.sealed.park()
+
+    async def wait_settled(self) -> None:
+        """Return once every segment that was left has a footer or a sidecar, or failed to get one. A checkpoint."""
+        await trio.lowlevel.checkpoint()
+        while (self._log.unsealed or self._log.unindexed) and not self._ended:
             await self.sealed.park()
 
     def _spare_is_due(self) -> bool:
@@ -126,15 +149,17 @@ class LogCaretaker:
             self._note_error("set aside the space behind", self._log.path, error)
 
     async def _index_next(self) -> None:
-        segment = self._log.unindexed.popleft()
+        segment = self._log.unindexed[0]
         if not isinstance(segment.index, LiveIndex) or segment not in self._log.index.segments:
+            self._settle(self._log.unindexed)  # it has an index by now, or is no part of the log any more
             return
         try:
-            trailer = await self._blocking(self._write_index, segment)
+            trailer = await self._blocking(self._write_index, segment)  # cancelled, it has not begun
         except (OSError, StepwellError) as error:
             self._note_error("write the index of", segment.path, error)
         else:
             _logger.debug("wrote the index of %s, %d bytes", segment.path, trailer.index_bytes)
+        self._settle(self._log.unindexed)
 
     def _write_index(self, segment: IndexedSegment) -> Trailer:
         files, segments = self._log.files, self._log.index.segments

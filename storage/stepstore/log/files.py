@@ -81,6 +81,9 @@ class FileSystem(Protocol):
     def rename(self, source: str, target: str) -> None:
         """Give a file another name, which must not exist yet."""
 
+    def link(self, source: str, target: str) -> None:
+        """Give a file one more name, which must not exist yet. Raises `OSError` also where there are no such links."""
+
     def unlink(self, path: str) -> None:
         """Remove a name."""
 
@@ -184,6 +187,9 @@ class OsFileSystem:
         if os.path.lexists(target):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
         os.rename(source, target)
+
+    def link(self, source: str, target: str) -> None:
+        os.link(source, target)
 
     def unlink(self, path: str) -> None:
         os.unlink(path)

@@ -158,6 +158,11 @@ class LogWriter:
         """Why the writer is lost for good, None while it works."""
         return self._failed
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the writer works and was not told to finish."""
+        return self._failed is None and not self._finishing and not self._log.is_forked
+
     def check_open(self, *, critical: bool = False) -> None:
         """Raises: `Closed`, `LogFull` as `submit` would now."""
         if self._failed is not None:
