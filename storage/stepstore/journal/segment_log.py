@@ -228,7 +228,7 @@ class StreamSlices:
         return found or self._nothing_more(position)
 
     def _nothing_more(self, position: Position) -> list[Record]:
-        if not position.flags & (STREAM_FORKED | STREAM_GAP):
+        if position.flags & STREAM_DELETED or not position.flags & (STREAM_FORKED | STREAM_GAP):
             return []
         path, seq = self._journal._log.path, position.last_seq
         if position.flags & STREAM_FORKED:
