@@ -141,6 +141,10 @@ class HookedFileSystem:
         self.hook("rename", source)
         self._files.rename(source, target)
 
+    def link(self, source: str, target: str) -> None:
+        self.hook("link", source)
+        self._files.link(source, target)
+
     def unlink(self, path: str) -> None:
         self.hook("unlink", path)
         self._files.unlink(path)

@@ -8,7 +8,8 @@ group full of NULs; and of the keys of an encrypted log. The short form samples 
 - `verify` reports a problem, or refuses to look at all;
 - opening for writing refuses, or everything reads as it was stored, but for streams that raise an error;
 - so does opening for reading only, which takes the newest segment of a log that was not closed for one that is still
-  being written: it may end in front of the flip, and such cases are counted ("not yet").
+  being written: it may end in front of the flip, and such cases are counted ("not yet"), those apart in which a later
+  frame proves the damaged one durable.
 
 Two kinds of bits are judged otherwise, and counted. Row 5 of the decision table cannot see a flip of the only bit set
 in a sector of the last group (`docs/reliability.md`, "What is not claimed"): that group is cut like a torn one. And a
@@ -137,7 +138,9 @@ def judge(flip: Flip, verified: str, looking: Verdict, writable: Verdict, tally:
         tally.seen[f"verify: {verified}"] += 1
         tally.seen[f"writable: {writable.kind} {writable.why}".rstrip()] += 1
     if looking.kind == "prefix" and flip.path == specimen.newest and not specimen.clean:
-        tally.seen["read-only: not yet (ends in front of the flip in the newest segment)"] += 1
+        proven = looking.groups < len(specimen.groups) - 1
+        what = "though a later frame proves the damaged one durable" if proven else "the last group"
+        tally.seen[f"read-only: not yet, {what}"] += 1
     elif looking.kind in ("prefix", "wrong"):
         return f"opened for reading only: {looking.kind} {looking.why}".rstrip()
     else:

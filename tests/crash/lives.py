@@ -9,13 +9,13 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 import trio
 
-from stepstore.errors import InvalidState, Rejected, StepwellError
+from stepstore.errors import InvalidState, LogFull, Rejected, StepwellError
 from stepstore.journal.contract import FLAG_OPENS, FLAG_SNAPSHOT, Batch, Submission
 from stepstore.journal.segment_log import SegmentLogJournal
 from stepstore.log.memory_files import MemoryFileSystem
@@ -85,9 +85,9 @@ class Ledger:
         self._purged |= streams
         self.version += 1
 
-    def settle(self, found: Found) -> None:
+    def settle(self, found: Found, *, for_good: bool) -> None:
         """Note what an opening has shown."""
-        self._attempts = list(self.now().settled(found).attempts)
+        self._attempts = list(self.now().settled(found, for_good=for_good).attempts)
         self.version += 1
 
 
@@ -121,7 +121,6 @@ class Life:
         self.journal: SegmentLogJournal | None = None
         self.die_at: Callable[[Call], bool] | None = None
         self.left: MemoryFileSystem | None = None  # the disk that the death of the process left
-        self._written: set[str] = set()
         self._scope = trio.CancelScope()
         self._ended = trio.Event()
         self._replaced: dict[str, int] = {}
@@ -161,7 +160,7 @@ class Life:
             self.forgive(broken)
             return False
         self.judge(found)
-        self.ledger.settle(found)
+        self.ledger.settle(found, for_good=not _is_full(journal))
         self.journal, self._scope, self._ended = journal, trio.CancelScope(), trio.Event()
         self._nursery.start_soon(self._run, journal, self._scope, self._ended)
         return True
@@ -278,19 +277,30 @@ class Life:
         with self._patience("waiting for a submission"):
             await submission.wait()
         if submission.error is not None and self.die_at is None:
-            with_cause = Broken([Violation(Wrong.REFUSAL, f"{type(submission.error).__name__}: {submission.error}")])
-            self.forgive(with_cause)
+            refusal = Broken([Violation(Wrong.REFUSAL, f"{type(submission.error).__name__}: {submission.error}")])
+            refusal.__cause__ = submission.error
+            self.forgive(refusal)
 
-    async def call(self, name: str, *arguments: Any, **named: Any) -> bool:
+    async def call(self, method: Callable[..., Awaitable[Any]], *arguments: Any, **named: Any) -> bool:
         """Call an asynchronous method of the journal; False if it refused."""
-        assert self.journal is not None
         try:
-            with self._patience(name), declared(Wrong.REFUSAL, name):
-                await getattr(self.journal, name)(*arguments, **named)
+            with self._patience(method.__name__), declared(Wrong.REFUSAL, method.__name__):
+                await method(*arguments, **named)
         except Broken as broken:
             self.forgive(broken)
             return False
         return True
+
+
+def _is_full(journal: SegmentLogJournal) -> bool:
+    """Whether the medium had no room for what the opening had to mend; it will be mended once there is room."""
+    try:
+        journal.check_open()
+    except LogFull:
+        return True
+    except StepwellError:
+        pass
+    return False
 
 
 def payload(tag: str, size: int) -> bytes:

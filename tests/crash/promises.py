@@ -74,18 +74,20 @@ class Expectation:
         """The streams of which snapshots were sent."""
         return list(dict.fromkeys(a.batches[0].stream for a, _fate, _lsn in self.attempts if a.is_snapshot))
 
-    def settled(self, found: Found) -> Expectation:
-        """What is promised once an opening has found this: what it shows is durable, the rest is gone for good."""
+    def settled(self, found: Found, *, for_good: bool = True) -> Expectation:
+        """What is promised once an opening has found this: what it shows is durable, the rest is gone for good, or
+        still unknown if the opening could not finish its repairs."""
+        missing = Fate.REFUSED if for_good else Fate.UNKNOWN
         place = {record.payload: record for record in found.records()}
         place |= {snapshot.payload: snapshot for snapshot in found.snapshots.values() if snapshot is not None}
         attempts: list[Known] = []
         for attempt, fate, lsn in self.attempts:
             if fate.is_open and attempt.is_tombstone:
-                fate = Fate.STORED if attempt.batches[0].stream in found.deleted else Fate.REFUSED
+                fate = Fate.STORED if attempt.batches[0].stream in found.deleted else missing
             elif fate.is_open:
                 sent = attempt.records(0)
                 there = next((n for n, record in enumerate(sent) if record.payload in place), None)
-                fate = Fate.REFUSED if there is None else Fate.STORED
+                fate = missing if there is None else Fate.STORED
                 lsn = 0 if there is None else place[sent[there].payload].lsn - there
             attempts.append((attempt, fate, lsn))
         return Expectation(attempts, self.purged)

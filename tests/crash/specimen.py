@@ -95,8 +95,8 @@ class Stored(NamedTuple):
 
 @dataclass(frozen=True)
 class Contents:
-    """What readers are to find in a log: the events in log order (those of deleted streams, too, until compaction), the
-    streams that are not deleted, the open and the deleted ones, and the newest snapshots."""
+    """What readers are to find in a log: the events in log order (of a deleted stream its tombstone only), the streams
+    that are not deleted, the open and the deleted ones, and the newest snapshots."""
 
     end_lsn: int
     events: Sequence[Record]
@@ -160,7 +160,7 @@ class Specimen:
 
 
 def _contents_of(stored: Sequence[Stored]) -> Contents:
-    events: list[Record] = []
+    events: list[Stored] = []
     streams: dict[bytes, list[Record]] = {}
     open_streams: set[bytes] = set()
     deleted: set[bytes] = set()
@@ -170,7 +170,7 @@ def _contents_of(stored: Sequence[Stored]) -> Contents:
         if item.is_snapshot:
             snapshots[record.stream] = record
             continue
-        events.append(record)
+        events.append(item)
         streams.setdefault(record.stream, []).append(record)
         if flags & FLAG_CLOSES:
             open_streams.discard(record.stream)
@@ -182,7 +182,8 @@ def _contents_of(stored: Sequence[Stored]) -> Contents:
         del streams[stream]
         snapshots.pop(stream, None)
     end_lsn = stored[-1].record.lsn if stored else 0
-    return Contents(end_lsn, events, streams, frozenset(open_streams), frozenset(deleted), snapshots)
+    seen = [record for record, flags in events if record.stream not in deleted or flags & KIND_FLAGS == FLAG_TOMBSTONE]
+    return Contents(end_lsn, seen, streams, frozenset(open_streams), frozenset(deleted), snapshots)
 
 
 # ---- writing ---------------------------------------------------------------------------------------------------------
@@ -251,10 +252,10 @@ def _payload(dice: random.Random) -> bytes:
     if kind == 5:
         return b""
     if kind == 6:
-        return with_nul_runs(dice.randrange(600, 4000), dice.randrange(100))
+        return with_nul_runs(dice.randrange(600, 2500), dice.randrange(100))
     if kind == 7:
-        return dice.randbytes(dice.randrange(500, 2500))
-    return b"text of a tool, again and again. " * dice.randrange(1, 40)
+        return dice.randbytes(dice.randrange(200, 1200))
+    return b"text of a tool, again and again. " * dice.randrange(1, 20)
 
 
 class _Lives:
@@ -281,7 +282,7 @@ class _Lives:
 
 
 def mixed(dice: random.Random) -> Iterator[Group]:
-    """Many streams, batches big and small, runs of NULs; a few streams are deleted."""
+    """Many streams, batches big and small, runs of NULs; snapshots; a few streams are deleted."""
     lives = _Lives(dice)
     streams = list(STREAMS)
     for number in itertools.count(1):
@@ -290,6 +291,8 @@ def mixed(dice: random.Random) -> Iterator[Group]:
             stream = dice.choice(streams)
             payloads = [_payload(dice) for _ in range(dice.choice([1, 1, 1, 3, 8]))]
             group.append((stream, payloads, lives.flags(stream)))
+            if dice.random() < 0.15:
+                group.append((stream, [b"a snapshot " * dice.randrange(1, 20)], FLAG_SNAPSHOT))
         if number % 4 == 0 and len(streams) > len(STREAMS) - 3:
             stream = dice.choice([stream for stream in lives.seen if stream in streams])
             streams.remove(stream)

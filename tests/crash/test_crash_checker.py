@@ -154,6 +154,9 @@ def test_an_opening_settles_what_was_open() -> None:
     assert judge(settled, ALL) == []
     assert "LOST" in kinds(settled, found(*RECORDS))
     assert {fate for _attempt, fate, _lsn in settled.attempts} == {Fate.STORED, Fate.REFUSED}
+    unfinished = OPEN.settled(found(*RECORDS), for_good=False)
+    assert judge(unfinished, found(*RECORDS)) == judge(unfinished, ALL) == []
+    assert "LOST" in kinds(unfinished, found(*RECORDS[:2]))
 
 
 # ---- snapshots -------------------------------------------------------------------------------------------------------

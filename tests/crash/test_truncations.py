@@ -80,7 +80,9 @@ def test_a_log_that_serves_a_shorter_history_although_a_successor_proves_more_is
     def truncated_to_nothing(files: MemoryFileSystem) -> MemoryFileSystem:
         return MemoryFileSystem()
 
-    numbers = [n for n in numbers_of(specimen().segments[0], 997) if cuts_of(SEED, 1)[n].length < 2000]
+    oldest = specimen().segments[0]
+    end = specimen().frames[oldest][-1].end
+    numbers = [n for n in numbers_of(oldest, 251) if cuts_of(SEED, 1)[n].length < end]
     assert numbers
     assert not try_cuts(SEED, 1, 10**9, numbers).violations
     monkeypatch.setattr(truncations, "read_writable", serving_what_there_is)

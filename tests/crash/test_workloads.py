@@ -73,6 +73,8 @@ def test_a_kill_leaves_an_append_in_the_page_cache_and_a_power_cut_tears_one() -
 class JournalThatKnowsAll(InMemoryJournal):
     """For the operations that the segment log does not know yet."""
 
+    _caretaker = object()
+
     async def compact(self, *, purge: bool = False) -> None:
         await trio.lowlevel.checkpoint()
 

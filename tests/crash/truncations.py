@@ -34,11 +34,13 @@ import trio
 from stepstore.errors import CorruptLog
 from stepstore.log.memory_files import MemoryFileSystem
 from tests.crash.readback import Reading, Verdict, compare, read_read_only, read_writable, verify_outcome
-from tests.crash.specimen import STREAMS, Image, Specimen, disk_with, sealed, several_lives, small, store_groups
+from tests.crash.specimen import Image, Specimen, disk_with, sealed, several_lives, small, store_groups
 from tests.crash.sweep import Tally, conclude, parser_for, sweep
+from tests.stepstore.log_lab import stream_id
 
 CLOSELY_EVERY = 16
 """The short form looks closely at one in so many cuts."""
+BEHIND = stream_id("behind the cut")
 STORED_BEHIND_EVERY = 16
 """Behind one in so many cuts another group is stored."""
 
@@ -174,7 +176,7 @@ async def try_again(specimen: Specimen, disk: MemoryFileSystem, verified: str, v
     if verify_outcome(disk) == "problem" and verified != "problem":
         return "verify reports a problem after an opening that repaired the log"
     if store:
-        group = [(STREAMS[0], [b"behind the cut"], 0)]
+        group = [(BEHIND, [b"behind the cut"], 0)]
         more = await store_groups(disk, [group], specimen.options, close=True)
         longer = replace(specimen, groups=[*specimen.groups[: verdict.groups], *more], _prefixes={})
         if compare(longer, await read_read_only(disk, specimen.options)).kind != "identical":

@@ -44,7 +44,7 @@ throw_dice_anew = DICE.seed
 steady = settings(derandomize=True, database=None, deadline=None, max_examples=150)
 """Hypothesis without chance: the same examples in every run."""
 
-CHANGES = frozenset({"create", "write", "truncate", "allocate", "make_directory", "rename", "unlink"})
+CHANGES = frozenset({"create", "write", "truncate", "allocate", "make_directory", "rename", "link", "unlink"})
 """Calls after which the disk is not what it was."""
 
 
@@ -120,6 +120,10 @@ class WatchedFiles:
         for file in self.open_files:
             if file.path == source:
                 file.path = target  # a segment is made as spare.tmp; what is written to it later is noted as its own
+
+    def link(self, source: str, target: str) -> None:
+        self.note("link", target)
+        self.inner.link(source, target)
 
     def unlink(self, path: str) -> None:
         self.note("unlink", path)

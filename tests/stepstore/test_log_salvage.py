@@ -152,12 +152,13 @@ def many_segments(*, close: bool = True, options: LogOptions = FOUR) -> tuple[Me
 def index_all(disk: MemoryFileSystem) -> None:
     """Give every segment without a footer a sidecar, as the caretaker of the next incarnation does."""
     from stepstore.log.index import open_streams_after
+    from stepstore.log.recovery import rebuild_index
 
     log = open_log(disk, LOG, SMALL)
     kept = log.index.segments
     for number, segment in enumerate(kept):
         if not segment.sealed:
-            write_sidecar(disk, segment, open_streams_after(kept[: number + 1]))
+            write_sidecar(disk, segment, open_streams_after(kept[: number + 1], lambda one: rebuild_index(disk, one)))
     log.release()
 
 

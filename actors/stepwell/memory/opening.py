@@ -84,6 +84,8 @@ class OpenMemory:
             align=config.align,
             compression=Compression(config.compression),
             key_provider=config.key_provider,
+            scrub_bytes_per_second=config.scrub_bytes_per_second,
+            scrub_every_seconds=config.scrub_every_seconds,
         )
 
         def opening() -> Journal:

@@ -89,6 +89,8 @@ class MemoryConfig:
     `compression`: "none", or "zstd" (extra `stepwell[zstd]`) for batches that get smaller by it.
     `key_provider`: wraps the AES-256-GCM key that each episode is encrypted with (extra `stepwell[encryption]`), see
     `KeyProvider`; None stores in clear. Deleting an episode destroys its key.
+    `scrub_bytes_per_second`, `scrub_every_seconds`: how fast, and how often, old log files are read again in the
+    background and checked; 0 is never.
     """
 
     durability: Literal["receipt", "commit"] = "receipt"
@@ -103,6 +105,8 @@ class MemoryConfig:
     align: int = 0
     compression: Literal["none", "zstd"] = "none"
     key_provider: KeyProvider | None = None
+    scrub_bytes_per_second: int = 4 * 1024 * 1024
+    scrub_every_seconds: float = 86_400
 
     def __post_init__(self) -> None:
         for name, allowed in (
@@ -119,6 +123,12 @@ class MemoryConfig:
         if self.key_provider is not None and not isinstance(self.key_provider, KeyProvider):
             raise InvalidInput(f"key_provider: must have wrap and unwrap, not be a {type(self.key_provider).__name__}")
         _require("limits", self.limits, Limits, "a Limits")
-        for name, minimum in (("mailbox_size", 1), ("keys_kept", 0), ("segment_bytes", 64 * 1024)):
+        for name, minimum in (
+            ("mailbox_size", 1),
+            ("keys_kept", 0),
+            ("segment_bytes", 64 * 1024),
+            ("scrub_bytes_per_second", 0),
+        ):
             check.check_number(getattr(self, name), name, minimum=minimum, whole=True)
-        check.check_number(self.grace_seconds, "grace_seconds", minimum=0)
+        for name in ("grace_seconds", "scrub_every_seconds"):
+            check.check_number(getattr(self, name), name, minimum=0)

@@ -13,12 +13,14 @@ from stepstore.errors import Closed, CorruptLog, Damaged, Forked, InvalidInput, 
 from stepstore.journal.contract import SLICE_BYTES, SLICE_RECORDS, Batch, Gate, JournalReport, Record, Submission
 from stepstore.journal.following import FollowedSlices
 from stepstore.log.caretaker import LogCaretaker
+from stepstore.log.compactor import CompactionReport
 from stepstore.log.cursor import Cursor, epoch_of, judge_cursor, parse_cursor
 from stepstore.log.files import FileSystem, OsFileSystem
 from stepstore.log.index import STREAM_DELETED, STREAM_FORKED, STREAM_GAP
 from stepstore.log.opening import LogOptions, OpenLog, open_log, open_log_read_only
 from stepstore.log.reading import FramePosition, Gap, Position, SegmentReader
 from stepstore.log.refreshing import refresh
+from stepstore.log.scrubber import LogScrubber
 from stepstore.log.writer import LogWriter, WriterStats
 
 T = TypeVar("T")
@@ -78,6 +80,7 @@ class SegmentLogJournal:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._caretaker.run, name="stepwell log caretaker")
+                nursery.start_soon(LogScrubber(self._log, self._writer.stats).run, name="stepwell log scrubber")
                 await self._writer.run()
                 nursery.cancel_scope.cancel()
         finally:
@@ -155,6 +158,12 @@ class SegmentLogJournal:
         await self._writing().rotate()
         assert self._caretaker is not None
         await self._caretaker.wait_sealed()
+
+    async def compact(self) -> CompactionReport:
+        self._writing().check_open(critical=True)
+        await self.rotate()
+        assert self._caretaker is not None
+        return await self._caretaker.compact()
 
     def cursor(self, lsn: int) -> str:
         identity = self._log.identity

@@ -37,7 +37,8 @@ General layout, in reading order:
 - `opening` puts these together; `refreshing` keeps a read-only opening up with the writer; `cursor` says how far a
   follower has come.
 - `writer`: the one task that commits groups; `caretaker`: the one that seals, marks and tidies up behind it;
-  `submission`: what the writer is given. These three are the only modules that know Trio.
+  `scrubber`: the one that reads sealed segments again (`scrub`: one, block by block); `submission`: what the writer is
+  given. These four are the only modules that know Trio.
 - `verify`: checks every byte of a log without touching it.
 - `salvage`: writes a new log (`new_log`) from what is sound in a damaged one (`salvage_source`, which follows frames
   across damage by `resync`), sets aside what a hole cuts off (`set_aside`), and lists what is lost (`salvage_report`).

@@ -7,12 +7,14 @@ Nothing here is needed for a record to be safe, so an error is logged and counte
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import trio
 
 from stepstore.errors import StepwellError
+from stepstore.log.compactor import CompactionReport, LogCompactor
 from stepstore.log.footer import Trailer
 from stepstore.log.index import IndexedSegment, open_streams_after
 from stepstore.log.live_index import LiveIndex
@@ -20,6 +22,7 @@ from stepstore.log.opening import OpenLog
 from stepstore.log.packed_table import UnsoundIndex
 from stepstore.log.recovery import rebuild_index
 from stepstore.log.sealing import open_index, write_sidecar
+from stepstore.log.segment import Segment
 from stepstore.log.writer import SPARE_WHEN_USED, LogWriter
 
 T = TypeVar("T")
@@ -36,12 +39,23 @@ class LogCaretaker:
     def __init__(self, log: OpenLog, writer: LogWriter):
         self._log, self._writer = log, writer
         self._limiter = trio.CapacityLimiter(1)
-        self._spare_refused = self._ended = False
+        self._no_spare_beside: Segment | None = None
+        self._ended = False
         self.sealed = trio.lowlevel.ParkingLot()
         self.errors = 0
+        self.compactor = LogCompactor(log, writer, self._blocking)
 
     async def run(self) -> None:
         """Work whenever there is something to do. Returns only by being cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.compactor.run, name="stepwell log compactor")
+            await self._look_after()
+
+    async def compact(self) -> CompactionReport:
+        """Compact everything that is worth it now, while `run` runs. See `LogCompactor.compact`."""
+        return await self.compactor.compact(self.wait_settled)
+
+    async def _look_after(self) -> None:
         while True:
             if await self._work():
                 continue
@@ -59,6 +73,7 @@ class LogCaretaker:
         try:
             while self._log.unsealed:
                 await self._seal_next()
+            await self.compactor.finish()
         finally:
             self._ended = True
             self.sealed.unpark_all()
@@ -86,20 +101,24 @@ class LogCaretaker:
         except OSError as error:
             # Its successor names where it ends, so nothing depends on the footer; the index stays in memory.
             segment.release()
-            self._log.unsealed.popleft()
-            self.sealed.unpark_all()
+            self._settle(self._log.unsealed)
             self._note_error("seal", segment.path, error)
             return
-        self._log.unsealed.popleft()
         indexed.sealed = True
         self._writer.stats.segments_sealed += 1
-        self.sealed.unpark_all()
+        self._settle(self._log.unsealed)
         try:
             indexed.index = await self._blocking(open_index, self._log.reading, segment.path, trailer)
         except (OSError, UnsoundIndex, StepwellError) as error:
             self._note_error("read the footer of", segment.path, error)
         else:
             indexed.index_path = segment.path
+
+    def _settle(self, queue: deque[Any]) -> None:
+        """The first of the queue has got its footer or its sidecar, or failed to."""
+        queue.popleft()
+        self.sealed.unpark_all()
+        self.compactor.notice()
 
     async def wait_sealed(self) -> None:
         """Return once every segment that was left has a footer, or failed to get one, or will not get one any more. A
@@ -108,34 +127,39 @@ class LogCaretaker:
         while self._log.unsealed and not self._ended:
             await self.sealed.park()
 
+    async def wait_settled(self) -> None:
+        """Return once every segment that was left has a footer or a sidecar, or failed to get one. A checkpoint."""
+        await trio.lowlevel.checkpoint()
+        while (self._log.unsealed or self._log.unindexed) and not self._ended:
+            await self.sealed.park()
+
     def _spare_is_due(self) -> bool:
         segment = self._log.segment
         sequence = self._log.sequence
         if segment is None or sequence is None or sequence.has_spare or self._writer.is_full:
             return False
-        if segment.used <= SPARE_WHEN_USED:
-            self._spare_refused = False
-            return False
-        return not self._spare_refused
+        return segment.used > SPARE_WHEN_USED and segment is not self._no_spare_beside
 
     async def _prepare_spare(self) -> None:
         assert self._log.sequence is not None
         try:
             await self._blocking(self._log.sequence.prepare_spare)
         except OSError as error:
-            self._spare_refused = True  # not again for this segment; beginning the next one tries by itself
+            self._no_spare_beside = self._log.segment  # not again; beginning the next one tries by itself
             self._note_error("set aside the space behind", self._log.path, error)
 
     async def _index_next(self) -> None:
-        segment = self._log.unindexed.popleft()
+        segment = self._log.unindexed[0]
         if not isinstance(segment.index, LiveIndex) or segment not in self._log.index.segments:
+            self._settle(self._log.unindexed)  # it has an index by now, or is no part of the log any more
             return
         try:
-            trailer = await self._blocking(self._write_index, segment)
+            trailer = await self._blocking(self._write_index, segment)  # cancelled, it has not begun
         except (OSError, StepwellError) as error:
             self._note_error("write the index of", segment.path, error)
         else:
             _logger.debug("wrote the index of %s, %d bytes", segment.path, trailer.index_bytes)
+        self._settle(self._log.unindexed)
 
     def _write_index(self, segment: IndexedSegment) -> Trailer:
         files, segments = self._log.files, self._log.index.segments

@@ -31,7 +31,7 @@ flags."""
 SNAPSHOT_BYTES = 16 + RUN_BYTES
 FINGERPRINT_BYTES, OPEN_BYTES = 4, 16
 
-_HEAD = struct.Struct(">8sI512sQQQIqqQIIIIII32sIII")
+_HEAD = struct.Struct(">8sI512sQQQIqqQQQIIIIII32sIII")
 _MAGIC = b"stepindx"
 _VERSION = 1
 HEAD_BYTES = _HEAD.size
@@ -45,8 +45,9 @@ class IndexHead(NamedTuple):
     """The head of an index.
 
     `end_offset`, `end_lsn`, `chain`: where the segment's records end, as its successor's header names it. `first_ns`,
-    `last_ns`: the wall times of the first and the last commit, 0 where not known. `records` counts what the frames
-    hold; `digest` is over the bytes [0, end_offset).
+    `last_ns`: the wall times of the first and the last commit, 0 where not known. `records` and `payload_bytes` count
+    what the frames hold, `superseded_bytes` those payload bytes that are snapshots with a newer one in the same segment
+    (which no table names); `digest` is over the bytes [0, end_offset).
     """
 
     header_copy: bytes
@@ -57,6 +58,8 @@ class IndexHead(NamedTuple):
     first_ns: int
     last_ns: int
     records: int
+    payload_bytes: int
+    superseded_bytes: int
     frames: int
     streams: int
     runs: int

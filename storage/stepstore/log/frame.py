@@ -99,6 +99,19 @@ class Batch(NamedTuple):
     flags: int
 
 
+class StoredBatch(NamedTuple):
+    """A batch as its frame holds it, to be copied into another: its records have their LSNs, its bytes are opaque."""
+
+    stream: bytes
+    first_seq: int
+    first_lsn: int
+    records: int
+    crc: int
+    flags: int
+    lengths: bytes
+    content: bytes
+
+
 Encode = Callable[[bytes, int, Sequence[bytes]], tuple[bytes, int]]
 """(stream, first_seq, payloads) → the bytes stored for them, and the flag bits that say how (see `batch_codec`)."""
 
@@ -216,6 +229,54 @@ def build_frame(
             *(_U32, crc32(directory), _U32, body_crc, _U32, count_zero_pieces(frame, offset), _U32, 0),
         )
         header_crc = crc32(view[:_CRC_OFFSET])
+    _LENGTH.pack_into(frame, HEADER_BYTES - _LENGTH.size, header_crc)
+    return frame, header_crc, entries
+
+
+def build_copied_frame(
+    batches: Sequence[StoredBatch],
+    *,
+    offset: int,
+    first_lsn: int,
+    last_lsn: int,
+    durable_lsn: int,
+    segment_tag: int,
+    prev_crc: int,
+) -> tuple[bytearray, int, list[DirectoryEntry]]:
+    """A frame of batches that were stored before and keep their LSNs, for the range `first_lsn` to `last_lsn`, in which
+    there may be holes, or nothing at all. Else as `build_frame`."""
+    records = sum([batch.records for batch in batches])
+    dir_len = len(batches) * ENTRY_BYTES + records * _LENGTH.size
+    lengths_at = offset + HEADER_BYTES + _BYTES_HEAD.size + len(batches) * ENTRY_BYTES
+    payload_at = offset + HEADER_BYTES + BODY_OVERHEAD + dir_len
+    packed: list[bytes] = []
+    entries: list[DirectoryEntry] = []
+    for stream, first_seq, lsn, count, crc, flags, lengths, content in batches:
+        size, kind = len(content), ENTRY_EVENTS + (flags >> _KIND_SHIFT)
+        packed.append(DIRECTORY_ENTRY.pack(stream, first_seq, lsn - first_lsn, count, size, crc, flags & 0xFFFF, kind))
+        entries.append((stream, first_seq, lsn, count, size, crc, flags, payload_at, lengths_at))
+        lengths_at += len(lengths)
+        payload_at += size
+    directory = b"".join([*packed, *(batch.lengths for batch in batches)])
+    content_bytes = sum([len(batch.content) for batch in batches])
+    frame = bytearray().join(
+        (
+            _BLANK_HEADER,
+            _BYTES_HEAD.pack(_BYTES32, dir_len),
+            directory,
+            _BYTES_HEAD.pack(_BYTES32, content_bytes),
+            *(batch.content for batch in batches),
+        )
+    )
+    with memoryview(frame) as view:
+        body_crc = zlib.crc32(view[HEADER_BYTES:])
+        _HEADER.pack_into(
+            *(frame, 0, _ARRAY14),
+            *(_U8, KIND_DATA, _U8, 0, _U64, first_lsn, _U32, last_lsn - first_lsn + 1, _U32, records),
+            *(_U64, durable_lsn, _U32, segment_tag, _U32, prev_crc, _U32, len(frame) - HEADER_BYTES, _U32, dir_len),
+            *(_U32, zlib.crc32(directory), _U32, body_crc, _U32, count_zero_pieces(frame, offset), _U32, 0),
+        )
+        header_crc = zlib.crc32(view[:_CRC_OFFSET])
     _LENGTH.pack_into(frame, HEADER_BYTES - _LENGTH.size, header_crc)
     return frame, header_crc, entries
 

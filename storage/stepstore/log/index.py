@@ -7,6 +7,7 @@ open. The tuple of segments is replaced as a whole, so a reader in another threa
 
 from __future__ import annotations
 
+import errno
 import logging
 from array import array
 from bisect import bisect_right
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
+from stepstore.errors import RecoveryFailed
 from stepstore.log.frame import FLAG_CLOSES, FLAG_OPENS, FLAG_TOMBSTONE, KIND_FLAGS, DirectoryEntry
 from stepstore.log.live_index import STREAM_CLOSED as STREAM_CLOSED
 from stepstore.log.live_index import STREAM_DELETED as STREAM_DELETED
@@ -29,7 +31,7 @@ T = TypeVar("T")
 SegmentIndex = LiveIndex | SealedIndex
 
 _TAILS_KEPT = 100_000
-_INDEX_BYTES = 8 * 1024 * 1024
+INDEX_BYTES = 8 * 1024 * 1024
 """A segment is left when its index has grown to this; one group adds 4 MiB at the most, and a footer is one frame."""
 _logger = logging.getLogger("stepstore.log")
 
@@ -132,7 +134,8 @@ SameRecords = Callable[[Run, Run], bool]
 class LogIndex:
     """Streams and frames of a log. Everything in it is durable, but for what a read-only opening shows.
 
-    `version` rises whenever a segment is replaced by a rewritten one: positions in older ones are void.
+    `version` rises whenever a segment is replaced by a rewritten one: positions in older ones are void. `reload`: what
+    a read-only opening calls when a file is gone, because another process has rewritten it; False if nothing was.
     """
 
     def __init__(
@@ -148,6 +151,7 @@ class LogIndex:
         self.version = 0
         self.index_rebuilds = 0
         self._rebuild, self._same_records = rebuild, same_records
+        self.reload: Callable[[], bool] | None = None
         self._forked: set[bytes] = set()
         # What was read of a stream, with the newest segment on the medium that might have it: one that was sealed since
         # may know more.
@@ -181,9 +185,8 @@ class LogIndex:
 
     def take_over(self, other: LogIndex) -> None:
         """Become what another index of the same log is; positions in this one are void."""
-        self.segments, self.open_streams = other.segments, other.open_streams
-        self._records_before, self._tails = other._records_before, {}
-        self.version += 1
+        self.open_streams = other.open_streams
+        self._exchange(other.segments)
 
     def add_mark(self, end: int, chain: int) -> None:
         """Take up a mark behind the last frame."""
@@ -194,21 +197,19 @@ class LogIndex:
     def newest_has_room(self) -> bool:
         """Whether the newest segment's index still fits into a footer together with another group."""
         index = self.segments[-1].index
-        return not isinstance(index, LiveIndex) or index.size_so_far + 16 * len(self.open_streams) < _INDEX_BYTES
+        return not isinstance(index, LiveIndex) or index.size_so_far + 16 * len(self.open_streams) < INDEX_BYTES
 
-    def replace(self, old: Iterable[IndexedSegment], new: IndexedSegment) -> None:
-        """Put a rewritten segment in the place of those it stands for."""
-        gone = {id(segment) for segment in old}
-        kept: list[IndexedSegment] = []
-        for segment in self.segments:
-            if id(segment) not in gone:
-                kept.append(segment)
-            elif new is not None and new not in kept:
-                kept.append(new)
-        self.segments = tuple(kept)
-        self._records_before = sum(segment.index.records for segment in self.segments[:-1])
-        self.version += 1
+    def replace(self, old: Sequence[IndexedSegment], new: IndexedSegment) -> None:
+        """Put a rewritten segment in the place of those it stands for, which are neighbours."""
+        at = self.segments.index(old[0])
+        assert self.segments[at : at + len(old)] == tuple(old)
+        self._exchange((*self.segments[:at], new, *self.segments[at + len(old) :]))
+
+    def _exchange(self, segments: tuple[IndexedSegment, ...]) -> None:
+        self.segments = segments
+        self._records_before = sum(segment.index.records for segment in segments[:-1])
         self._tails = {}
+        self.version += 1  # last: whoever still sees the old number looks again
 
     # ---- one stream --------------------------------------------------------------------------------------------------
 
@@ -370,10 +371,35 @@ class LogIndex:
         if self.tail(stream)[1] & STREAM_DELETED:
             return None
         for segment in reversed(self.segments):
-            words = self._ask(segment, lambda index: index.snapshot(stream))
-            if words is not None:
-                return run_of(segment, words)
+            run = self.snapshot_in(segment, stream)
+            if run is not None:
+                return run
         return None
+
+    # ---- one segment -------------------------------------------------------------------------------------------------
+
+    def part_in(self, segment: IndexedSegment, stream: bytes) -> Part | None:
+        """What a segment has of a stream, whatever has become of the stream. May read from the medium."""
+        if not segment.index.might_hold(stream):
+            return None
+        index, entry = self._ask(segment, lambda index: (index, index.find(stream)))
+        return None if entry is None else Part(segment, index, entry, 0)
+
+    def snapshot_in(self, segment: IndexedSegment, stream: bytes) -> Run | None:
+        """The newest snapshot of a stream that lies in a segment. May read from the medium."""
+        if not segment.index.snapshot_count:
+            return None
+        words = self._ask(segment, lambda index: index.snapshot(stream))
+        return None if words is None else run_of(segment, words)
+
+    def snapshots_in(self, segment: IndexedSegment) -> list[tuple[bytes, Run]]:
+        """The newest snapshot of each stream that has one in a segment. May read from the medium."""
+        found = self._ask(segment, lambda index: list(index.snapshot_words()))
+        return [(stream, run_of(segment, words)) for stream, words in found]
+
+    def deleted_in(self, segment: IndexedSegment) -> list[bytes]:
+        """The streams whose tombstone lies in a segment. Reads its table of streams, if there are any."""
+        return self._ask(segment, lambda index: index.deleted_streams())
 
     # ---- all of them -------------------------------------------------------------------------------------------------
 
@@ -385,20 +411,43 @@ class LogIndex:
     def streams(self) -> Iterator[bytes]:
         """Every stream that is not deleted, in the order of first appearance, as of this call. May read from the
         medium."""
-        return self._streams(self.segments, self.segments[-1].end_lsn if self.segments else 0)
+        return self._streams(self.segments[-1].end_lsn if self.segments else 0)
 
-    def _streams(self, segments: tuple[IndexedSegment, ...], upto: int) -> Iterator[bytes]:
-        for number, segment in enumerate(segments):
-            self._ask(segment, lambda index: index.check_streams())
-            found = [
-                (entry.first_lsn, entry.stream)
-                for entry in segment.index.streams()
-                if entry.first_lsn <= upto
-                and not entry.flags & STREAM_DELETED
-                and self._begins_here(segments, number, entry)
-            ]
-            found.sort()
-            yield from [stream for _lsn, stream in found]
+    def _streams(self, upto: int) -> Iterator[bytes]:
+        after = 0
+        while after < upto:  # by LSN, since segments may be replaced while the caller does something else
+            version, segments = self.version, self.segments
+            number = self.segment_of_lsn(after + 1, segments)
+            try:
+                found = self._beginning_in(segments, number, after, upto)
+            except RecoveryFailed as error:
+                if not self.was_replaced(version, error):
+                    raise
+                continue
+            yield from [stream for _lsn, stream in sorted(found)]
+            if number == len(segments) - 1:
+                return
+            after = segments[number].end_lsn
+
+    def _beginning_in(
+        self, segments: tuple[IndexedSegment, ...], number: int, after: int, upto: int
+    ) -> list[tuple[int, bytes]]:
+        segment = segments[number]
+        self._ask(segment, lambda index: index.check_streams())
+        return [
+            (entry.first_lsn, entry.stream)
+            for entry in segment.index.streams()
+            if after < entry.first_lsn <= upto
+            and not entry.flags & STREAM_DELETED
+            and self._begins_here(segments, number, entry)
+        ]
+
+    def was_replaced(self, version: int, error: RecoveryFailed) -> bool:
+        """Whether a read failed because the file was replaced by a rewritten one since the index had this version; then
+        the index knows the new one by now. May read from the medium."""
+        if self.version != version:
+            return True
+        return error.errno == errno.ENOENT and self.reload is not None and self.reload()
 
     def _begins_here(self, segments: tuple[IndexedSegment, ...], number: int, entry: StreamEntry) -> bool:
         """Whether no earlier segment has the stream, and no later one deletes it."""
@@ -432,19 +481,16 @@ class LogIndex:
     def deleted_streams(self) -> Iterator[bytes]:
         """Every stream that was deleted. Reads the streams of those segments only that hold a deletion."""
         for segment in self.segments:
-            if self._ask(segment, lambda index: index.tombstones):
-                self._ask(segment, lambda index: index.check_streams())
-                for entry in segment.index.streams():
-                    if entry.flags & STREAM_DELETED:
-                        yield entry.stream
+            yield from self.deleted_in(segment)
 
     def streams_still_open(self) -> Iterator[bytes]:
         """Streams whose opening record is stored and whose closing record is not, in the order of opening."""
         return iter(list(self.open_streams))
 
-    def segment_of_lsn(self, lsn: int) -> int:
-        """The place in `segments` of the one that holds, or would hold, record `lsn`."""
-        return max(bisect_right(self.segments, lsn, key=lambda segment: segment.header.first_lsn) - 1, 0)
+    def segment_of_lsn(self, lsn: int, segments: Sequence[IndexedSegment] | None = None) -> int:
+        """The place in `segments` (default: those of now) of the one that holds, or would hold, record `lsn`."""
+        among = self.segments if segments is None else segments
+        return max(bisect_right(among, lsn, key=lambda segment: segment.header.first_lsn) - 1, 0)
 
     def frame_of_lsn(self, segment: IndexedSegment, lsn: int) -> int:
         """The number of the first frame of a segment that can hold records from `lsn` on."""

@@ -18,6 +18,7 @@ from stepstore.log.packed_table import pack_table
 
 STREAM_OPENED, STREAM_CLOSED = FLAG_OPENS, FLAG_CLOSES
 STREAM_GAP, STREAM_FORKED, STREAM_DELETED = 4, 8, 16
+_LOW = 0xFFFFFFFF
 _TURNS = FLAG_OPENS | FLAG_CLOSES | FLAG_TOMBSTONE
 
 
@@ -52,9 +53,11 @@ class LiveIndex:
         self._turns = array("Q")  # streams opened and closed, in that order: number, and in the lowest bit "closed"
         self.snapshots: dict[bytes, tuple[int, int, int, int, int]] = {}
         self.doubts: list[Doubt] = []
+        self.deleted: list[bytes] = []
         self.records = 0
+        self.payload_bytes = 0
+        self.superseded_bytes = 0
         self.run_count = 0
-        self.tombstones = 0
 
     def add_frame(self, offset: int, first_lsn: int, entries: Iterable[DirectoryEntry]) -> None:
         """Take up one frame. A number that does not continue its stream marks the stream unsound."""
@@ -63,6 +66,7 @@ class LiveIndex:
         numbers, last_seqs, all_flags, all_runs = self._numbers, self._last_seq, self._flags, self._runs
         for stream, first_seq, entry_lsn, count, size, crc, flags, payload_at, lengths_at in entries:
             self.records += count
+            self.payload_bytes += size
             words = (
                 first_seq,
                 entry_lsn,
@@ -71,6 +75,9 @@ class LiveIndex:
                 crc << 32 | flags & 0xFFFF,
             )
             if flags & KIND_FLAGS == FLAG_SNAPSHOT:
+                older = self.snapshots.get(stream)
+                if older is not None:
+                    self.superseded_bytes += older[3] & _LOW
                 self.snapshots[stream] = words
                 continue
             number = numbers.get(stream)
@@ -97,9 +104,27 @@ class LiveIndex:
                 all_flags[number] |= flags & (FLAG_OPENS | FLAG_CLOSES)
                 if flags & KIND_FLAGS == FLAG_TOMBSTONE:
                     all_flags[number] |= STREAM_DELETED
-                    self.tombstones += 1
+                    self.deleted.append(stream)
                 if flags & _TURNS:
                     self._turns.append(number << 1 | bool(flags & ~FLAG_OPENS & _TURNS))
+
+    @property
+    def tombstones(self) -> int:
+        """How many streams were deleted in the segment."""
+        return len(self.deleted)
+
+    @property
+    def snapshot_count(self) -> int:
+        """How many streams have a snapshot in the segment."""
+        return len(self.snapshots)
+
+    def snapshot_words(self) -> Iterator[tuple[bytes, tuple[int, int, int, int, int]]]:
+        """The newest snapshot of each stream that has one in the segment, as of this call."""
+        return iter(list(self.snapshots.items()))
+
+    def deleted_streams(self) -> list[bytes]:
+        """The streams whose tombstone lies in the segment, as of this call."""
+        return list(self.deleted)
 
     def mark_forked(self, stream: bytes) -> None:
         """Two different records carry one number of the stream (row 11)."""
@@ -217,12 +242,14 @@ class LiveIndex:
                 first_ns=first_ns,
                 last_ns=last_ns,
                 records=self.records,
+                payload_bytes=self.payload_bytes,
+                superseded_bytes=self.superseded_bytes,
                 frames=self.frame_count,
                 streams=len(ordered),
                 runs=at,
                 snapshots=len(self.snapshots),
                 open_streams=len(still_open) // ft.OPEN_BYTES,
-                tombstones=self.tombstones,
+                tombstones=len(self.deleted),
                 digest=digest,
                 fingerprints_crc=zlib.crc32(fingerprints),
                 open_crc=zlib.crc32(still_open),

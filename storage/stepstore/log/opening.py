@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import posixpath
 import time
 from collections import deque
@@ -18,28 +19,39 @@ from stepstore.log.forking import watch_forks
 from stepstore.log.frame import SECTOR
 from stepstore.log.index import IndexedSegment, LogIndex
 from stepstore.log.keys import KEYS_DIRECTORY, KeyProvider, KeyRing
+from stepstore.log.listing import again_if_replaced
 from stepstore.log.live_index import LiveIndex
+from stepstore.log.manifest import Manifest, epochs_of
 from stepstore.log.open_files import OpenFiles
 from stepstore.log.recovery import Recovered, TailPolicy, recover
+from stepstore.log.refreshing import look_again
 from stepstore.log.repair import repair
 from stepstore.log.reserve import Reserve
 from stepstore.log.segment import NO_ROOM, SEGMENT_BYTES, START, Cut, Segment, SegmentSequence
+
+COMPACTION_BYTES_PER_SECOND = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
 class LogOptions:
     """`tail`: what to do with suspected rot in the last group. `segment_bytes`: size of one file. `align`: 0, 512 or
     4096, the unit in which the medium may change bytes it was not asked to change. `compression`: of what is written.
-    `key_provider`: wraps the key that each stream is encrypted with; None writes in clear."""
+    `key_provider`: wraps the key that each stream is encrypted with; None writes in clear. `scrub_bytes_per_second`,
+    `scrub_every_seconds`: how fast old segments are read again in the background, and how often; 0 is never.
+    `compaction_bytes_per_second`: how fast the log is compacted in the background, 0 for not at all."""
 
     tail: TailPolicy = "strict"
     segment_bytes: int = SEGMENT_BYTES
     align: int = 0
     compression: Compression = field(default_factory=Compression)
     key_provider: KeyProvider | None = None
+    scrub_bytes_per_second: int = 4 * 1024 * 1024
+    scrub_every_seconds: float = 86_400
+    compaction_bytes_per_second: int = COMPACTION_BYTES_PER_SECOND
 
     def __post_init__(self) -> None:
         assert self.align in (0, SECTOR, 4096)
+        assert self.compaction_bytes_per_second >= 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +78,7 @@ class OpenLog:
     `segment`: the one being written, None before the first append. `unsealed`: those that were written to before it in
     this incarnation and still lack a footer, with what they hold. `unindexed`: those that an earlier incarnation left
     without a footer, which lack a sidecar. `pending_repair`: what the opening could not do because the medium is full;
-    until it is done nothing may be written.
+    until it is done nothing may be written. `manifest`: the newest, None if the log was never compacted.
     """
 
     files: FileSystem
@@ -86,18 +98,25 @@ class OpenLog:
     is_forked: bool = False
     unsealed: deque[tuple[Segment, IndexedSegment, list[bytes]]] = field(default_factory=deque)
     unindexed: deque[IndexedSegment] = field(default_factory=deque)
+    options: LogOptions = field(default_factory=LogOptions)
+    manifest: Manifest | None = None
 
     @property
     def paths(self) -> list[str]:
         """The files of the segments, oldest first."""
         return [segment.path for segment in self.index.segments]
 
+    def ended_segments(self) -> list[IndexedSegment]:
+        """The segments that nothing is added to any more and that have whatever footer they will get, oldest first."""
+        behind = {id(indexed) for _segment, indexed, _open in self.unsealed}
+        if self.segment is not None:
+            behind.add(id(self.index.segments[-1]))
+        return list(itertools.takewhile(lambda segment: id(segment) not in behind, self.index.segments))
+
     def epoch_ends(self) -> list[tuple[int, int]]:
-        """(epoch, its last LSN) for every epoch that has records, in order."""
-        ends: dict[int, int] = {}
-        for segment in self.index.segments:
-            ends[segment.header.epoch] = segment.end_lsn
-        return list(ends.items())
+        """(epoch, its last LSN) from the first epoch on; the last one may still grow. A cursor of an epoch is valid up
+        to that LSN: behind it the log was cut."""
+        return epochs_of(self.manifest, self.index.segments)
 
     def forked(self) -> None:
         """This is a child of the process that opened the log: nothing may be written here, and the lock stays the
@@ -195,12 +214,14 @@ def open_log(files: FileSystem, path: str, options: LogOptions | None = None) ->
         reading=recovered.reading,
         end_lsn=recovered.end_lsn,
         report=_report(recovered, quarantined, began),
+        options=options,
         lock=lock,
         sequence=sequence,
         reserve=reserve,
         codec=codec,
         keys=keys,
         pending_repair=pending,
+        manifest=recovered.manifest,
     )
     log.unindexed.extend(state.segment for state in recovered.segments if not state.segment.index_path)
     if segment is not None:
@@ -258,9 +279,15 @@ def open_log_read_only(files: FileSystem, path: str, options: LogOptions | None 
     """
     began = time.perf_counter()
     identity = must_exist(files, path)
-    recovered = recover(files, path, identity, live=True)
-    keys = _open_keys(files, path, identity, options or LogOptions(), read_only=True)
-    return OpenLog(
+    with contextlib.ExitStack() as undo:
+        recovered = again_if_replaced(files, path, lambda: recover(files, path, identity, live=True))
+        undo.callback(recovered.reading.close)
+        keys = _open_keys(files, path, identity, options or LogOptions(), read_only=True)
+        if keys is not None:
+            undo.callback(keys.close)
+        codec = BatchCodec(Compression(), keys)
+        undo.pop_all()
+    log = OpenLog(
         files=files,
         path=path,
         identity=identity,
@@ -268,9 +295,12 @@ def open_log_read_only(files: FileSystem, path: str, options: LogOptions | None 
         reading=recovered.reading,
         end_lsn=recovered.end_lsn,
         report=_report(recovered, [], began),
-        codec=BatchCodec(Compression(), keys),
+        codec=codec,
         keys=keys,
+        manifest=recovered.manifest,
     )
+    log.index.reload = lambda: look_again(log)
+    return log
 
 
 def _report(recovered: Recovered, quarantined: list[str], began: float) -> RecoveryReport:

@@ -85,11 +85,11 @@ class SegmentReader:
         `KeyDestroyed`, `Unavailable` (the key provider failed).
         """
         while True:
+            version = self._index.version
             try:
                 return self._read_slice(stream, position, upto, records, size)
-            except RecoveryFailed:
-                # The file may have been replaced by a rewritten one in between.
-                if position.version == self._index.version or position.version == -1:
+            except RecoveryFailed as error:
+                if not self._index.was_replaced(version, error):
                     raise
                 position = Position(position.after)
 
@@ -213,8 +213,14 @@ class SegmentReader:
 
         Raises: `Damaged`, `RecoveryFailed`.
         """
-        run = self._index.snapshot_run(stream)
-        return None if run is None else self.read_run(stream, run)[0]
+        while True:
+            version = self._index.version
+            try:
+                run = self._index.snapshot_run(stream)
+                return None if run is None else self.read_run(stream, run)[0]
+            except RecoveryFailed as error:
+                if not self._index.was_replaced(version, error):
+                    raise
 
     def same_records(self, one: Run, other: Run) -> bool:
         """Whether what two runs of one stream have in common is equal, byte for byte."""
@@ -235,8 +241,8 @@ class SegmentReader:
             version = self._index.version
             try:
                 return self._read_frames(position, upto, records)
-            except RecoveryFailed:
-                if version == self._index.version:
+            except RecoveryFailed as error:
+                if not self._index.was_replaced(version, error):
                     raise
                 position = FramePosition(position.after)
 
@@ -246,11 +252,10 @@ class SegmentReader:
         index = self._index
         after, segment, number = position
         segments = index.segments
-        place = index.segment_of_lsn(after + 1)
         if segment is None or segment not in segments:
             if not segments:
                 return [], position
-            segment = segments[place]
+            segment = segments[index.segment_of_lsn(after + 1, segments)]
             number = index.frame_of_lsn(segment, after + 1)
         found: list[Record | Gap] = []
         deleting = index.holding_deletions()

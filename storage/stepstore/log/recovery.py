@@ -6,7 +6,9 @@ the chain of frames breaks, expecting LSN *L*. The rows are tried in the order 2
      1  nothing but zeros behind o, or the end of the file;
         or, behind a footer, its close frame and trailer         end of log
      2  a later frame of this file says durable >= L; or o lies
-        before the successor's `prev_end_offset`                 corruption: refuse
+        before the successor's `prev_end_offset`; or the
+        manifest says that the file reaches to L; or the file
+        was rewritten, which is whole before it has its name     corruption: refuse
      3  a footer or a close frame was seen, and something
         else behind it                                           corruption: refuse
      4  the file ends inside the frame; or (preallocated files)
@@ -20,15 +22,19 @@ the chain of frames breaks, expecting LSN *L*. The rows are tried in the order 2
                                                                  tail="strict", as row 4 with tail="cut"
      6  a non-zero byte farther than one maximal frame behind o,
         or a sound header of a later record behind o             corruption: refuse
-     7  segment numbers or LSNs not contiguous                   corruption: refuse, naming the LSN range
+     7  segment numbers or LSNs not contiguous, a file that the
+        manifest lists not there, or the manifest not sound, or
+        missing beside a rewritten file                          corruption: refuse, naming the LSN range
      9  a sound header of this file that does not continue the
         chain                                                    corruption: refuse
     12  unknown major version or incompatible feature            newer format: refuse, naming the version
-    13  log or branch uuid of another log                        stray file: refuse
+    13  log or branch uuid of another log; in the manifest's
+        range: not the branch that it names for the file         stray file: refuse
     15  FORMAT missing or malformed but segments present         half-made or tampered: refuse
     16  the header of a .seg is not sound                        corruption: refuse; an older segment that is
                                                                  sealed is read with the copy in its footer
-    17  *.tmp of a dead incarnation                              garbage: removed by `repair`
+    17  *.tmp of a dead incarnation; a .seg or .idx in the
+        manifest's range that is not listed                      garbage: removed by `repair`
     18  a read error, or a read that ends before the file does   RecoveryFailed, nothing is known
 
 Rows about single records and streams, which hurt nothing else:
@@ -44,7 +50,6 @@ from __future__ import annotations
 
 import errno
 import gc
-import itertools
 import posixpath
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -62,9 +67,11 @@ from stepstore.log.frame import (
     FrameHeader,
     header_position,
 )
-from stepstore.log.index import IndexedSegment, LogIndex, open_streams_after, run_of
+from stepstore.log.index import IndexedSegment, LogIndex, SameRecords, open_streams_after, run_of
+from stepstore.log.listing import Listing, list_log
 from stepstore.log.live_index import LiveIndex
-from stepstore.log.names import SegmentName, parse_segment_name
+from stepstore.log.manifest import Manifest, ManifestFile
+from stepstore.log.names import SegmentName
 from stepstore.log.open_files import OpenFiles
 from stepstore.log.packed_table import UnsoundIndex
 from stepstore.log.reading import SegmentReader
@@ -94,6 +101,7 @@ class Recovered:
     """A log as it stands: its segments, the index of everything in it, and whether the newest tail was torn.
 
     `duplicates`: records that were stored twice, equally (row 10). `reading`: the files the index is read through.
+    `leftovers`: names of files that a compaction has left behind.
     """
 
     segments: list[SegmentState]
@@ -102,6 +110,8 @@ class Recovered:
     torn: bool
     notes: list[str]
     duplicates: int = 0
+    manifest: Manifest | None = None
+    leftovers: tuple[str, ...] = ()
 
     @property
     def newest(self) -> IndexedSegment | None:
@@ -114,51 +124,17 @@ class Recovered:
         return self.segments[-1].segment.end_lsn if self.segments else 0
 
 
-def list_segments(files: FileSystem, path: str) -> list[SegmentName]:
-    """The segments of a log by name, in order.
-
-    Raises: `CorruptLog` (row 7) if their numbers leave a gap, `RecoveryFailed`.
-    """
-    try:
-        listed = files.list_names(path)
-    except OSError as error:
-        raise RecoveryFailed.from_os_error("list", error, file=path) from error
-    found = sorted(name for name in map(parse_segment_name, listed) if name is not None)
-    if found and found[0].seq != 1:
-        raise CorruptLog(
-            f"segments 1 to {found[0].seq - 1} are missing from {path!r}: the first is {found[0]}, so records up to "
-            f"LSN {found[0].first_lsn - 1} are not there. Restore the files from a backup.",
-            file=posixpath.join(path, str(found[0])),
-            first_lsn=1,
-            last_lsn=found[0].first_lsn - 1,
-            row=7,
-        )
-    for before, after in itertools.pairwise(found):
-        if after.seq == before.seq:
-            raise CorruptLog(
-                f"{path!r} holds two files for segment {after.seq}: {before} and {after} (row 7). Move out the one "
-                "that does not belong there.",
-                file=posixpath.join(path, str(after)),
-                first_lsn=after.first_lsn,
-                row=7,
-            )
-        if after.seq != before.seq + 1:
-            raise CorruptLog(
-                f"segments {before.seq + 1} to {after.seq - 1} are missing from {path!r}: {before} is followed by "
-                f"{after}, so records up to LSN {after.first_lsn - 1} are not there. Restore the files from a backup.",
-                file=posixpath.join(path, str(after)),
-                first_lsn=before.first_lsn,
-                last_lsn=after.first_lsn - 1,
-                row=7,
-            )
-    return found
-
-
 def read_segment_header(
-    files: FileSystem, path: str, name: SegmentName, identity: Identity, *, newest: bool = True
+    files: FileSystem,
+    path: str,
+    name: SegmentName,
+    identity: Identity,
+    *,
+    listed: ManifestFile | None = None,
+    newest: bool = True,
 ) -> tuple[SegmentHeader, int]:
-    """The header of a segment and its CRC, checked against its name and the log it is in (rows 12, 13, 16). The copy in
-    its footer does for one that is sealed and not the newest.
+    """The header of a segment and its CRC, checked against its name, the log it is in, and what the manifest says of it
+    (rows 7, 12, 13, 16). The copy in its footer does for one that is sealed and not the newest.
 
     Raises: `CorruptLog`, `RecoveryFailed`.
     """
@@ -192,7 +168,8 @@ def read_segment_header(
             "changed; open it with a Stepwell that knows this format.",
             file=full,
         )
-    if (header.log_uuid, header.branch_uuid) != (identity.log_uuid.bytes, identity.branch_uuid.bytes):
+    branch = identity.branch_uuid.bytes if listed is None else listed.branch_uuid
+    if (header.log_uuid, header.branch_uuid) != (identity.log_uuid.bytes, branch):
         raise CorruptLog(
             f"{full!r} belongs to another log than the FORMAT file beside it (row 13). Move it out of the directory.",
             file=full,
@@ -203,6 +180,14 @@ def read_segment_header(
         raise CorruptLog(
             f"{full!r} says inside that it is {SegmentName(header.seq, header.first_lsn, header.generation)} (row 7). "
             "Give it back its own name.",
+            file=full,
+            first_lsn=header.first_lsn,
+            row=7,
+        )
+    if header.seq_last != (header.seq if listed is None else listed.seq_last):
+        raise CorruptLog(
+            f"{full!r} says inside that it reaches to segment {header.seq_last}, and the MANIFEST does not (row 7). "
+            "Nothing was changed.",
             file=full,
             first_lsn=header.first_lsn,
             row=7,
@@ -252,11 +237,9 @@ def recover(
 def _recover(
     files: FileSystem, reading: OpenFiles, path: str, identity: Identity, tail: TailPolicy, *, live: bool
 ) -> Recovered:
-    names = list_segments(files, path)
-    headers = [
-        read_segment_header(files, path, name, identity, newest=number == len(names) - 1)
-        for number, name in enumerate(names)
-    ]
+    listing = list_log(files, path, identity)
+    names = listing.names
+    headers = read_headers(files, path, identity, listing)
     states: list[SegmentState] = []
     notes: list[str] = []
     torn = False
@@ -267,22 +250,26 @@ def _recover(
             _check_continues(header, states[-1].segment, full)
         found = _from_seal(files, reading, full, header, header_crc, successor)
         if found is None:
-            until = None if successor is None else successor.prev_end_offset
+            until = None if successor is None or header.generation else successor.prev_end_offset
             scan, scanned = _scan(files, full, header, header_crc, until)
             segment = IndexedSegment(full, header, header_crc, scanned, scan.end_offset, scan.end_lsn, scan.chain)
             leftover = None
-            if successor is not None:
+            if header.generation:
+                _check_whole(segment, scan)
+            elif successor is not None:
                 _check_cut(segment, successor, scan)
                 leftover = scan.tail.last_nonzero
-            elif not live and (row := judge_newest(scan, header, full, tail)):
+            elif not live and (row := judge_newest(scan, header, full, tail, listing.end_lsn_of(name))):
                 torn, leftover = True, scan.tail.last_nonzero
                 notes.append(_note_of_a_cut(row, scan, full))
+            to_keep = scan.tail.size if header.generation else _size_to_keep(scan)
             found = SegmentState(
                 segment,
                 None if leftover is None else leftover + 1,
-                [] if successor is not None else scan.unproven,
-                _size_to_keep(scan) if scan.tail.size > _size_to_keep(scan) else None,
+                [] if successor is not None or header.generation else scan.unproven,
+                to_keep if scan.tail.size > to_keep else None,
             )
+        _check_listed(found.segment, listing.end_lsn_of(name))
         states.append(found)
     segments = [state.segment for state in states]
     reader_of: list[SegmentReader] = []
@@ -297,7 +284,28 @@ def _recover(
         same_records=lambda one, other: reader_of[0].same_records(one, other),
     )
     reader_of.append(SegmentReader(reading, index))
-    return Recovered(states, index, reading, torn, notes, _settle_doubts(index, reader_of[0]))
+    duplicates = sum(settle_doubts(segment, reader_of[0].same_records) for segment in index.segments)
+    return Recovered(states, index, reading, torn, notes, duplicates, listing.manifest, tuple(listing.leftovers))
+
+
+def read_headers(
+    files: FileSystem, path: str, identity: Identity, listing: Listing, *, lenient: bool = False
+) -> list[tuple[SegmentHeader, int]]:
+    """The header of every segment, and its CRC; `lenient`: the copy in its footer does for the newest too.
+
+    Raises: `CorruptLog`, `RecoveryFailed`.
+    """
+    return [
+        read_segment_header(
+            files,
+            path,
+            name,
+            identity,
+            listed=listing.listed.get(name),
+            newest=not lenient and number == len(listing.names) - 1,
+        )
+        for number, name in enumerate(listing.names)
+    ]
 
 
 def _size_to_keep(scan: SegmentScan) -> int:
@@ -358,8 +366,7 @@ def _from_seal(
         if seal is None:
             continue
         trailer = seal.trailer
-        found = files.stat(path)
-        size = 0 if found is None else found.size
+        size = _size_of(files, path) if sidecar else 0
         if sidecar and successor is None and size != trailer.end_offset:
             continue  # written to behind what the sidecar knows, or not yet cut there: only a scan can tell
         segment = IndexedSegment(
@@ -373,6 +380,8 @@ def _from_seal(
             sealed=not sidecar,
             index_path=seal.path,
         )
+        if header.generation and trailer.end_lsn != header.orig_end_lsn:
+            raise _not_whole(segment)
         if successor is not None and segment.named_end != _named_cut(successor):
             if sidecar:
                 continue  # of an earlier state of the file; it is written anew
@@ -386,6 +395,14 @@ def _from_seal(
     return None
 
 
+def _size_of(files: FileSystem, path: str) -> int:
+    file = open_for_reading(files, path)
+    try:
+        return Window(file, path).size
+    finally:
+        file.close()
+
+
 def _last_nonzero(files: FileSystem, path: str, start: int) -> int | None:
     file = open_for_reading(files, path)
     try:
@@ -395,24 +412,26 @@ def _last_nonzero(files: FileSystem, path: str, start: int) -> int | None:
         file.close()
 
 
-def _settle_doubts(index: LogIndex, reader: SegmentReader) -> int:
-    """Rows 10 and 11 within one segment: compare what was stored twice. Gives how many records were stored equally."""
+def settle_doubts(segment: IndexedSegment, same_records: SameRecords) -> int:
+    """Rows 10 and 11 within one segment: compare what was stored twice. Gives how many records were stored equally.
+
+    Raises: `Damaged`, `RecoveryFailed`.
+    """
+    live = segment.index
+    if not isinstance(live, LiveIndex):
+        return 0
     duplicates = 0
-    for segment in index.segments:
-        live = segment.index
-        if not isinstance(live, LiveIndex):
-            continue
-        for stream, words in live.doubts:
-            run = run_of(segment, words)
-            kept = live.find(stream)
-            assert kept is not None
-            mine = [run_of(segment, live.run_words(kept, n, n + 1)) for n in range(kept.runs)]
-            shared = [other for other in mine if run.overlaps(other)]
-            covered = kept.first_seq <= run.first_seq and run.last_seq <= kept.last_seq
-            if covered and all(reader.same_records(run, other) for other in shared):
-                duplicates += run.records
-            else:
-                live.mark_forked(stream)
+    for stream, words in live.doubts:
+        run = run_of(segment, words)
+        kept = live.find(stream)
+        assert kept is not None
+        mine = [run_of(segment, live.run_words(kept, n, n + 1)) for n in range(kept.runs)]
+        shared = [other for other in mine if run.overlaps(other)]
+        covered = kept.first_seq <= run.first_seq and run.last_seq <= kept.last_seq
+        if covered and all(same_records(run, other) for other in shared):
+            duplicates += run.records
+        else:
+            live.mark_forked(stream)
     return duplicates
 
 
@@ -460,6 +479,38 @@ def _check_cut(segment: IndexedSegment, successor: SegmentHeader, scan: SegmentS
         )
 
 
+def _check_whole(segment: IndexedSegment, scan: SegmentScan) -> None:
+    if scan.end_lsn != segment.header.orig_end_lsn:
+        raise _corrupt(2, segment.path, scan, "it is a rewritten file, and those are durable before they have a name")
+
+
+def _not_whole(segment: IndexedSegment) -> CorruptLog:
+    return CorruptLog(
+        f"{segment.path!r} is to hold records up to LSN {segment.header.orig_end_lsn} and ends with LSN "
+        f"{segment.end_lsn} (row 2). Nothing was changed.",
+        file=segment.path,
+        offset=segment.end_offset,
+        first_lsn=segment.end_lsn + 1,
+        last_lsn=segment.header.orig_end_lsn,
+        row=2,
+    )
+
+
+def _check_listed(segment: IndexedSegment, end_lsn: int | None) -> None:
+    """The manifest was written when everything in its range was durable, and nothing is added there any more."""
+    found = segment.named_end[1]
+    if end_lsn is not None and found != end_lsn:
+        raise CorruptLog(
+            f"{segment.path!r} ends with LSN {found}, and the MANIFEST says that it ends with LSN {end_lsn} (row 2). "
+            "Nothing was changed.",
+            file=segment.path,
+            offset=segment.end_offset,
+            first_lsn=min(found, end_lsn) + 1,
+            last_lsn=max(found, end_lsn),
+            row=2,
+        )
+
+
 def _contradiction(segment: IndexedSegment, successor: SegmentHeader) -> CorruptLog:
     offset, lsn, _chain = segment.named_end
     return CorruptLog(
@@ -473,14 +524,19 @@ def _contradiction(segment: IndexedSegment, successor: SegmentHeader) -> Corrupt
     )
 
 
-def judge_newest(scan: SegmentScan, header: SegmentHeader, path: str, policy: TailPolicy) -> int:
+def judge_newest(
+    scan: SegmentScan, header: SegmentHeader, path: str, policy: TailPolicy, listed_end_lsn: int | None = None
+) -> int:
     """The row by which the tail is to be cut (4, and 5 with tail="cut"), or 0 for a clean end (row 1).
 
+    `listed_end_lsn`: where the manifest says that the segment ends, if it lists it.
     Raises: `CorruptLog` with the row by which it is refused.
     """
     tail, offset, expected = scan.tail, scan.after, scan.end_lsn + 1
     if tail.later_durable >= expected:
         raise _corrupt(2, path, scan, f"a later frame proves that LSN {tail.later_durable} was durable")
+    if listed_end_lsn is not None and listed_end_lsn >= expected:
+        raise _corrupt(2, path, scan, f"the MANIFEST proves that LSN {listed_end_lsn} was durable")
     if tail.last_nonzero is None:
         return 0
     if scan.index_bytes and tail.last_nonzero < _end_of_seal(scan):

@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import posixpath
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from stepstore.errors import CorruptLog, RecoveryFailed
 from stepstore.log.files import FileSystem
 from stepstore.log.frame import DirectoryEntry, FrameHeader
 from stepstore.log.index import LogIndex
+from stepstore.log.listing import again_if_replaced
 from stepstore.log.live_index import LiveIndex
 from stepstore.log.names import parse_segment_name
-from stepstore.log.opening import OpenLog
-from stepstore.log.recovery import open_for_reading, recover
+from stepstore.log.recovery import Recovered, open_for_reading, recover
 from stepstore.log.scan import Window, scan_segment
+
+if TYPE_CHECKING:
+    from stepstore.log.opening import OpenLog
 
 
 def refresh(log: OpenLog) -> None:
@@ -31,10 +35,24 @@ def refresh(log: OpenLog) -> None:
     if newest is not None and newest.sealed and _names(log.files, log.path) == _known(log.index):
         return
     with suppress(CorruptLog):  # seen half way through a change; the next time it is whole
-        log.reading.close()  # it opens again what is asked for; a sidecar may have been replaced under its name
-        found = recover(log.files, log.path, log.identity, live=True, reading=log.reading)
-        log.index.take_over(found.index)
-        log.end_lsn = found.end_lsn
+        look_again(log)
+
+
+def look_again(log: OpenLog) -> bool:
+    """List the files anew, because one of them is gone or another one there. Blocks. False if they are the same.
+
+    Raises: `CorruptLog`, `RecoveryFailed`.
+    """
+    before = log.paths
+    log.reading.close()  # it opens again what is asked for; a sidecar may have been replaced under its name
+
+    def look() -> Recovered:
+        return recover(log.files, log.path, log.identity, live=True, reading=log.reading)
+
+    found = again_if_replaced(log.files, log.path, look)
+    log.index.take_over(found.index)
+    log.manifest, log.end_lsn = found.manifest, found.end_lsn
+    return log.paths != before
 
 
 def _go_on(log: OpenLog) -> None:

@@ -30,8 +30,10 @@ def repair(
     successor: Segment | None = None
     try:
         for name in files.list_names(directory):
-            if name.endswith(".tmp"):  # row 17
+            if name.endswith(".tmp") or name in recovered.leftovers:  # row 17
                 files.unlink(posixpath.join(directory, name))
+        if recovered.leftovers:
+            files.sync_directory(directory)
         doing = "quarantine the cut tail in"
         quarantined = [
             _quarantine(files, directory, state) for state in recovered.segments if state.leftover_end is not None

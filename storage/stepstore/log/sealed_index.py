@@ -3,6 +3,7 @@ memory, 4 bytes for each stream."""
 
 from __future__ import annotations
 
+import struct
 import sys
 import zlib
 from array import array
@@ -11,10 +12,11 @@ from collections.abc import Iterator
 
 from stepstore.log import footer as ft
 from stepstore.log.footer import IndexHead
-from stepstore.log.live_index import StreamEntry
+from stepstore.log.live_index import STREAM_DELETED, StreamEntry
 from stepstore.log.packed_table import PackedTable, ReadAt, UnsoundIndex
 
 _SLICE = 1024
+_SNAPSHOT = struct.Struct(">16s5Q")
 
 
 class SealedIndex:
@@ -118,6 +120,39 @@ class SealedIndex:
                 a, b, c, d, e = (int.from_bytes(found[16 + n * 8 : 24 + n * 8], "big") for n in range(ft.RUN_WORDS))
                 return a, b, c, d, e
         return None
+
+    @property
+    def snapshot_count(self) -> int:
+        """How many streams have a snapshot in the segment."""
+        return self.head.snapshots
+
+    def snapshot_words(self) -> Iterator[tuple[bytes, tuple[int, int, int, int, int]]]:
+        """The newest snapshot of each stream that has one in the segment, sorted by stream."""
+        for start in range(0, self._snapshots.count, _SLICE):
+            page = self._snapshots.entries(start, min(start + _SLICE, self._snapshots.count))
+            for stream, *words in _SNAPSHOT.iter_unpack(page):
+                yield stream, tuple(words)
+
+    @property
+    def payload_bytes(self) -> int:
+        """Payload bytes in the segment's frames."""
+        return self.head.payload_bytes
+
+    @property
+    def superseded_bytes(self) -> int:
+        """Payload bytes of snapshots that have a newer one in the same segment."""
+        return self.head.superseded_bytes
+
+    def deleted_streams(self) -> list[bytes]:
+        """The streams whose tombstone lies in the segment. Reads the table of streams if there are any."""
+        if not self.head.tombstones:
+            return []
+        return [entry.stream for entry in self.streams() if entry.flags & STREAM_DELETED]
+
+    @property
+    def size_so_far(self) -> int:
+        """Bytes of the index, without the open streams."""
+        return self.head.size - self.head.open_streams * ft.OPEN_BYTES
 
     def streams(self) -> Iterator[StreamEntry]:
         """Every stream, sorted by id."""

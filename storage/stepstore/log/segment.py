@@ -9,7 +9,7 @@ import posixpath
 import secrets
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from stepstore.log import segment_header as sh
@@ -111,19 +111,6 @@ class Segment:
         )
         return Frame(data, at, crc, first_lsn, first_lsn + sum(len(b.payloads) for b in batches) - 1, entries)
 
-    def _wrapper(self, kind: int, content: bytes, at: int) -> Frame:
-        first_lsn = self._durable_lsn + 1
-        data, crc = build_wrapper(
-            kind,
-            content,
-            offset=at,
-            first_lsn=first_lsn,
-            durable_lsn=self._durable_lsn,
-            segment_tag=self.header.segment_tag,
-            prev_crc=self._chain,
-        )
-        return Frame(data, at, crc, first_lsn, first_lsn - 1, [])
-
     def write(self, frame: Frame) -> None:
         """Put the frame on the medium. Raises `OSError`; then the segment must be left."""
         write_all(self._file, frame.at, frame.data)
@@ -137,7 +124,9 @@ class Segment:
 
     def mark(self) -> Frame:
         """A mark: it proves that everything before it was durable. To be written and acknowledged like any frame."""
-        return self._wrapper(KIND_MARK, b"", _aligned(self._offset))
+        end, at = self.cut, _aligned(self._offset)
+        data, crc = _wrapper(KIND_MARK, b"", at, end, self.header.segment_tag)
+        return Frame(data, at, crc, end.end_lsn + 1, end.end_lsn, [])
 
     def seal(self, index: LiveIndex, open_streams: Sequence[bytes]) -> Trailer:
         """End the segment for good: footer, close frame, trailer, and no zeros behind it. Gives the file back.
@@ -145,42 +134,83 @@ class Segment:
         `index`: what it holds. `open_streams`: those open at its end. Raises `OSError`; nothing is lost then.
         """
         try:
-            content, head_crc = index.encode(
-                header_copy=self._header_copy,
-                first_lsn=self.header.first_lsn,
-                end_lsn=self._durable_lsn,
-                end_offset=self._offset,
-                chain=self._chain,
-                first_ns=self._first_ns,
-                last_ns=self._last_ns,
+            return write_seal(
+                self._file,
+                self.header,
+                self._header_copy,
+                self.cut,
+                index,
+                open_streams,
+                times=(self._first_ns, self._last_ns),
                 digest=digest_of(self._file, self._offset),
-                open_streams=open_streams,
             )
-            end = self.cut
-            footer = self._wrapper(KIND_FOOTER, content, header_position(self._offset, self.header.align))
-            self.write(footer)
-            self._offset, self._chain = footer.end, footer.header_crc
-            close = self._wrapper(KIND_CLOSE, b"", _aligned(self._offset))
-            trailer = Trailer(
-                segment_tag=self.header.segment_tag,
-                index_at=footer.end - len(content),
-                index_bytes=len(content),
-                head_crc=head_crc,
-                end_offset=end.end_offset,
-                end_lsn=end.end_lsn,
-                chain=end.chain,
-                records=index.records,
-            )
-            self.write(close._replace(data=close.data + encode_trailer(trailer)))
-            self._file.truncate(close.end + TRAILER_BYTES)
-            self._file.datasync()
-            return trailer
         finally:
             self.release()
 
     def release(self) -> None:
         """Close the file, whatever state it is in."""
         self._file.close()
+
+
+def write_seal(
+    file: File,
+    header: SegmentHeader,
+    header_copy: bytes,
+    end: Cut,
+    index: LiveIndex,
+    open_streams: Iterable[bytes],
+    *,
+    times: tuple[int, int],
+    digest: bytes,
+) -> Trailer:
+    """Write behind the records, which end at `end`: the footer, then the close frame and the trailer, and cut the file
+    there. Durable on return. Raises `OSError`."""
+    content, head_crc = index.encode(
+        header_copy=header_copy,
+        first_lsn=header.first_lsn,
+        end_lsn=end.end_lsn,
+        end_offset=end.end_offset,
+        chain=end.chain,
+        first_ns=times[0],
+        last_ns=times[1],
+        digest=digest,
+        open_streams=open_streams,
+    )
+    at = header_position(end.end_offset, header.align)
+    footer, crc = _wrapper(KIND_FOOTER, content, at, end, header.segment_tag)
+    write_all(file, at, footer)
+    file.datasync()
+    behind = end._replace(end_offset=at + len(footer), chain=crc)
+    at = _aligned(behind.end_offset)
+    close, _crc = _wrapper(KIND_CLOSE, b"", at, behind, header.segment_tag)
+    trailer = Trailer(
+        segment_tag=header.segment_tag,
+        index_at=behind.end_offset - len(content),
+        index_bytes=len(content),
+        head_crc=head_crc,
+        end_offset=end.end_offset,
+        end_lsn=end.end_lsn,
+        chain=end.chain,
+        records=index.records,
+    )
+    write_all(file, at, close + encode_trailer(trailer))
+    file.datasync()
+    file.truncate(at + len(close) + TRAILER_BYTES)
+    file.datasync()
+    return trailer
+
+
+def _wrapper(kind: int, content: bytes, at: int, behind: Cut, segment_tag: int) -> tuple[bytearray, int]:
+    """A frame without records at offset `at`, the next one behind a cut; and its header's CRC."""
+    return build_wrapper(
+        kind,
+        content,
+        offset=at,
+        first_lsn=behind.end_lsn + 1,
+        durable_lsn=behind.end_lsn,
+        segment_tag=segment_tag,
+        prev_crc=behind.chain,
+    )
 
 
 def _aligned(offset: int) -> int:

@@ -7,7 +7,8 @@ import errno
 from stepstore.log.files import File
 
 _PIECE = 4096
-_MEDIUM = frozenset({errno.EIO, errno.EBADMSG, errno.EUCLEAN, errno.EILSEQ, errno.ENODATA, errno.EREMOTEIO})
+MEDIUM_ERRORS = frozenset({errno.EIO, errno.EBADMSG, errno.EUCLEAN, errno.EILSEQ, errno.ENODATA, errno.EREMOTEIO})
+"""Errors that say that bytes are lost, and not merely out of reach."""
 
 
 class TolerantFile:
@@ -23,7 +24,7 @@ class TolerantFile:
         try:
             return self._inner.read(offset, size)
         except OSError as error:
-            if error.errno not in _MEDIUM:
+            if error.errno not in MEDIUM_ERRORS:
                 raise
         parts: list[bytes] = []
         end = min(offset + size, self._inner.size())
@@ -32,7 +33,7 @@ class TolerantFile:
             try:
                 parts.append(self._inner.read(offset, piece))
             except OSError as error:
-                if error.errno not in _MEDIUM:
+                if error.errno not in MEDIUM_ERRORS:
                     raise
                 self.unreadable[offset] = max(piece, self.unreadable.get(offset, 0))
                 parts.append(bytes(piece))

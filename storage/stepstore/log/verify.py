@@ -15,11 +15,12 @@ from stepstore.log.examine import examine, name_streams
 from stepstore.log.files import File, FileSystem, OsFileSystem
 from stepstore.log.footer import TRAILER_BYTES, Trailer, parse_trailer
 from stepstore.log.frame import HEADER_BYTES, MARK_ALIGNMENT, DirectoryEntry, FrameHeader, looks_like_header
+from stepstore.log.listing import again_if_replaced, list_log
 from stepstore.log.names import LOCK, parse_segment_name
 from stepstore.log.open_files import OpenFiles
 from stepstore.log.packed_table import UnsoundIndex
 from stepstore.log.problems import NO_RECORD, REMOVE_SIDECAR, SALVAGE, Problem, StreamName
-from stepstore.log.recovery import judge_newest, list_segments, open_for_reading, read_segment_header
+from stepstore.log.recovery import judge_newest, open_for_reading, read_headers
 from stepstore.log.salvage_source import Source, list_sources
 from stepstore.log.scan import SegmentScan, Window, scan_segment
 from stepstore.log.sealing import find_seal, open_index, read_trailer, sidecar_is_sound, sidecar_path
@@ -73,18 +74,36 @@ def verify_log(
     concerns.
     Raises: `NotFound`, `InvalidInput`, `RecoveryFailed`; damage is reported, not raised.
     """
-    files = files or OsFileSystem()
+    layer = files or OsFileSystem()
+    try:
+        return again_if_replaced(layer, path, lambda: _verify(layer, path, progress, digests=digests, name=name))
+    except CorruptLog as error:  # of the log as a whole; what is in its files can be looked at all the same
+        return _examine_all(layer, path, error, name)
+
+
+def _verify(
+    files: FileSystem,
+    path: str,
+    progress: Callable[[int, int], None] | None,
+    *,
+    digests: bool,
+    name: StreamName | None,
+) -> VerifyReport:
     report = VerifyReport()
     try:
         identity = must_exist(files, path)
-        names = list_segments(files, path)
-        headers = [read_segment_header(files, path, name, identity, newest=False) for name in names]
+        listing = list_log(files, path, identity)
+        names = listing.names
+        headers = read_headers(files, path, identity, listing, lenient=True)
         sizes = [found.size if (found := files.stat(posixpath.join(path, str(name)))) else 0 for name in names]
         live = bool(names) and is_locked(files, path)
-    except CorruptLog as error:  # of the log as a whole; what is in its files can be looked at all the same
-        return _examine_all(files, path, error, name)
     except OSError as error:
         raise RecoveryFailed.from_os_error("look into", error, file=path) from error
+    if not live:
+        report.notes += [
+            f"{posixpath.join(path, name)}: left over from a compaction; the next opening removes it"
+            for name in listing.leftovers
+        ]
     reading = OpenFiles(files)
     checks = [
         _SegmentCheck(
@@ -93,6 +112,7 @@ def verify_log(
             posixpath.join(path, str(name)),
             *headers[number],
             headers[number + 1][0] if number + 1 < len(headers) else None,
+            listing.end_lsn_of(name),
             live=live,
             digests=digests,
         )
@@ -158,6 +178,7 @@ class _SegmentCheck:
         header: SegmentHeader,
         header_crc: int,
         successor: SegmentHeader | None,
+        listed_end_lsn: int | None,
         *,
         live: bool,
         digests: bool,
@@ -165,6 +186,7 @@ class _SegmentCheck:
         self.files, self.reading, self.path = files, reading, path
         self.sidecar = sidecar_path(path)
         self.header, self.header_crc, self.successor = header, header_crc, successor
+        self.listed_end_lsn = listed_end_lsn
         self.live, self.digests = live, digests
         self.report = VerifyReport()
         self.streams: set[bytes] = set()
@@ -217,6 +239,7 @@ class _SegmentCheck:
             self._problem("the footer or the close frame behind it is damaged; no record is", offset=scan.after)
         elif self.successor is not None and _named_end(self.header, scan) != _named_cut(self.successor):
             self._problem("it does not end where the segment behind it says that it ends", row=2, advice=SALVAGE)
+        self._check_end(scan)
         try:
             index = open_index(self.reading, self.path, trailer)
             index.check()
@@ -239,11 +262,16 @@ class _SegmentCheck:
             report.records += head.record_count
             own_streams.update([entry[0] for entry in entries])
 
-        until = None if self.successor is None else self.successor.prev_end_offset
+        generation = self.header.generation
+        until = None if self.successor is None or generation else self.successor.prev_end_offset
         scan = scan_segment(Window(file, self.path), self.header, self.header_crc, until=until, on_frame=on_frame)
         self.streams.update(own_streams)
         report.bytes += scan.end_offset
         sound = f"{self.path}: sound up to offset {scan.end_offset} (LSN {scan.end_lsn})"
+        self._check_end(scan)
+        if generation:
+            self._problem("its footer, or what belongs behind it, is damaged; the next opening takes longer")
+            return
         self._check_sidecar(scan)
         if self.successor is not None:
             named = _named_cut(self.successor)
@@ -276,7 +304,7 @@ class _SegmentCheck:
 
     def _judge(self, file: File, scan: SegmentScan, sound: str) -> None:
         try:
-            judge_newest(scan, self.header, self.path, "strict")
+            judge_newest(scan, self.header, self.path, "strict", self.listed_end_lsn)
         except CorruptLog as error:
             self._damage(str(error), scan, error.row)
             return
@@ -304,6 +332,17 @@ class _SegmentCheck:
             why = str(error)
         if why is not None:
             self.report.problems.append(Problem(file=self.sidecar, text=why, advice=REMOVE_SIDECAR))
+
+    def _check_end(self, scan: SegmentScan) -> None:
+        """What is there of a rewritten file, and of one in the manifest's range, was durable to its end."""
+        header = self.header
+        if header.generation and scan.end_lsn != header.orig_end_lsn:
+            text = f"it holds records up to LSN {scan.end_lsn}, not to {header.orig_end_lsn}"
+            self._problem(text, row=2, advice=SALVAGE)
+        end_lsn = header.orig_end_lsn if header.generation else scan.end_lsn
+        if self.listed_end_lsn not in (None, end_lsn):
+            text = f"it ends with LSN {end_lsn}, and the MANIFEST says with {self.listed_end_lsn}"
+            self._problem(text, row=2, advice=SALVAGE)
 
     def _problem(self, what: str, *, offset: int | None = None, row: int = 0, advice: str = NO_RECORD) -> None:
         self.report.problems.append(Problem(file=self.path, text=what, offset=offset, row=row, advice=advice))

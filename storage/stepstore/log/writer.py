@@ -68,7 +68,7 @@ _logger = logging.getLogger("stepstore.log")
 @dataclass(kw_only=True)
 class WriterStats:
     """Counts since opening. `syncs` counts the fdatasyncs of commit groups; `largest_group` is in records; a slow sync
-    took longer than a second."""
+    took longer than a second. `scrubs` counts passes over all old segments, `scrub_problems` what was damaged there."""
 
     groups: int = 0
     syncs: int = 0
@@ -80,6 +80,9 @@ class WriterStats:
     marks: int = 0
     write_errors: int = 0
     slow_syncs: int = 0
+    scrubs: int = 0
+    scrubbed_bytes: int = 0
+    scrub_problems: int = 0
     longest_sync_seconds: float = 0.0
 
 
@@ -154,6 +157,11 @@ class LogWriter:
     def failed(self) -> BaseException | None:
         """Why the writer is lost for good, None while it works."""
         return self._failed
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the writer works and was not told to finish."""
+        return self._failed is None and not self._finishing and not self._log.is_forked
 
     def check_open(self, *, critical: bool = False) -> None:
         """Raises: `Closed`, `LogFull` as `submit` would now."""
