@@ -19,7 +19,6 @@ import time
 from collections.abc import Sequence
 
 from tests.mutants.log import MUTANTS
-
 from tests.mutants.mutant import matching, why_stale
 from tests.mutants.report import Watching, print_table, summary
 from tests.mutants.trial import WHOLE, BadBaselineError, try_all
