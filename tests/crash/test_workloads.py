@@ -11,8 +11,7 @@ import pytest
 import trio
 
 from stepstore.errors import InvalidState, LogFull, OutcomeUnknown
-from stepstore.journal.contract import FLAG_SNAPSHOT, FLAG_TOMBSTONE, Batch, Submission
-from stepstore.journal.contract import CompactionReport
+from stepstore.journal.contract import FLAG_SNAPSHOT, FLAG_TOMBSTONE, Batch, CompactionReport, Submission
 from stepstore.journal.in_memory import InMemoryJournal
 from stepstore.journal.segment_log import SegmentLogJournal
 from tests.crash.checker import Broken, Wrong

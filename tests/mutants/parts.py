@@ -567,7 +567,7 @@ MUTANTS = (
     ),
     # ---- read-only openings ------------------------------------------------------------------------------------------
     mutant(
-        "read-only: a bad tail beside a writer is \"not yet\"",
+        'read-only: a bad tail beside a writer is "not yet"',
         "recovery.py",
         "elif not live and (row := judge_newest",
         "elif (row := judge_newest",
@@ -821,8 +821,8 @@ MUTANTS = (
     mutant(
         "verify: every page of an index is read",
         "verify.py",
-        "            index.check()\n        except UnsoundIndex as error:\n            self._problem(f\"its index",
-        "            pass\n        except UnsoundIndex as error:\n            self._problem(f\"its index",
+        '            index.check()\n        except UnsoundIndex as error:\n            self._problem(f"its index',
+        '            pass\n        except UnsoundIndex as error:\n            self._problem(f"its index',
         EVERYWHERE,
         "row_08",
     ),
@@ -845,7 +845,13 @@ MUTANTS = (
     ),
     several(
         "scrub: damage is counted",
-        [("scrubber.py", "                self._stats.scrub_problems += 1\n                _logger.error(\"scrub: %s; run", "                _logger.error(\"scrub: %s; run")],
+        [
+            (
+                "scrubber.py",
+                '                self._stats.scrub_problems += 1\n                _logger.error("scrub: %s; run',
+                '                _logger.error("scrub: %s; run',
+            )
+        ],
         SCRUB,
         "counted",
     ),
