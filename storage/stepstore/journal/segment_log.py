@@ -235,7 +235,7 @@ class StreamSlices:
     def _nothing_more(self, position: Position) -> list[Record]:
         if position.flags & STREAM_DELETED or not position.flags & (STREAM_FORKED | STREAM_GAP):
             return []
-        path, seq = self._journal._log.path, position.last_seq
+        path, seq = self._journal._log.path, min(position.after, position.last_seq)
         if position.flags & STREAM_FORKED:
             raise Forked(
                 f"two different records carry one number in a stream of {path!r}; it is readable up to seq {seq}",
