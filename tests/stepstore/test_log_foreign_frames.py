@@ -125,7 +125,9 @@ def test_row_10_records_that_one_segment_holds_twice_are_kept_once_and_counted(l
     ],
     ids=["other bytes", "another length", "it goes on"],
 )
-async def test_row_11_two_records_of_one_number_in_one_segment_fork_their_stream_and_no_other(log: Log, fork: Batch) -> None:
+async def test_row_11_two_records_of_one_number_in_one_segment_fork_their_stream_and_no_other(
+    log: Log, fork: Batch
+) -> None:
     disk, segment = log
     add_frame(disk, segment, fork, Batch(B, 1, [b"one of another stream"], 0))
     opened = open_log(disk, LOG, SMALL)
