@@ -699,6 +699,17 @@ def test_row_07_two_files_for_one_segment_are_refused() -> None:
     must_refuse(log, 7)
 
 
+def test_row_07_two_files_of_one_generation_for_one_segment_are_refused_and_nothing_is_called_missing() -> None:
+    log = many_segments()
+    segment = segments(log.disk)[1]
+    first_lsn = header_of(log.disk, segment).first_lsn
+    other = f"{LOG}/00000002-{first_lsn + 1:016x}.0.seg"
+    put(log.disk, other, content(log.disk, segment))
+    error = must_refuse(log, 7)
+    assert (error.file, error.first_lsn, error.last_lsn) == (other, first_lsn + 1, None)
+    assert posixpath.basename(segment) in str(error)
+
+
 @pytest.mark.parametrize("changed", [{"first_lsn": 99}, {"prev_seq": 7}], ids=str)
 def test_row_07_a_segment_that_does_not_continue_the_one_before_is_refused(changed: dict[str, int]) -> None:
     log = many_segments()
@@ -949,6 +960,17 @@ def test_row_16_a_segment_shorter_than_its_header_is_refused(size: int) -> None:
     log = many_segments()
     put(log.disk, segments(log.disk)[-1], b"", at=0, size=size)
     assert must_refuse(log, 16).file == segments(log.disk)[-1]
+
+
+@pytest.mark.parametrize("options", [SMALL, CUT], ids=["strict", "cut"])
+@pytest.mark.parametrize("at", [0, 60, 511])
+def test_row_16_the_newest_segment_is_refused_although_its_footer_has_a_copy_of_its_header(
+    at: int, options: LogOptions
+) -> None:
+    log = a_log(close=True)
+    flip(log.disk, log.segment, at)
+    error = must_refuse(log, 16, options=options)
+    assert (error.file, error.first_lsn) == (log.segment, 1)
 
 
 def test_a_file_that_only_resembles_a_segment_is_left_alone() -> None:
