@@ -216,7 +216,7 @@ async def test_rotations_under_load_lose_nothing_and_every_segment_is_sealed() -
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(load)
-            for _ in range(15):
+            while len(stored) < 40:
                 await writer.rotate()
     report = verify_log(LOG, files=disk)
     assert report.problems == []

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator, Sequence
 
 import trio
 
@@ -225,11 +224,8 @@ class InMemoryJournal:
     def read(self, stream: bytes, after: int = 0) -> InMemorySlices:
         return InMemorySlices(self, stream, after)
 
-    @asynccontextmanager
-    async def follow(self, after_lsn: int = 0) -> AsyncIterator[FollowedSlices]:
-        await trio.lowlevel.checkpoint()
-        with InMemoryFollower(self, after_lsn) as slices:
-            yield slices
+    def follow(self, after_lsn: int = 0) -> InMemoryFollower:
+        return InMemoryFollower(self, after_lsn)
 
 
 class InMemorySlices:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import trio
@@ -198,11 +197,8 @@ class SegmentLogJournal:
     def read(self, stream: bytes, after: int = 0) -> StreamSlices:
         return StreamSlices(self, stream, after)
 
-    @asynccontextmanager
-    async def follow(self, after_lsn: int = 0) -> AsyncIterator[FollowedSlices]:
-        await trio.lowlevel.checkpoint()
-        with SegmentLogFollower(self, after_lsn) as slices:
-            yield slices
+    def follow(self, after_lsn: int = 0) -> SegmentLogFollower:
+        return SegmentLogFollower(self, after_lsn)
 
     async def _blocking(self, call: Callable[..., T], *args: Any) -> T:
         """Make a blocking call of the file layer in the reader's own thread, if it can block at all.
@@ -237,7 +233,7 @@ class StreamSlices:
         return found or self._nothing_more(position)
 
     def _nothing_more(self, position: Position) -> list[Record]:
-        if not position.flags & (STREAM_FORKED | STREAM_GAP):
+        if position.flags & STREAM_DELETED or not position.flags & (STREAM_FORKED | STREAM_GAP):
             return []
         path, seq = self._journal._log.path, position.last_seq
         if position.flags & STREAM_FORKED:
