@@ -279,8 +279,14 @@ def open_log_read_only(files: FileSystem, path: str, options: LogOptions | None 
     """
     began = time.perf_counter()
     identity = must_exist(files, path)
-    recovered = again_if_replaced(files, path, lambda: recover(files, path, identity, live=True))
-    keys = _open_keys(files, path, identity, options or LogOptions(), read_only=True)
+    with contextlib.ExitStack() as undo:
+        recovered = again_if_replaced(files, path, lambda: recover(files, path, identity, live=True))
+        undo.callback(recovered.reading.close)
+        keys = _open_keys(files, path, identity, options or LogOptions(), read_only=True)
+        if keys is not None:
+            undo.callback(keys.close)
+        codec = BatchCodec(Compression(), keys)
+        undo.pop_all()
     log = OpenLog(
         files=files,
         path=path,
@@ -289,7 +295,7 @@ def open_log_read_only(files: FileSystem, path: str, options: LogOptions | None 
         reading=recovered.reading,
         end_lsn=recovered.end_lsn,
         report=_report(recovered, [], began),
-        codec=BatchCodec(Compression(), keys),
+        codec=codec,
         keys=keys,
         manifest=recovered.manifest,
     )

@@ -366,8 +366,7 @@ def _from_seal(
         if seal is None:
             continue
         trailer = seal.trailer
-        found = files.stat(path)
-        size = 0 if found is None else found.size
+        size = _size_of(files, path) if sidecar else 0
         if sidecar and successor is None and size != trailer.end_offset:
             continue  # written to behind what the sidecar knows, or not yet cut there: only a scan can tell
         segment = IndexedSegment(
@@ -394,6 +393,14 @@ def _from_seal(
         leftover = _last_nonzero(files, path, trailer.end_offset) if cut_to is not None else None
         return SegmentState(segment, None if leftover is None else leftover + 1, [], cut_to)
     return None
+
+
+def _size_of(files: FileSystem, path: str) -> int:
+    file = open_for_reading(files, path)
+    try:
+        return Window(file, path).size
+    finally:
+        file.close()
 
 
 def _last_nonzero(files: FileSystem, path: str, start: int) -> int | None:
@@ -424,7 +431,7 @@ def settle_doubts(segment: IndexedSegment, same_records: SameRecords) -> int:
         if covered and all(same_records(run, other) for other in shared):
             duplicates += run.records
         else:
-            live.mark_forked(stream)
+            live.mark_forked(stream, run.first_lsn)
     return duplicates
 
 
