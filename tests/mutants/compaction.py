@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.mutants.mutant import mutant
 
 COMPACTION = "tests/stepstore/test_log_compaction.py"
+EDGES = "tests/stepstore/test_log_compaction_edges.py"
 
 MUTANTS = (
     # ---- the manifest ------------------------------------------------------------------------------------------------
@@ -21,8 +22,8 @@ MUTANTS = (
         "recovery.py",
         "if listed_end_lsn is not None and listed_end_lsn >= expected:",
         "if False:",
-        COMPACTION,
-        "row_02_the_manifest_proves",
+        EDGES,
+        "flipped_bit_in_the_newest_file",
     ),
     mutant(
         "manifest: every bit of it is checked",
@@ -62,7 +63,7 @@ MUTANTS = (
         "manifest.py",
         "if (manifest.log_uuid, manifest.branch_uuid) != (identity.log_uuid.bytes, identity.branch_uuid.bytes):",
         "if False:",
-        COMPACTION,
+        EDGES,
         "row_13",
     ),
     mutant(
@@ -86,8 +87,8 @@ MUTANTS = (
         "manifest.py",
         "    if len(data) != size:\n",
         "    if False:\n",
-        COMPACTION,
-        "read_error_of_the_manifest",
+        EDGES,
+        "row_18",
     ),
     # ---- left-overs --------------------------------------------------------------------------------------------------
     mutant(
@@ -112,8 +113,8 @@ MUTANTS = (
         "listing.py",
         "if sidecar is not None and sidecar[0] <= manifest.seq_last and sidecar not in with_sidecar:",
         "if False:",
-        COMPACTION,
-        "sidecar",
+        EDGES,
+        "row_17",
     ),
     mutant(
         "left-overs: two manifests are kept",
@@ -164,7 +165,7 @@ MUTANTS = (
         "        return lsn < newest\n",
         "        return lsn <= newest\n",
         COMPACTION,
-        "superseded",
+        "leaves_out_what_is_dead",
     ),
     mutant(
         "dead: a batch that was stored twice is copied once",
@@ -221,8 +222,8 @@ MUTANTS = (
         "recovery.py",
         "        if header.generation and trailer.end_lsn != header.orig_end_lsn:\n",
         "        if False:\n",
-        COMPACTION,
-        "row_02_a_rewritten_file",
+        EDGES,
+        "trailer_names_another_end",
     ),
     mutant(
         "kept: one without a sound footer is refused too, and never cut",
@@ -304,16 +305,16 @@ MUTANTS = (
         "compaction.py",
         "    log.lock.check()\n",
         "",
-        COMPACTION,
-        "lock",
+        EDGES,
+        "fenced",
     ),
     mutant(
         "swap: an error half way ends compaction until the next opening",
         "compactor.py",
         "            self._lost = error.__cause__\n",
         "            pass\n",
-        COMPACTION,
-        "error_at_any_call",
+        EDGES,
+        "error_half_way",
     ),
     mutant(
         "swap: readers in the middle go on in the new file",
@@ -340,11 +341,11 @@ MUTANTS = (
         "while_files_are_replaced",
     ),
     mutant(
-        "swap: what a cancel interrupts leaves the log as it was",
+        "swap: what a cancel interrupts leaves no file behind",
         "compactor.py",
         "            with trio.CancelScope(shield=True):\n                await blocking(rewriting.discard)\n",
         "",
-        COMPACTION,
+        EDGES,
         "cancelled_request",
     ),
     mutant(
@@ -360,7 +361,7 @@ MUTANTS = (
         "compactor.py",
         "return self._writer.is_open and not self._writer.is_full",
         "return self._writer.is_open",
-        COMPACTION,
-        "while_the_disk_is_full",
+        EDGES,
+        "disk_is_full",
     ),
 )
