@@ -378,8 +378,6 @@ class _SegmentCheck:
                 why, file=self.path, offset=scan.after, first_lsn=scan.end_lsn + 1, last_lsn=None, row=row
             )
             damaged = [Problem.of_error(error)]
-        elif self.path in why:  # a sentence of its own: what opening says
-            damaged[0].text = f"{damaged[0].text}. {why}"
         self.report.problems += damaged
         self.report.frames, self.report.records = found.frames, found.records  # what is left, behind damage too
         self.streams |= found.streams
