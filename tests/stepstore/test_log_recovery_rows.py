@@ -19,7 +19,7 @@ from stepstore.log import frame as fr
 from stepstore.log import segment_header as sh
 from stepstore.log.directory import must_exist
 from stepstore.log.footer import TRAILER_BYTES
-from stepstore.log.frame import Batch
+from stepstore.log.frame import KIND_MARK, Batch
 from stepstore.log.index import STREAM_FORKED
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import LogOptions, open_log, open_log_read_only
@@ -1002,3 +1002,28 @@ def test_a_reader_beside_a_writer_does_not_excuse_an_older_file() -> None:
     with pytest.raises(CorruptLog) as caught:
         open_log_read_only(log.disk, LOG)
     assert caught.value.row == 2
+
+
+def test_row_06_a_rotten_byte_in_the_zeros_before_a_mark_does_not_cost_the_group_behind_it() -> None:
+    """The mark still stands there whole, so what lies behind was written in order, and none of it is a torn write."""
+    disk = MemoryFileSystem()
+
+    async def main() -> list[Record]:
+        async with writing(open_log(disk, LOG, SMALL)) as writer:
+            stored = records_of(await store(writer, (A, [b"before the mark"])))
+            writer.want_mark()
+            await trio.testing.wait_all_tasks_blocked()
+            return stored + records_of(await store(writer, (A, [b"behind the mark"])))
+
+    stored = trio.run(main)
+    segment = segments(disk)[-1]
+    first, mark, last = frames_of(disk, segment)
+    assert (mark.head.kind, last.head.first_lsn) == (KIND_MARK, first.head.last_lsn + 1)
+    for at in range(first.end, mark.at, 101):
+        image = clone(disk)
+        flip(image, segment, at)
+        with pytest.raises(CorruptLog) as caught:
+            reopen(image)
+        assert caught.value.row == 6
+        assert verify_log(LOG, files=image).problems
+    assert reopen(disk)[0] == stored
