@@ -8,7 +8,16 @@ from typing import Any, TypeVar
 
 import trio
 
-from stepstore.errors import Closed, CorruptLog, Damaged, Forked, InvalidInput, InvalidState, RecoveryFailed, Unavailable
+from stepstore.errors import (
+    Closed,
+    CorruptLog,
+    Damaged,
+    Forked,
+    InvalidInput,
+    InvalidState,
+    RecoveryFailed,
+    Unavailable,
+)
 from stepstore.journal.contract import SLICE_BYTES, SLICE_RECORDS, Batch, Gate, JournalReport, Record, Submission
 from stepstore.journal.following import FollowedSlices
 from stepstore.log.caretaker import LogCaretaker
