@@ -27,13 +27,14 @@ from stepstore.log.open_files import OpenFiles
 from stepstore.log.opening import LogOptions
 from stepstore.log.problems import StreamName, TouchedStream
 from stepstore.log.reading import CODED, Position, Record
+from stepstore.log.salvage_listing import list_sources
 from stepstore.log.salvage_report import (
     DamagedPlace,
     SalvagedStream,
     SalvageReport,
     write_report,
 )
-from stepstore.log.salvage_source import FoundBatch, Lost, Source, list_sources
+from stepstore.log.salvage_source import FoundBatch, Lost, Source
 from stepstore.log.set_aside import Describe, SetAside
 from stepstore.log.verify import is_locked
 

@@ -23,7 +23,8 @@ from stepstore.log.open_files import OpenFiles
 from stepstore.log.packed_table import UnsoundIndex
 from stepstore.log.problems import NO_RECORD, REMOVE_SIDECAR, SALVAGE, Problem, StreamName
 from stepstore.log.recovery import judge_newest, open_for_reading, read_headers
-from stepstore.log.salvage_source import Source, list_sources
+from stepstore.log.salvage_listing import list_sources
+from stepstore.log.salvage_source import Source
 from stepstore.log.scan import SegmentScan, Window, scan_segment
 from stepstore.log.sealing import find_seal, open_index, read_trailer, sidecar_is_sound, sidecar_path
 from stepstore.log.segment import digest_of
