@@ -5,14 +5,14 @@ BIN := $(VENV)/bin
 RUN := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
 
-.PHONY: demo test check bench crash clean help
+.PHONY: demo test check bench crash crash-long clean help
 
 help:
 	@echo "make demo    watch 200 agents lose no acknowledged step to kill -9"
 	@echo "make test    run the tests"
 	@echo "make check   ruff, mypy --strict, pyright, layering"
 	@echo "make bench   measure (takes a few minutes)"
-	@echo "make crash   the short crash suite"
+	@echo "make crash   the short forms of the crash suites (crash-long: the long ones, hours)"
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -44,14 +44,21 @@ check: $(DEV)
 	@$(BIN)/pyright
 	@$(BIN)/lint-imports
 
+CRASH := enumerator power_cuts kill9 bit_flips truncations failing_calls real_errors ghost_pages fuzz
+
 crash: $(DEV)
-	@$(BIN)/python -m tests.crash.kill9 --short
 	@$(BIN)/python -m tests.crash.syncs
+	@set -e; for suite in $(CRASH); do echo "== $$suite"; $(BIN)/python -m tests.crash.$$suite --short; done
+
+crash-long: $(DEV)
+	@set -e; for suite in $(CRASH); do echo "== $$suite"; $(BIN)/python -m tests.crash.$$suite; done
 
 bench: $(DEV)
 	@$(BIN)/python -m bench ingest
 	@$(BIN)/python -m bench latency
 	@$(BIN)/python -m bench recover
+	@$(BIN)/python -m bench rotation
+	@$(BIN)/python -m bench sealed
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

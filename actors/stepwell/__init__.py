@@ -14,6 +14,11 @@ General layout, bottom to top (an arrow never runs up):
 
 from __future__ import annotations
 
+from stepstore.journal import CompactionReport as CompactionReport
+from stepstore.journal import DeletionReport as DeletionReport
+from stepstore.journal import Gap as Gap
+from stepstore.log.keys import KeyProvider as KeyProvider
+from stepstore.log.keys import LocalKeyProvider as LocalKeyProvider
 from stepwell import errors as errors
 from stepwell._version import __version__ as __version__
 from stepwell.errors import Busy as Busy
@@ -25,6 +30,7 @@ from stepwell.errors import Fenced as Fenced
 from stepwell.errors import Forked as Forked
 from stepwell.errors import InvalidInput as InvalidInput
 from stepwell.errors import InvalidState as InvalidState
+from stepwell.errors import KeyDestroyed as KeyDestroyed
 from stepwell.errors import LogFull as LogFull
 from stepwell.errors import LogLocked as LogLocked
 from stepwell.errors import NotFound as NotFound
@@ -37,10 +43,12 @@ from stepwell.errors import Unavailable as Unavailable
 from stepwell.errors import WrongLoop as WrongLoop
 from stepwell.memory import open_memory as open_memory
 from stepwell.memory.completed import CompletedEpisode as CompletedEpisode
+from stepwell.memory.figures import MemoryRecovery as MemoryRecovery
+from stepwell.memory.figures import MemoryStats as MemoryStats
+from stepwell.memory.following import NOW as NOW
+from stepwell.memory.following import START as START
 from stepwell.memory.handle import EpisodeHandle as EpisodeHandle
 from stepwell.memory.memory import Memory as Memory
-from stepwell.memory.memory import MemoryRecovery as MemoryRecovery
-from stepwell.memory.memory import MemoryStats as MemoryStats
 from stepwell.model.analysis import EpisodeSummary as EpisodeSummary
 from stepwell.model.analysis import Reflection as Reflection
 from stepwell.model.analysis import RewardScore as RewardScore

@@ -12,6 +12,7 @@ StepwellError
 ├ OutcomeUnknown         may or may not be stored; resubmit with the same key
 ├ Fenced, LogLocked      somebody else owns the log
 ├ CorruptLog ← Damaged, Forked
+├ KeyDestroyed           the key of an encrypted stream was destroyed
 ├ RecoveryFailed         opening could not find out what the log holds
 ├ Unavailable ← EpisodeUnavailable
 └ WrongLoop              called from an event loop this door does not serve
@@ -28,6 +29,7 @@ from stepstore.errors import Fenced as Fenced
 from stepstore.errors import Forked as Forked
 from stepstore.errors import InvalidInput as InvalidInput
 from stepstore.errors import InvalidState as InvalidState
+from stepstore.errors import KeyDestroyed as KeyDestroyed
 from stepstore.errors import LogFull as LogFull
 from stepstore.errors import LogLocked as LogLocked
 from stepstore.errors import NotFound as NotFound

@@ -87,6 +87,15 @@ class Damaged(CorruptLog):
     """One stream's stored bytes fail their checksum; every other stream is fine."""
 
 
+class KeyDestroyed(StepwellError):
+    """A stream's records are encrypted and its key is gone; deleting the stream destroyed it. Not damage: the bytes are
+    what was written, and nobody can read them any more. `stream` is the stream's 16-byte id."""
+
+    def __init__(self, message: str, *, stream: bytes = b""):
+        super().__init__(message)
+        self.stream = stream
+
+
 class Forked(CorruptLog):
     """Two different records carry the same sequence number of one stream; it is readable up to the fork."""
 

@@ -138,7 +138,7 @@ def ghosts(mounted: Path, copy: Path, at: Path) -> int:
 
 def only_sync(files: FileSystem, state: SegmentState) -> None:
     """What the opening does with recovered frames under --broken: it syncs them, which is not enough."""
-    file = files.open(state.path)
+    file = files.open(state.segment.path)
     try:
         file.datasync()
     finally:

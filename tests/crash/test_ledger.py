@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,8 +10,6 @@ import pytest
 
 from stepwell import Event
 from tests.crash.ledger import END, START, TASK, Ledger, step_of
-
-NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 
 
 def event(number: int, seq: int, name: str = "e", lsn: int | None = None) -> Event:
@@ -25,7 +22,7 @@ def event(number: int, seq: int, name: str = "e", lsn: int | None = None) -> Eve
         kind, data = "step", msgspec.to_builtins(step_of(name, number))
         del data["key"]
     at = 100 + seq if lsn is None else lsn
-    return Event(stream=name, kind=kind, seq=seq, lsn=at, cursor="", time=NOW, time_ns=0, schema_version=1, data=data)
+    return Event(name, kind, seq, at, 0, 1, repr(data).encode(), lambda _payload, _what: data, lambda _lsn: "")
 
 
 def found(*numbers: int, name: str = "e") -> dict[str, list[Event]]:
@@ -92,7 +89,8 @@ def test_the_checker_objects(reports: list[list[Any]], there: dict[str, list[Eve
 @pytest.mark.parametrize("place", [0, 1, 3])
 def test_the_checker_objects_to_a_changed_record_of_any_kind(place: int) -> None:
     there = found(START, 0, 1, END)
-    there["e"][place] = msgspec.structs.replace(there["e"][place], data={**event(1, 1).data, "tool": "another"})
+    changed = {**event(1, 1).data, "tool": "another"}
+    there["e"][place] = msgspec.structs.replace(there["e"][place], _decode=lambda _payload, _what: changed)
     ledger = ledger_of(*TWO_DURABLE, ["send", "e", [END]], ["durable", "e", [END], None])
     assert "changed" in ledger.check(there).complaints
 

@@ -24,8 +24,9 @@ def same_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
     from tests.stepstore.log_lab import DICE, throw_dice_anew
 
     throw_dice_anew(20240229)
-    monkeypatch.setattr("stepstore.log.segment.secrets", SimpleNamespace(randbits=DICE.getrandbits))
-    monkeypatch.setattr("stepstore.log.segment.time", SimpleNamespace(time_ns=lambda: 1_709_164_800_000_000_000))
+    for module in ("segment", "compaction"):
+        monkeypatch.setattr(f"stepstore.log.{module}.secrets", SimpleNamespace(randbits=DICE.getrandbits))
+        monkeypatch.setattr(f"stepstore.log.{module}.time", SimpleNamespace(time_ns=lambda: 1_709_164_800_000_000_000))
     monkeypatch.setattr(
         "stepstore.log.directory.uuid",
         SimpleNamespace(UUID=uuid.UUID, uuid4=lambda: uuid.UUID(int=DICE.getrandbits(128), version=4)),

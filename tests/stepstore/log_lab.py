@@ -9,19 +9,25 @@ import posixpath
 import random
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
-from typing import NamedTuple
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, NamedTuple
 
 import trio
+import trio.testing
 from hypothesis import settings
 
 from stepstore.log import frame as fr
 from stepstore.log import segment_header as sh
+from stepstore.log.caretaker import LogCaretaker
 from stepstore.log.files import File, FileStat, FileSystem
-from stepstore.log.frame import Batch, FrameHeader
+from stepstore.log.footer import TRAILER_BYTES, parse_head, parse_trailer
+from stepstore.log.frame import Batch, DirectoryEntry, FrameHeader
+from stepstore.log.index import IndexedSegment
+from stepstore.log.live_index import LiveIndex
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import LogOptions, OpenLog, RecoveryReport, open_log
-from stepstore.log.reading import Record, SegmentReader
+from stepstore.log.reading import FramePosition, Gap, Position, Record, SegmentReader
+from stepstore.log.sealed_index import SealedIndex
 from stepstore.log.segment_header import SegmentHeader
 from stepstore.log.submission import Submission
 from stepstore.log.writer import LogWriter
@@ -38,7 +44,7 @@ throw_dice_anew = DICE.seed
 steady = settings(derandomize=True, database=None, deadline=None, max_examples=150)
 """Hypothesis without chance: the same examples in every run."""
 
-CHANGES = frozenset({"create", "write", "truncate", "allocate", "make_directory", "rename", "unlink"})
+CHANGES = frozenset({"create", "write", "truncate", "allocate", "make_directory", "rename", "link", "unlink"})
 """Calls after which the disk is not what it was."""
 
 
@@ -46,13 +52,14 @@ CHANGES = frozenset({"create", "write", "truncate", "allocate", "make_directory"
 
 
 class Call(NamedTuple):
-    """One call of the file layer; `number` counts from 1."""
+    """One call of the file layer; `number` counts from 1. `size`: bytes asked for."""
 
     number: int
     operation: str
     path: str
     offset: int = 0
     data: bytes = b""
+    size: int = 0
 
 
 class Stopped(BaseException):
@@ -75,8 +82,8 @@ class WatchedFiles:
         self.spoil_read: Callable[[Call, bytes], bytes] | None = None
         self.lying: str | None = None
 
-    def note(self, operation: str, path: str, offset: int = 0, data: bytes = b"") -> Call:
-        call = Call(len(self.calls) + 1, operation, path, offset, data)
+    def note(self, operation: str, path: str, offset: int = 0, data: bytes = b"", size: int = 0) -> Call:
+        call = Call(len(self.calls) + 1, operation, path, offset, data, size)
         self.calls.append(call)
         if self.before is not None:
             self.before(call)
@@ -114,6 +121,10 @@ class WatchedFiles:
             if file.path == source:
                 file.path = target  # a segment is made as spare.tmp; what is written to it later is noted as its own
 
+    def link(self, source: str, target: str) -> None:
+        self.note("link", target)
+        self.inner.link(source, target)
+
     def unlink(self, path: str) -> None:
         self.note("unlink", path)
         self.inner.unlink(path)
@@ -130,7 +141,7 @@ class WatchedFile:
         self._files, self.path, self._inner = files, path, inner
 
     def read(self, offset: int, size: int) -> bytes:
-        call = self._files.note("read", self.path, offset)
+        call = self._files.note("read", self.path, offset, size=size)
         data = self._inner.read(offset, size)
         return data if self._files.spoil_read is None else self._files.spoil_read(call, data)
 
@@ -150,6 +161,9 @@ class WatchedFile:
     def allocate(self, size: int) -> None:
         self._files.note("allocate", self.path, size)
         self._inner.allocate(size)
+
+    def will_need(self, offset: int, size: int) -> None:
+        self._files.note("will_need", self.path, offset, size=size)
 
     def size(self) -> int:
         self._files.note("size", self.path)
@@ -222,6 +236,28 @@ class FullDisk:
         growth = end - (found.size if found else 0)
         if growth > 0 and self.used() + growth > self.room:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), call.path)
+
+
+class Checkpoints(trio.abc.Instrument):
+    """Counts the steps of the task that enters it, and cancels a scope in front of the n-th."""
+
+    def __init__(self, scope: trio.CancelScope | None, number: int = 0):
+        self._scope, self._number = scope, number
+        self._task = trio.lowlevel.current_task()
+        self.seen = 0
+
+    def __enter__(self) -> Checkpoints:
+        trio.lowlevel.add_instrument(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        trio.lowlevel.remove_instrument(self)
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        if task is self._task:
+            self.seen += 1
+            if self._scope is not None and self.seen == self._number:
+                self._scope.cancel()
 
 
 # ---- disks -----------------------------------------------------------------------------------------------------------
@@ -317,6 +353,8 @@ def frames_of(files: FileSystem, segment: str) -> list[FoundFrame]:
     something = _NOT_ZERO.search(data, sh.HEADER_BYTES)
     while something is not None:
         at = something.start()
+        if at == len(data) - TRAILER_BYTES and parse_trailer(data[at:]) is not None:
+            break
         head = fr.parse_header(data, at)
         assert head is not None, f"byte {data[at]:#x} between frames at {at}"
         assert head.segment_tag == tag
@@ -326,6 +364,41 @@ def frames_of(files: FileSystem, segment: str) -> list[FoundFrame]:
 
 
 _NOT_ZERO = re.compile(rb"[^\0]")
+
+
+# ---- indexes made by hand --------------------------------------------------------------------------------------------
+
+
+def entry(stream: bytes, first_seq: int, first_lsn: int, count: int = 1, flags: int = 0, at: int = 0) -> DirectoryEntry:
+    """A directory entry of a batch that lies nowhere."""
+    return (stream, first_seq, first_lsn, count, count * 10, 0xC0FFEE, flags, at + 500, at + 100)
+
+
+def a_segment(seq: int, first_lsn: int, index: LiveIndex | SealedIndex | None = None) -> IndexedSegment:
+    """A segment that only an index knows, called /log/<seq>."""
+    header = SegmentHeader._make([0] * 24)._replace(seq=seq, seq_last=seq, first_lsn=first_lsn)
+    return IndexedSegment(f"{LOG}/{seq}", header, 0, LiveIndex() if index is None else index, 512, first_lsn - 1, 0)
+
+
+def index_bytes(live: LiveIndex, open_streams: Iterable[bytes] = (), **head: Any) -> bytes:
+    """An index as a footer holds it."""
+    fields: dict[str, Any] = {
+        "header_copy": bytes(sh.HEADER_BYTES),
+        "first_lsn": 1,
+        "end_lsn": 0,
+        "end_offset": 512,
+        "chain": 0,
+        "first_ns": 0,
+        "last_ns": 0,
+        "digest": bytes(32),
+    }
+    return live.encode(**(fields | head), open_streams=open_streams)[0]
+
+
+def sealed_copy(live: LiveIndex, open_streams: Iterable[bytes] = (), *, base: int = 0) -> SealedIndex:
+    """The same index, read from its bytes, which begin at `base` of something."""
+    data = bytes(base) + index_bytes(live, open_streams)
+    return SealedIndex(lambda offset, size: data[offset : offset + size], base, parse_head(data[base:]))
 
 
 # ---- logs ------------------------------------------------------------------------------------------------------------
@@ -383,42 +456,97 @@ async def writing(log: OpenLog, *, close: bool = False) -> AsyncIterator[LogWrit
         log.release()
 
 
+@asynccontextmanager
+async def tended(log: OpenLog, *, close: bool = False) -> AsyncIterator[tuple[LogWriter, LogCaretaker]]:
+    """As `writing`, with a caretaker behind the writer, put together as the journal does it."""
+    writer = LogWriter(log)
+    caretaker = LogCaretaker(log, writer)
+
+    async def run() -> None:
+        async with trio.open_nursery() as inner:
+            inner.start_soon(caretaker.run)
+            await writer.run()
+            inner.cancel_scope.cancel()
+        await caretaker.finish()
+
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run)
+            yield writer, caretaker
+            writer.finish() if close else nursery.cancel_scope.cancel()
+    finally:
+        log.release()
+
+
 def write_log(
     files: FileSystem,
     groups: Iterable[Group],
     *,
     path: str = LOG,
     close: bool = False,
+    care: bool = False,
     options: LogOptions = SMALL,
 ) -> list[Record]:
-    """Open a log, store each group as one frame, and crash, or `close` it in order. Gives what was acknowledged."""
+    """Open a log, store each group as one frame, and crash, or `close` it in order. Gives what was acknowledged.
+
+    `care`: a caretaker has done all its work in between, but for marks.
+    """
 
     async def main() -> list[Record]:
         stored: list[Record] = []
-        async with writing(open_log(files, path, options), close=close) as writer:
+        async with AsyncExitStack() as stack:
+            log = open_log(files, path, options)
+            caretaker: LogCaretaker | None = None
+            if care:
+                writer, caretaker = await stack.enter_async_context(tended(log, close=close))
+            else:
+                writer = await stack.enter_async_context(writing(log, close=close))
             for group in groups:
                 stored += records_of(await store(writer, *group))
+            if caretaker is not None:
+                await trio.testing.wait_all_tasks_blocked()
+                assert not caretaker.errors
         return stored
 
     return trio.run(main)
 
 
+def follow_log(log: OpenLog, after: int = 0, slice_records: int = 256) -> list[Record | Gap]:
+    """What a follower of all that was there at the opening is given."""
+    reader = SegmentReader(log.reading, log.index)
+    found: list[Record | Gap] = []
+    place = FramePosition(after)
+    while True:
+        items, place = reader.read_frames(place, log.end_lsn, slice_records)
+        if not items:
+            return found
+        found += items
+
+
 def read_log(log: OpenLog) -> list[Record]:
     """Every record in log order, read frame by frame and again stream by stream, which must agree."""
-    reader = SegmentReader(log.files, log.paths)
-    try:
-        found: list[Record] = []
-        for number in range(log.index.frame_count):
-            found += reader.read_frame(*log.index.frame_place(number))
-        by_stream: list[Record] = []
-        for stream in log.index.streams():
-            for run in log.index.runs_after(stream, 0):
-                by_stream += reader.read_run(stream, run)
-        assert sorted(by_stream, key=lambda record: record.lsn) == found
-        assert [record.lsn for record in found] == list(range(1, log.end_lsn + 1))
-        return found
-    finally:
-        reader.close()
+    reader = SegmentReader(log.reading, log.index)
+    found: list[Record] = []
+    for item in follow_log(log):
+        assert isinstance(item, Record), item
+        found.append(item)
+    by_stream: list[Record] = []
+    for stream in log.index.streams():
+        by_stream += read_stream(reader, stream)
+    assert sorted(by_stream, key=lambda record: record.lsn) == found
+    assert [record.lsn for record in found] == list(range(1, log.end_lsn + 1))
+    return found
+
+
+def read_stream(reader: SegmentReader, stream: bytes, after: int = 0) -> list[Record]:
+    """The records of one stream, slice by slice."""
+    records: list[Record] = []
+    position = Position(after)
+    while True:
+        found, position = reader.read_slice(stream, position, 2**63, 256, 1024 * 1024)
+        if not found:
+            return records
+        records += found
 
 
 def reopen(files: FileSystem, path: str = LOG, options: LogOptions = SMALL) -> tuple[list[Record], RecoveryReport]:

@@ -161,6 +161,20 @@ def test_rename_never_replaces(place: Place) -> None:
     }
 
 
+def test_link_gives_a_file_one_more_name_and_never_replaces(place: Place) -> None:
+    put(place.files, place / "f", b"abc")
+    place.files.link(place / "f", place / "g")
+    first, second = place.files.stat(place / "f"), place.files.stat(place / "g")
+    assert first is not None
+    assert second is not None
+    assert first.identity == second.identity
+    place.files.unlink(place / "f")
+    assert content(place.files, place / "g") == b"abc"
+    put(place.files, place / "h", b"x")
+    assert error_of(lambda: place.files.link(place / "g", place / "h")) == errno.EEXIST
+    assert error_of(lambda: place.files.link(place / "no", place / "i")) == errno.ENOENT
+
+
 def test_unlink_takes_the_name_and_open_files_stay(place: Place) -> None:
     put(place.files, place / "f", b"abc")
     file = place.files.open(place / "f")

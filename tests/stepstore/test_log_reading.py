@@ -1,20 +1,22 @@
-"""The index and what is read through it; one damaged batch costs one stream (row 8)."""
+"""What is read through the index: slices of a stream, frames in log order; a damaged batch costs one stream (row 8)."""
 
 from __future__ import annotations
 
 import errno
 import itertools
-import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from stepstore.errors import Damaged, RecoveryFailed
-from stepstore.log.frame import FLAG_CLOSES, FLAG_OPENS, Batch, DirectoryEntry
-from stepstore.log.index import STREAM_CLOSED, STREAM_FORKED, STREAM_GAP, STREAM_OPENED, LogIndex, Run
+from stepstore.log import frame as fr
+from stepstore.log.batch_codec import Compression, DecodeFailed
+from stepstore.log.frame import FLAG_CLOSES, FLAG_OPENS, Batch
+from stepstore.log.index import Run
+from stepstore.log.live_index import LiveIndex
 from stepstore.log.memory_files import MemoryFileSystem
-from stepstore.log.opening import open_log, open_log_read_only
-from stepstore.log.reading import Record, SegmentReader
+from stepstore.log.opening import LogOptions, OpenLog, open_log, open_log_read_only
+from stepstore.log.reading import FramePosition, Gap, Position, Record, SegmentReader
 from tests.stepstore.log_lab import (
     LOG,
     SMALL,
@@ -25,94 +27,42 @@ from tests.stepstore.log_lab import (
     WatchedFiles,
     content,
     flip,
+    follow_log,
+    frames_of,
     payload,
+    put,
     read_log,
+    read_stream,
     records_of,
     segments,
     store,
     stream_id,
+    submit,
     write_log,
     writing,
 )
 
 
-def entry(stream: bytes, first_seq: int, first_lsn: int, count: int, flags: int = 0, at: int = 0) -> DirectoryEntry:
-    return (stream, first_seq, first_lsn, count, count * 10, 0xC0FFEE, flags, at + 500, at + 100)
+def reader_of(log: OpenLog) -> SegmentReader:
+    return SegmentReader(log.reading, log.index)
 
 
-# ---- the index -------------------------------------------------------------------------------------------------------
+def places_of(log: OpenLog) -> list[tuple[str, int, int]]:
+    """(path, first LSN, offset) of every frame."""
+    return [
+        (segment.path, *log.index.frame_place(segment, number))
+        for segment in log.index.segments
+        for number in range(segment.index.frame_count)
+    ]
 
 
-def test_runs_after_gives_what_lies_behind_a_seq() -> None:
-    index = LogIndex()
-    index.add_frame(0, 512, 1, [entry(A, 1, 1, 3, at=512), entry(B, 1, 4, 1)])
-    index.add_frame(0, 2048, 5, [entry(A, 4, 5, 2, at=2048), entry(A, 6, 7, 1)])
-    index.add_frame(7, 512, 8, [entry(A, 7, 8, 4)])
-    runs = index.runs_after(A, 0)
-    assert [(run.segment, run.first_seq, run.first_lsn, run.records) for run in runs] == [
-        (0, 1, 1, 3), (0, 4, 5, 2), (0, 6, 7, 1), (7, 7, 8, 4)
-    ]  # fmt: skip
-    assert runs[1] == Run(0, 4, 5, 2, 20, 0xC0FFEE, 2548, 2148)
-    for seq in range(12):
-        assert index.runs_after(A, seq) == [run for run in runs if run.first_seq + run.records - 1 > seq]
-    assert index.runs_after(C, 0) == []
-    assert (index.last_seq(A), index.last_seq(B), index.last_seq(C)) == (10, 1, 0)
-    assert (index.records, len(index), index.frame_count) == (11, 2, 3)
-    assert list(index.streams()) == [A, B]
-    assert A in index
-    assert C not in index
-
-
-def test_frames_are_found_by_lsn() -> None:
-    index = LogIndex()
-    places = [(0, 512, 1), (0, 4096, 10), (1, 512, 11), (3, 9000, 400)]
-    for segment, offset, lsn in places:
-        index.add_frame(segment, offset, lsn, [])
-    for lsn in range(500):
-        number = index.frame_at_lsn(lsn)
-        assert places[number][2] <= max(lsn, 1)
-        assert number == 3 or places[number + 1][2] > lsn
-    assert [index.frame_place(number) for number in range(4)] == [place[:2] for place in places]
-
-
-def test_a_large_index_keeps_every_run_apart() -> None:
-    dice, index = random.Random(8), LogIndex()
-    expected: dict[bytes, list[tuple[int, int, int]]] = {}
-    last: dict[bytes, int] = {}
-    lsn = 1
-    for number in range(3000):
-        stream, count = stream_id(str(dice.randrange(200))), dice.randrange(1, 5)
-        first = last.get(stream, 0) + 1
-        index.add_frame(number // 100, number * 600, lsn, [entry(stream, first, lsn, count)])
-        expected.setdefault(stream, []).append((number // 100, first, lsn))
-        last[stream] = first + count - 1
-        lsn += count
-    for stream, runs in expected.items():
-        assert [(run.segment, run.first_seq, run.first_lsn) for run in index.runs_after(stream, 0)] == runs
-        assert index.last_seq(stream) == last[stream]
-
-
-def test_streams_are_open_between_their_flags() -> None:
-    index = LogIndex()
-    index.add_frame(0, 512, 1, [entry(A, 1, 1, 1, FLAG_OPENS), entry(B, 1, 2, 1, FLAG_OPENS), entry(C, 1, 3, 1)])
-    assert (index.open_streams, list(index.streams_still_open())) == (2, [A, B])
-    index.add_frame(0, 999, 4, [entry(A, 2, 4, 1), entry(A, 3, 5, 1, FLAG_CLOSES)])
-    assert (index.open_streams, list(index.streams_still_open())) == (1, [B])
-    index.add_frame(0, 1999, 6, [entry(stream_id("short"), 1, 6, 1, FLAG_OPENS | FLAG_CLOSES)])
-    assert index.open_streams == 1
-    assert [index.flags(stream) for stream in (A, B, C)] == [STREAM_OPENED | STREAM_CLOSED, STREAM_OPENED, 0]
-
-
-@pytest.mark.parametrize(("first_seq", "flag"), [(2, STREAM_FORKED), (1, STREAM_FORKED), (5, STREAM_GAP)])
-def test_a_batch_that_does_not_continue_its_stream_marks_it_and_is_left_out(first_seq: int, flag: int) -> None:
-    index = LogIndex()
-    index.add_frame(0, 512, 1, [entry(A, 1, 1, 2), entry(B, 1, 3, 1)])
-    index.add_frame(0, 999, 4, [entry(A, first_seq, 4, 1)])
-    assert index.flags(A) == flag
-    assert index.flags(B) == 0
-    assert [run.first_lsn for run in index.runs_after(A, 0)] == [1]
-    assert index.last_seq(A) == 2
-    assert index.records == 4, "it is stored, and counted"
+def runs_of(log: OpenLog) -> list[tuple[object, ...]]:
+    """Every run of every stream, told without the object of its segment."""
+    return [
+        (stream, run.segment.path, *run[1:])
+        for stream in log.index.streams()
+        for run in log.index.runs_after(stream, 0)
+    ]
 
 
 async def test_the_index_of_a_running_writer_is_the_index_that_an_opening_makes() -> None:
@@ -121,27 +71,25 @@ async def test_the_index_of_a_running_writer_is_the_index_that_an_opening_makes(
     async with writing(log) as writer:
         for n in range(20):
             await store(writer, (A, [payload(n * 90, n), b""]), (stream_id(str(n % 3)), [b"%d" % n]))
-        live = [log.index.runs_after(stream, 0) for stream in log.index.streams()]
-        places = [log.index.frame_place(number) for number in range(log.index.frame_count)]
-        paths = list(log.paths)
+        runs, places, paths = runs_of(log), places_of(log), list(log.paths)
     again = open_log_read_only(disk, LOG)
     assert again.paths == paths
-    assert [again.index.runs_after(stream, 0) for stream in again.index.streams()] == live
-    assert [again.index.frame_place(number) for number in range(again.index.frame_count)] == places
+    assert runs_of(again) == runs
+    assert places_of(again) == places
     assert (again.index.records, again.end_lsn, again.report.records) == (60, 60, 60)
 
 
 async def test_what_is_acknowledged_can_be_read_while_writing_goes_on() -> None:
     disk = MemoryFileSystem()
     log = open_log(disk, LOG, SMALL)
-    reader = SegmentReader(disk, log.paths)
+    reader = reader_of(log)
     stored: list[Record] = []
     async with writing(log) as writer:
         for n in range(12):
             stored += records_of(await store(writer, (A, [payload(3000, n)])))
             runs = log.index.runs_after(A, 0)
             assert [record for run in runs for record in reader.read_run(A, run)] == stored
-    reader.close()
+            assert read_stream(reader, A) == stored
 
 
 def test_a_reader_keeps_a_bounded_number_of_files_open() -> None:
@@ -150,14 +98,211 @@ def test_a_reader_keeps_a_bounded_number_of_files_open() -> None:
     files = WatchedFiles(disk)
     log = open_log_read_only(files, LOG)
     assert len(log.paths) == 40
-    reader = SegmentReader(files, log.paths)
+    reader = reader_of(log)
     opened = len([call for call in files.calls if call.operation == "open"])
     for _ in range(2):
-        assert [record for run in log.index.runs_after(A, 0) for record in reader.read_run(A, run)] == stored
-    assert len(files.open_files) <= 33
+        assert read_stream(reader, A) == stored
+    assert len(files.open_files) <= 32
     assert len([call for call in files.calls if call.operation == "open"]) > opened + 40
-    reader.close()
+    log.release()
     assert files.open_files == []
+
+
+# ---- slices of a stream ----------------------------------------------------------------------------------------------
+
+
+def a_long_stream() -> tuple[MemoryFileSystem, list[Record]]:
+    """One stream in batches of 1 to 7 records over several segments, another one in between."""
+    disk = MemoryFileSystem()
+    groups: list[list[tuple[bytes, list[bytes]]]] = []
+    for n in range(150):
+        groups.append([(A, [payload(n % 60, n * 8 + m) for m in range(n % 7 + 1)]), (B, [payload(200, n)])])
+    stored = write_log(disk, groups)
+    assert len(segments(disk)) > 3
+    return disk, [record for record in stored if record.stream == A]
+
+
+@pytest.mark.parametrize("records", [1, 5, 1000])
+@pytest.mark.parametrize("after", [0, 1, 17, 299])
+def test_slices_of_any_size_give_every_record_once(records: int, after: int) -> None:
+    disk, stored = a_long_stream()
+    log = open_log_read_only(disk, LOG)
+    reader, position, found = reader_of(log), Position(after), []
+    while True:
+        part, position = reader.read_slice(A, position, 2**63, records, 1024 * 1024)
+        if not part:
+            break
+        assert len(part) <= max(records, 7), "a batch is never divided"
+        found += part
+    assert found == [record for record in stored if record.seq > after]
+    assert (position.last_seq, position.flags) == (len(stored), 0)
+
+
+def test_a_slice_holds_no_more_bytes_than_asked_for_unless_one_batch_is_larger() -> None:
+    disk = MemoryFileSystem()
+    stored = write_log(disk, [[(A, [payload(400, n)])] for n in range(6)] + [[(A, [payload(3000, 7)])]])
+    reader, position, sizes = reader_of(open_log_read_only(disk, LOG)), Position(0), []
+    for _ in stored:
+        part, position = reader.read_slice(A, position, 2**63, 256, 1000)
+        sizes.append([len(record.payload) for record in part])
+    assert sizes[:4] == [[400, 400], [400, 400], [400, 400], [3000]]
+
+
+@pytest.mark.parametrize("upto", [0, 1, 100, 101, 5000])
+def test_a_slice_ends_at_the_lsn_it_was_asked_for(upto: int) -> None:
+    disk, stored = a_long_stream()
+    reader, position, found = reader_of(open_log_read_only(disk, LOG)), Position(0), []
+    while True:
+        part, position = reader.read_slice(A, position, upto, 10, 100_000)
+        if not part:
+            break
+        found += part
+    batch_ends = {frame.head.first_lsn for segment in segments(disk) for frame in frames_of(disk, segment)}
+    last = max([lsn for lsn in batch_ends if lsn <= upto], default=0)
+    assert [record for record in found if record.lsn < last] == [record for record in stored if record.lsn < last]
+    assert all(record.lsn <= upto + 7 for record in found)
+
+
+def test_more_runs_than_are_looked_at_together_are_all_given() -> None:
+    """A stream of lone records: its runs are read 256 at a time."""
+    disk = MemoryFileSystem()
+    options = LogOptions(segment_bytes=256 * 1024)
+    stored = write_log(disk, [[(A, [b"%d" % n])] for n in range(600)], options=options)
+    reader, position, sizes = reader_of(open_log_read_only(disk, LOG)), Position(0), []
+    found: list[Record] = []
+    while True:
+        part, position = reader.read_slice(A, position, 2**63, 1000, 1024 * 1024)
+        if not part:
+            break
+        sizes.append(len(part))
+        found += part
+    assert found == stored
+    assert sizes == [600], "and the slice is as large as was asked for"
+
+
+def test_the_operating_system_is_told_what_a_slice_will_read_before_it_is_read() -> None:
+    disk, stored = a_long_stream()
+    files = WatchedFiles(disk)
+    log = open_log_read_only(files, LOG)
+    runs = log.index.runs_after(A, 0)[:3]
+    files.calls.clear()
+    found, _position = reader_of(log).read_slice(A, Position(0), 2**63, sum(run.records for run in runs), 10**6)
+    assert found == stored[: len(found)]
+    expected: list[tuple[int, int]] = []
+    for run in runs:
+        expected += ([(run.lengths_at, run.records * 4)] if run.records > 1 else []) + [(run.payload_at, run.size)]
+    calls = [call for call in files.calls if call.operation in ("will_need", "read")]
+    assert [(call.offset, call.size) for call in calls[: len(expected)]] == expected
+    assert {call.operation for call in calls[len(expected) :]} == {"read"}
+
+
+def test_a_hint_that_fails_is_no_matter_and_the_read_says_what_is_wrong() -> None:
+    disk, _stored = a_long_stream()
+    files = WatchedFiles(disk)
+    log = open_log_read_only(files, LOG)
+    log.reading.close()
+
+    def no_file(call: Call) -> None:
+        if call.operation == "open":
+            raise OSError(errno.EMFILE, "Too many open files", call.path)
+
+    files.before = no_file
+    with pytest.raises(RecoveryFailed) as caught:
+        reader_of(log).read_slice(A, Position(0), 2**63, 100, 10**6)
+    assert caught.value.errno == errno.EMFILE
+
+
+def test_lengths_far_from_their_payloads_are_read_apart() -> None:
+    """In a frame of many batches the directory is long; the bytes between are not read."""
+    disk = MemoryFileSystem()
+    filler = [(stream_id(str(n)), [payload(200, n)]) for n in range(100)]
+    options = LogOptions(segment_bytes=256 * 1024)
+    stored = write_log(disk, [[(A, [b"one", b"two"]), *filler, (B, [b"three", b"four"])]], options=options)
+    files = WatchedFiles(disk)
+    log = open_log_read_only(files, LOG)
+    (run,) = log.index.runs_after(B, 0)
+    assert run.payload_at - run.lengths_at > 16 * 1024
+    files.calls.clear()
+    assert reader_of(log).read_run(B, run) == stored[-2:]
+    assert [call.offset for call in files.calls if call.operation == "read"] == [run.lengths_at, run.payload_at]
+    assert reader_of(log).read_run(A, log.index.runs_after(A, 0)[0]) == stored[:2]
+
+
+# ---- frames in log order ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("slice_records", [1, 10, 100_000])
+def test_frames_are_given_in_log_order_behind_any_lsn(slice_records: int) -> None:
+    disk = MemoryFileSystem()
+    stored = write_log(disk, [[(A, [payload(700, n)] * (n % 4 + 1)), (B, [b"b"])] for n in range(40)])
+    assert len(segments(disk)) > 3
+    log = open_log_read_only(disk, LOG)
+    for after in [*range(0, len(stored) + 3, 9 if slice_records == 1 else 1)]:
+        assert follow_log(log, after, slice_records) == stored[after:]
+
+
+def test_a_position_that_was_kept_goes_on_where_it_was() -> None:
+    disk = MemoryFileSystem()
+    stored = write_log(disk, [[(A, [payload(3000, n)])] for n in range(30)])
+    log = open_log_read_only(disk, LOG)
+    reader, position, found = reader_of(log), FramePosition(0), []
+    for upto in (3, 4, 4, 17, 30):
+        while position.after < upto:
+            items, position = reader.read_frames(position, upto, 2)
+            found += items
+        assert found == stored[:upto]
+
+
+async def test_a_frame_that_is_added_while_the_last_one_is_read_is_not_passed_over() -> None:
+    """The reader's thread has seen that the frame is the last one, and then the writer adds another."""
+    log = open_log(MemoryFileSystem(), LOG, SMALL)
+    segment = log.segment
+    assert segment is not None
+    asked = 0
+
+    def commit() -> None:
+        submit(writer, (A, [b"4"]))
+        group = writer._take_group()
+        frame = segment.prepare([batch for submission in group for batch in submission.batches])
+        segment.write(frame)
+        writer._acknowledge(segment, frame, group)
+
+    class Growing(LiveIndex):
+        @property
+        def frame_count(self) -> int:
+            nonlocal asked
+            count = super().frame_count
+            asked += 1
+            if asked == 7:  # once to find the first frame, then twice for each: is there one, is there another
+                commit()
+            return count
+
+    log.index.segments[0].index = Growing()
+    async with writing(log) as writer:
+        stored: list[Record] = []
+        for n in (b"1", b"2", b"3"):
+            stored += records_of(await store(writer, (A, [n])))
+        asked = 0
+        reader, position, found = reader_of(log), FramePosition(0), []
+        while position.after < writer.durable_lsn:
+            items, position = reader.read_frames(position, writer.durable_lsn, 256)
+            found += items
+        assert asked >= 7
+        assert found == [*stored, Record(A, 4, 4, b"4")]
+
+
+def test_a_log_without_a_segment_is_empty() -> None:
+    """A first open was interrupted behind FORMAT."""
+    disk = MemoryFileSystem()
+    open_log(disk, LOG, SMALL).release()
+    for segment in segments(disk):
+        disk.unlink(segment)
+    log = open_log_read_only(disk, LOG)
+    assert (log.end_lsn, log.index.records, log.report.segments) == (0, 0, 0)
+    assert reader_of(log).read_frames(FramePosition(0), 10, 10) == ([], FramePosition(0))
+    assert read_stream(reader_of(log), A) == []
+    assert list(log.index.streams()) == []
+    assert log.index.last_seq(A) == 0
 
 
 # ---- row 8: damage in what was sound when the log was opened ---------------------------------------------------------
@@ -170,21 +315,26 @@ def test_row_08_a_flipped_payload_damages_its_stream_and_no_other() -> None:
     (segment,) = segments(disk)
     run = log.index.runs_after(B, 0)[0]
     flip(disk, segment, run.payload_at + 5)
-    reader = SegmentReader(disk, log.paths)
+    reader = reader_of(log)
     with pytest.raises(Damaged) as caught:
         reader.read_run(B, run)
     error = caught.value
     assert (error.file, error.offset, error.row) == (segment, run.payload_at, 8)
     assert (error.first_lsn, error.last_lsn, error.streams) == (2, 3, (B,))
     for stream in (A, C):
-        found = [record for run in log.index.runs_after(stream, 0) for record in reader.read_run(stream, run)]
-        assert found == [record for record in stored if record.stream == stream]
-    with pytest.raises(Damaged) as caught:
-        reader.read_frame(*log.index.frame_place(0))
-    assert (caught.value.file, caught.value.offset) == (segment, log.index.frame_place(0)[1])
-    assert [record.stream for record in reader.read_frame(*log.index.frame_place(1))] == [A, C]
-    reader.close()
+        assert read_stream(reader, stream) == [record for record in stored if record.stream == stream]
+    assert follow_log(log) == [stored[0], Gap(2, 3), *stored[3:]]
     log.release()
+
+
+def test_row_08_a_follower_that_begins_inside_a_gap_is_given_the_gap() -> None:
+    disk = MemoryFileSystem()
+    stored = write_log(disk, [[(A, [b"1"])], [(A, [b"2", b"3", b"4"])], [(A, [b"5"])]])
+    log = open_log_read_only(disk, LOG)
+    flip(disk, segments(disk)[0], log.index.runs_after(A, 0)[1].payload_at)
+    for after in (1, 2, 3):
+        assert follow_log(log, after) == [Gap(2, 4), stored[4]]
+    assert follow_log(log, 4) == [stored[4]]
 
 
 def test_row_08_every_flipped_bit_of_a_run_is_noticed() -> None:
@@ -193,7 +343,7 @@ def test_row_08_every_flipped_bit_of_a_run_is_noticed() -> None:
     log = open_log_read_only(disk, LOG)
     (run,) = log.index.runs_after(A, 0)
     (segment,) = segments(disk)
-    reader = SegmentReader(disk, log.paths)
+    reader = reader_of(log)
     reader.read_run(A, run)
     places = itertools.chain(
         range(run.payload_at, run.payload_at + run.size), range(run.lengths_at, run.lengths_at + run.records * 4)
@@ -206,20 +356,71 @@ def test_row_08_every_flipped_bit_of_a_run_is_noticed() -> None:
     reader.read_run(A, run)
 
 
-def test_row_08_every_flipped_byte_of_a_frame_is_noticed() -> None:
+def test_row_08_every_flipped_bit_of_a_single_record_is_noticed() -> None:
     disk = MemoryFileSystem()
-    write_log(disk, [[(A, [b"some text"]), (B, [b"more"])]])
+    stored = write_log(disk, [[(A, [b"some text"])], [(A, [b"more"])], [(B, [b"other"])]])
     log = open_log_read_only(disk, LOG)
-    segment, at = log.index.frame_place(0)
-    path = segments(disk)[segment]
-    reader = SegmentReader(disk, log.paths)
-    end = len(content(disk, path).rstrip(b"\0"))
-    for place in range(at, end):
-        flip(disk, path, place, place % 8)
-        with pytest.raises(Damaged):
-            reader.read_frame(segment, at)
-        flip(disk, path, place, place % 8)
-    assert len(reader.read_frame(segment, at)) == 2
+    run = log.index.runs_after(A, 0)[0]
+    (segment,) = segments(disk)
+    for at, bit in itertools.product(range(run.payload_at, run.payload_at + run.size), range(8)):
+        flip(disk, segment, at, bit)
+        with pytest.raises(Damaged) as caught:
+            read_stream(reader_of(log), A)
+        assert (caught.value.first_lsn, caught.value.last_lsn, caught.value.streams) == (1, 1, (A,))
+        assert read_stream(reader_of(log), A, after=1) == stored[1:2]
+        assert read_stream(reader_of(log), B) == stored[2:]
+        flip(disk, segment, at, bit)
+    assert read_stream(reader_of(log), A) == stored[:2]
+
+
+def test_row_08_a_sound_frame_of_other_records_is_a_gap_for_a_follower() -> None:
+    """A write that the medium put at another place: every checksum is right, and the records are not those."""
+    disk = MemoryFileSystem()
+    stored = write_log(disk, [[(A, [b"%d" % n])] for n in range(3)])
+    log = open_log_read_only(disk, LOG)
+    (segment,) = segments(disk)
+    first, second, _third = frames_of(disk, segment)
+    put(disk, segment, content(disk, segment)[second.at : second.end], at=first.at)
+    assert follow_log(log) == [Gap(1, 1), *stored[1:]]
+
+
+def test_row_08_every_flipped_byte_of_a_frame_is_noticed_or_changes_nothing() -> None:
+    """Only the heads of the two byte strings say nothing that is not known otherwise."""
+    disk = MemoryFileSystem()
+    stored = write_log(disk, [[(A, [b"some text"]), (B, [b"more"])]])
+    log = open_log_read_only(disk, LOG)
+    (segment,) = segments(disk)
+    (frame,) = frames_of(disk, segment)
+    directory = frame.at + fr.HEADER_BYTES
+    heads = {*range(directory, directory + 5)}
+    heads |= {*range(directory + 5 + frame.head.dir_len, directory + fr.BODY_OVERHEAD + frame.head.dir_len)}
+    payloads = frame.end - sum(len(record.payload) for record in stored)
+    for place in range(frame.at, frame.end):
+        flip(disk, segment, place, place % 8)
+        found = follow_log(log)
+        if place in heads:
+            assert found == stored
+        elif place >= payloads:
+            assert found in ([Gap(1, 1), stored[1]], [stored[0], Gap(2, 2)])
+        else:
+            assert found == [Gap(1, 2)]
+        flip(disk, segment, place, place % 8)
+    assert follow_log(log) == stored
+
+
+def test_row_08_a_file_that_has_become_shorter_is_damage_in_what_it_lost() -> None:
+    disk = MemoryFileSystem()
+    stored = write_log(disk, [[(A, [payload(300, n), b""])] for n in range(6)])
+    log = open_log(disk, LOG, SMALL)
+    (segment,) = segments(disk)
+    file = disk.open(segment)
+    file.truncate(frames_of(disk, segment)[4].at + fr.HEADER_BYTES + 20)
+    file.close()
+    assert follow_log(log) == [*stored[:8], Gap(9, 10), Gap(11, 12)]
+    with pytest.raises(Damaged) as caught:
+        read_stream(reader_of(log), A, after=8)
+    assert (caught.value.first_lsn, caught.value.last_lsn) == (9, 10)
+    log.release()
 
 
 def test_a_read_error_is_recovery_failed_and_not_damage() -> None:
@@ -230,18 +431,65 @@ def test_a_read_error_is_recovery_failed_and_not_damage() -> None:
         if call.operation == "read":
             raise OSError(errno.EIO, "Input/output error")
 
-    log = open_log_read_only(disk, LOG)
-    reader = SegmentReader(WatchedFiles(disk, bad_block), log.paths)
+    files = WatchedFiles(disk)
+    log = open_log_read_only(files, LOG)
+    files.before = bad_block
+    reader = reader_of(log)
     (run,) = log.index.runs_after(A, 0)
+    (segment,) = log.index.segments
     reads: list[Callable[[], object]] = [
         lambda: reader.read_run(A, run),
-        lambda: reader.read_frame(*log.index.frame_place(0)),
+        lambda: reader.read_slice(A, Position(0), 10, 10, 10),
+        lambda: reader.read_frames(FramePosition(0), 10, 10),
     ]
     for read in reads:
         with pytest.raises(RecoveryFailed) as caught:
             read()
         assert (caught.value.file, caught.value.errno) == (segments(disk)[0], errno.EIO)
-        assert caught.value.offset in (run.payload_at, log.index.frame_place(0)[1])
+        assert caught.value.offset in (run.payload_at, log.index.frame_place(segment, 0)[1])
+
+
+# ---- batches that are not stored as they are -------------------------------------------------------------------------
+
+
+COMPRESSED = LogOptions(segment_bytes=SMALL.segment_bytes, compression=Compression("zstd"))
+TEXT = b"the same words again and again, " * 20
+
+
+@pytest.mark.parametrize("needs_thread", [False, True])
+async def test_a_compressed_batch_is_read_through_its_decoder(needs_thread: bool) -> None:
+    disk = MemoryFileSystem()
+    files = WatchedFiles(disk)
+    files.needs_thread = needs_thread
+    async with writing(open_log(files, LOG, COMPRESSED)) as writer:
+        stored = records_of(await store(writer, (A, [TEXT, b"", TEXT[:100]]), (B, [TEXT])))
+        stored += records_of(await store(writer, (A, [b"short"]), (B, [TEXT])))
+    log = open_log_read_only(disk, LOG)
+    assert TEXT not in content(disk, segments(disk)[0])
+    reader = SegmentReader(log.reading, log.index, log.codec.decode)
+    for stream in (A, B):
+        assert read_stream(reader, stream) == [record for record in stored if record.stream == stream]
+    assert reader.read_frames(FramePosition(0), 10, 10)[0] == stored
+    with pytest.raises(RecoveryFailed, match="compressed or encrypted"):
+        read_stream(reader_of(log), A)
+
+
+async def test_row_08_a_compressed_batch_that_cannot_be_decoded_is_damaged() -> None:
+    disk = MemoryFileSystem()
+    async with writing(open_log(disk, LOG, COMPRESSED)) as writer:
+        stored = records_of(await store(writer, (A, [TEXT]), (B, [TEXT])))
+    log = open_log_read_only(disk, LOG)
+
+    def cannot(stream: bytes, first_seq: int, flags: int, data: bytes, lengths: Sequence[int]) -> bytes:
+        if stream == A:
+            raise DecodeFailed("no")
+        return log.codec.decode(stream, first_seq, flags, data, lengths)
+
+    reader = SegmentReader(log.reading, log.index, cannot)
+    with pytest.raises(Damaged):
+        read_stream(reader, A)
+    assert read_stream(reader, B) == stored[1:]
+    assert reader.read_frames(FramePosition(0), 10, 10)[0] == [Gap(1, 1), stored[1]]
 
 
 # ---- reading beside a writer -----------------------------------------------------------------------------------------
@@ -270,3 +518,5 @@ async def test_flags_of_a_batch_are_kept() -> None:
     log = open_log_read_only(disk, LOG)
     assert list(log.index.streams_still_open()) == [B]
     assert log.report.open_streams == 1
+    assert [run.flags for run in log.index.runs_after(A, 0)] == [FLAG_OPENS, 0, FLAG_CLOSES]
+    assert isinstance(log.index.runs_after(A, 0)[0], Run)

@@ -11,14 +11,21 @@ import re
 from dataclasses import dataclass
 
 import pytest
+import trio
+import trio.testing
 
-from stepstore.errors import CorruptLog, RecoveryFailed
+from stepstore.errors import CorruptLog, InvalidState, RecoveryFailed
 from stepstore.log import frame as fr
 from stepstore.log import segment_header as sh
-from stepstore.log.frame import Batch
+from stepstore.log.directory import must_exist
+from stepstore.log.footer import TRAILER_BYTES
+from stepstore.log.frame import KIND_MARK, Batch
+from stepstore.log.index import STREAM_FORKED
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import LogOptions, open_log, open_log_read_only
-from stepstore.log.reading import Record
+from stepstore.log.reading import Record, SegmentReader
+from stepstore.log.recovery import recover
+from stepstore.log.verify import verify_log
 from tests.stepstore.log_lab import (
     LOG,
     SMALL,
@@ -35,12 +42,16 @@ from tests.stepstore.log_lab import (
     payload,
     put,
     read_log,
+    read_stream,
+    records_of,
     remove,
     reopen,
     segments,
+    store,
     tree,
     with_nul_runs,
     write_log,
+    writing,
 )
 
 CUT = LogOptions(segment_bytes=SMALL.segment_bytes, tail="cut")
@@ -72,6 +83,22 @@ class Damaged:
 def a_log(groups: list[list[tuple[bytes, list[bytes]]]] = GROUPS, *, close: bool = False) -> Damaged:
     disk = MemoryFileSystem()
     return Damaged(disk, write_log(disk, groups, close=close))
+
+
+def a_marked_log() -> Damaged:
+    """As `a_log`, and a mark behind the last frame."""
+
+    async def main() -> Damaged:
+        disk = MemoryFileSystem()
+        stored: list[Record] = []
+        async with writing(open_log(disk, LOG, SMALL)) as writer:
+            for group in GROUPS:
+                stored += records_of(await store(writer, *group))
+            writer.want_mark()
+            await trio.testing.wait_all_tasks_blocked()
+        return Damaged(disk, stored)
+
+    return trio.run(main)
 
 
 def many_segments() -> Damaged:
@@ -150,18 +177,46 @@ def test_row_01_zeros_to_the_end_of_the_allocation_are_the_end() -> None:
     assert len(segments(log.disk)) == 1
 
 
-def test_row_01_a_close_frame_is_the_end() -> None:
+def test_row_01_a_trailer_is_the_end() -> None:
     log = a_log(close=True)
     before = tree(log.disk)
     assert reopen(log.disk)[0] == log.stored
     assert tree(log.disk) == before
 
 
-def test_row_01_a_close_frame_and_zeros_behind_it_are_the_end() -> None:
+def test_row_01_zeros_behind_a_trailer_are_the_end_and_are_cut_off() -> None:
+    """The process died before it had cut the file."""
     log = a_log(close=True)
-    put(log.disk, log.segment, b"", at=0, size=SMALL.segment_bytes)
+    whole = content(log.disk, log.segment)
+    put(log.disk, log.segment, b"", at=0, size=len(whole) + 7000)
+    assert verify_log(LOG, files=log.disk).problems == []
     assert reopen(log.disk)[0] == log.stored
-    assert len(content(log.disk, log.segment)) == log.last.end
+    assert content(log.disk, log.segment) == whole
+
+
+def test_row_01_a_footer_and_nothing_behind_it_is_the_end() -> None:
+    """The process died before it had written the close frame; the footer is an index and no record, so it goes."""
+    log = a_log(close=True)
+    data_end, footer = log.frames[-3].end, log.frames[-2]
+    for size in (footer.end, footer.end + 700):
+        image = clone(log.disk)
+        put(image, log.segment, b"", at=0, size=footer.end)
+        put(image, log.segment, b"", at=0, size=size)
+        assert verify_log(LOG, files=image).problems == []
+        found, report = reopen(image)
+        assert (found, report.quarantined, report.notes) == (log.stored, (), ())
+        assert len(content(image, log.segment)) == data_end
+        assert len(segments(image)) == 1
+
+
+@pytest.mark.parametrize("at", [0, 30, fr.WRAPPER_BYTES - 1, fr.WRAPPER_BYTES, fr.WRAPPER_BYTES + TRAILER_BYTES - 1])
+def test_row_01_a_close_frame_or_trailer_that_is_not_sound_costs_nothing(at: int) -> None:
+    """The footer proves that no record is missing before it."""
+    log = a_log(close=True)
+    flip(log.disk, log.segment, log.last.at + at)
+    found, report = reopen(log.disk)
+    assert (found, report.quarantined, report.notes) == (log.stored, (), ())
+    assert len(segments(log.disk)) == 1
 
 
 def test_row_01_a_file_that_ends_with_its_last_frame_is_the_end() -> None:
@@ -218,11 +273,33 @@ def test_row_02_a_frame_that_was_zeroed_is_proven_by_a_later_one(options: LogOpt
     must_refuse_at(log, 2, frame, end=log.frames[0].end, options=options)
 
 
-def test_row_02_a_close_frame_proves_the_frame_before_it() -> None:
+@pytest.mark.parametrize("options", [SMALL, CUT], ids=["strict", "cut"])
+@pytest.mark.parametrize("left", ["footer", "close frame"])
+def test_row_02_what_seals_a_segment_proves_the_frame_before_it_also_without_a_trailer(
+    left: str, options: LogOptions
+) -> None:
     log = a_log(close=True)
-    *_rest, frame, _close = log.frames
+    before, frame, footer, close = log.frames[-4:]
     flip(log.disk, log.segment, frame.end - 1)
-    must_refuse_at(log, 2, frame, end=log.frames[-3].end)
+    if left == "footer":
+        put(log.disk, log.segment, b"", at=0, size=footer.end)
+    else:
+        put(log.disk, log.segment, bytes(footer.head.frame_len), at=footer.at)
+        put(log.disk, log.segment, bytes(TRAILER_BYTES), at=close.end)
+    must_refuse_at(log, 2, frame, end=before.end, options=options)
+
+
+@pytest.mark.parametrize("options", [SMALL, CUT], ids=["strict", "cut"])
+def test_row_02_a_mark_proves_the_frame_before_it(options: LogOptions) -> None:
+    """Without the mark the same bit is suspected rot (row 5)."""
+    log = a_marked_log()
+    before, frame, mark = log.frames[-3:]
+    assert mark.head.kind == fr.KIND_MARK
+    flip(log.disk, log.segment, frame.end - 1)
+    unmarked = Damaged(clone(log.disk), log.stored)
+    put(unmarked.disk, log.segment, bytes(mark.head.frame_len), at=mark.at)
+    must_refuse_at(log, 2, frame, end=before.end, options=options)
+    must_refuse_at(unmarked, 5, frame, end=before.end)
 
 
 @pytest.mark.parametrize("options", [SMALL, CUT], ids=["strict", "cut"])
@@ -270,12 +347,47 @@ def test_row_02_a_successor_that_names_another_chain_proves_the_file_wrong() -> 
 
 @pytest.mark.parametrize("options", [SMALL, CUT], ids=["strict", "cut"])
 @pytest.mark.parametrize("distance", [0, 1, 500, 8000])
-def test_row_03_nothing_is_written_behind_a_close_frame(distance: int, options: LogOptions) -> None:
+def test_row_03_nothing_is_written_behind_a_trailer(distance: int, options: LogOptions) -> None:
     log = a_log(close=True)
     frame = log.last
-    put(log.disk, log.segment, b"\x01", at=frame.end + distance)
+    put(log.disk, log.segment, b"\x01", at=frame.end + TRAILER_BYTES + distance)
     error = must_refuse(log, 3, options=options)
     assert (error.file, error.offset) == (log.segment, frame.end)
+    (problem,) = verify_log(LOG, files=log.disk).problems
+    assert "trailer" in str(problem)
+
+
+@pytest.mark.parametrize("options", [SMALL, CUT], ids=["strict", "cut"])
+@pytest.mark.parametrize("distance", [0, 5000])
+def test_row_03_nothing_but_a_seal_is_written_behind_a_footer(distance: int, options: LogOptions) -> None:
+    log = a_log(close=True)
+    footer, close = log.frames[-2:]
+    put(log.disk, log.segment, bytes(close.head.frame_len + TRAILER_BYTES), at=close.at)
+    put(log.disk, log.segment, b"\x01", at=close.end + TRAILER_BYTES + distance)
+    error = must_refuse(log, 3, options=options)
+    assert (error.file, error.offset) == (log.segment, footer.end)
+
+
+@pytest.mark.parametrize("kind", ["data", "mark"])
+def test_row_03_a_frame_behind_a_footer_is_none_of_this_segment(kind: str) -> None:
+    log = a_log(close=True)
+    footer = log.frames[-2]
+    tag, chain = footer.head.segment_tag, footer.head.header_crc
+    if kind == "data":
+        next_at = fr.header_position(footer.end)
+        batches = [Batch(A, 4, [payload(9000)], 0)]
+        data, _crc, _entries = fr.build_frame(
+            batches, offset=next_at, first_lsn=5, durable_lsn=4, segment_tag=tag, prev_crc=chain
+        )
+    else:
+        next_at = -(-footer.end // fr.MARK_ALIGNMENT) * fr.MARK_ALIGNMENT
+        data, _crc = fr.build_wrapper(
+            fr.KIND_MARK, b"", offset=next_at, first_lsn=5, durable_lsn=4, segment_tag=tag, prev_crc=chain
+        )
+    put(log.disk, log.segment, b"", at=0, size=footer.end)
+    put(log.disk, log.segment, data + b"\0" * 200 + b"\x01", at=next_at)
+    error = must_refuse(log, 3)
+    assert (error.file, error.offset, error.first_lsn) == (log.segment, footer.end, 5)
 
 
 # ---- row 4: a torn tail ----------------------------------------------------------------------------------------------
@@ -572,12 +684,12 @@ def test_row_07_several_missing_segments_are_refused() -> None:
 def test_row_07_a_segment_under_another_name_is_refused() -> None:
     log = many_segments()
     segment = segments(log.disk)[-1]
-    for other in ("00000003-00000000000000ff.0.seg", "00000003-0000000000000005.1.seg"):
-        renamed = Damaged(clone(log.disk), log.stored)
-        move(renamed.disk, segment, f"{LOG}/{other}")
-        error = must_refuse(renamed, 7)
-        assert error.file == f"{LOG}/{other}"
-        assert posixpath.basename(segment) in str(error)
+    other = "00000003-00000000000000ff.0.seg"
+    renamed = Damaged(clone(log.disk), log.stored)
+    move(renamed.disk, segment, f"{LOG}/{other}")
+    error = must_refuse(renamed, 7)
+    assert error.file == f"{LOG}/{other}"
+    assert posixpath.basename(segment) in str(error)
 
 
 def test_row_07_two_files_for_one_segment_are_refused() -> None:
@@ -585,6 +697,17 @@ def test_row_07_two_files_for_one_segment_are_refused() -> None:
     segment = segments(log.disk)[-1]
     put(log.disk, segment.replace(".0.seg", ".1.seg"), content(log.disk, segment))
     must_refuse(log, 7)
+
+
+def test_row_07_two_files_of_one_generation_for_one_segment_are_refused_and_nothing_is_called_missing() -> None:
+    log = many_segments()
+    segment = segments(log.disk)[1]
+    first_lsn = header_of(log.disk, segment).first_lsn
+    other = f"{LOG}/00000002-{first_lsn + 1:016x}.0.seg"
+    put(log.disk, other, content(log.disk, segment))
+    error = must_refuse(log, 7)
+    assert (error.file, error.first_lsn, error.last_lsn) == (other, first_lsn + 1, None)
+    assert posixpath.basename(segment) in str(error)
 
 
 @pytest.mark.parametrize("changed", [{"first_lsn": 99}, {"prev_seq": 7}], ids=str)
@@ -619,7 +742,12 @@ def test_row_09_a_frame_that_does_not_continue_the_chain_is_refused(wrong: dict[
     at = fr.header_position(last.end)
     fields = {"first_lsn": 5, "durable_lsn": 3, "prev_crc": last.head.header_crc} | wrong
     data, _crc, _entries = fr.build_frame(
-        [Batch(A, 4, [b"next"], 0)], offset=at, segment_tag=last.head.segment_tag, **fields
+        [Batch(A, 4, [b"next"], 0)],
+        offset=at,
+        segment_tag=last.head.segment_tag,
+        first_lsn=fields["first_lsn"],
+        durable_lsn=fields["durable_lsn"],
+        prev_crc=fields["prev_crc"],
     )
     put(log.disk, log.segment, data, at=at)
     error = must_refuse(log, 9)
@@ -649,6 +777,116 @@ def test_row_09_a_payload_that_holds_a_copy_of_earlier_frames_does_no_harm() -> 
         torn = Damaged(clone(log.disk), stored)
         put(torn.disk, segment, bytes(end - start), at=start)
         must_cut(torn, sh.HEADER_BYTES, kept=4)
+
+
+# ---- rows 10 and 11: a number of a stream twice ----------------------------------------------------------------------
+
+
+def repeat(disk: MemoryFileSystem, *batches: tuple[int, list[bytes]], seal: bool = False) -> None:
+    """Store batches of A whatever numbers it has already: what no writer of ours does, but an import might have."""
+
+    async def main() -> None:
+        async with writing(open_log(disk, LOG, SMALL), close=seal) as writer:
+            for first_seq, payloads in batches:
+                writer._pending_seq[A] = first_seq - 1
+                submission = writer.submit([Batch(A, first_seq, payloads, 0)])
+                await submission.wait()
+                assert submission.error is None
+
+    trio.run(main)
+
+
+def read_a(disk: MemoryFileSystem) -> tuple[list[bytes], int]:
+    """What can be read of A after an opening, and what is wrong with it."""
+    log = open_log(disk, LOG, SMALL)
+    try:
+        reader = SegmentReader(log.reading, log.index)
+        return [record.payload for record in read_stream(reader, A)], log.index.flags(A)
+    finally:
+        log.release()
+
+
+def duplicates_in(disk: MemoryFileSystem) -> int:
+    return recover(disk, LOG, must_exist(disk, LOG)).duplicates
+
+
+@pytest.mark.parametrize(
+    ("again", "count"),
+    [
+        ([(2, [b"two"])], 1),
+        ([(1, [b"one"])], 1),
+        ([(2, [b"two", b"three"])], 2),
+        ([(1, [b"one"]), (3, [b"three"]), (3, [b"three"])], 3),
+        ([(1, [b"one", b"two", b"three"])], 3),
+    ],
+    ids=["the second", "the first", "a whole batch", "several", "over two batches"],
+)
+def test_row_10_records_stored_twice_with_equal_bytes_are_kept_once_and_counted(
+    again: list[tuple[int, list[bytes]]], count: int
+) -> None:
+    disk = MemoryFileSystem()
+    repeat(disk, (1, [b"one"]), (2, [b"two", b"three"]), *again, (4, [b"four"]))
+    assert duplicates_in(disk) == count
+    assert read_a(disk) == ([b"one", b"two", b"three", b"four"], 0)
+
+
+@pytest.mark.parametrize("seal", [False, True], ids=["crashed", "sealed"])
+def test_row_10_a_segment_that_begins_with_a_retry_continues_its_stream(seal: bool) -> None:
+    disk = MemoryFileSystem()
+    repeat(disk, (1, [b"one"]), (2, [b"two", b"three"]), seal=seal)
+    repeat(disk, (2, [b"two", b"three"]), (4, [b"four"]), seal=seal)
+    repeat(disk, (1, [b"one"]), seal=seal)
+    repeat(disk, (5, [b"five"]), seal=seal)
+    assert read_a(disk) == ([b"one", b"two", b"three", b"four", b"five"], 0)
+
+
+@pytest.mark.parametrize(
+    ("again", "readable"),
+    [
+        ([(2, [b"TWO"])], 3),
+        ([(2, [b"two", b"THREE"])], 3),
+        ([(3, [b"three", b"and on"])], 3),
+        ([(2, [b"two"]), (1, [b"ONE"])], 3),
+    ],
+    ids=["another record", "a batch that ends differently", "a batch that goes on", "a retry and a fork"],
+)
+@pytest.mark.parametrize("seal", [False, True], ids=["crashed", "sealed"])
+def test_row_11_a_number_with_different_bytes_is_a_fork_and_ends_what_is_readable(
+    again: list[tuple[int, list[bytes]]], readable: int, seal: bool
+) -> None:
+    """In one segment, and in two of them. Every other stream is untouched."""
+    for apart in (False, True):
+        disk = MemoryFileSystem()
+        others = write_log(disk, [[(B, [b"of another stream"])]])
+        first = [(1, [b"one"]), (2, [b"two", b"three"])]
+        if apart:
+            repeat(disk, *first, seal=seal)
+            for batch in again:
+                repeat(disk, batch, seal=seal)
+        else:
+            repeat(disk, *first, *again, (4, [b"behind the fork"]))
+        found, flags = read_a(disk)
+        assert flags & STREAM_FORKED
+        assert found == [b"one", b"two", b"three"][:readable]
+        log = open_log(disk, LOG, SMALL)
+        assert read_stream(SegmentReader(log.reading, log.index), B) == others
+        log.release()
+
+
+def test_row_11_a_forked_stream_takes_no_writes_and_can_be_deleted() -> None:
+    disk = MemoryFileSystem()
+    repeat(disk, (1, [b"one"]), (1, [b"ONE"]))
+
+    async def main() -> None:
+        async with writing(open_log(disk, LOG, SMALL)) as writer:
+            with pytest.raises(InvalidState, match="forked"):
+                writer.submit([Batch(A, 2, [b"two"], 0)])
+            submission = writer.submit([Batch(A, 2, [b"gone"], fr.FLAG_TOMBSTONE)])
+            await submission.wait()
+            assert submission.error is None
+
+    trio.run(main)
+    assert read_a(disk)[0] == []
 
 
 # ---- rows 12, 13, 16: segment headers --------------------------------------------------------------------------------
@@ -724,6 +962,17 @@ def test_row_16_a_segment_shorter_than_its_header_is_refused(size: int) -> None:
     assert must_refuse(log, 16).file == segments(log.disk)[-1]
 
 
+@pytest.mark.parametrize("options", [SMALL, CUT], ids=["strict", "cut"])
+@pytest.mark.parametrize("at", [0, 60, 511])
+def test_row_16_the_newest_segment_is_refused_although_its_footer_has_a_copy_of_its_header(
+    at: int, options: LogOptions
+) -> None:
+    log = a_log(close=True)
+    flip(log.disk, log.segment, at)
+    error = must_refuse(log, 16, options=options)
+    assert (error.file, error.first_lsn) == (log.segment, 1)
+
+
 def test_a_file_that_only_resembles_a_segment_is_left_alone() -> None:
     log = many_segments()
     names = ["00000004-0000000000000006.0.seg.bak", "4-6.0.seg", "00000001-0000000000000001.idx", "x.seg"]
@@ -753,3 +1002,28 @@ def test_a_reader_beside_a_writer_does_not_excuse_an_older_file() -> None:
     with pytest.raises(CorruptLog) as caught:
         open_log_read_only(log.disk, LOG)
     assert caught.value.row == 2
+
+
+def test_row_06_a_rotten_byte_in_the_zeros_before_a_mark_does_not_cost_the_group_behind_it() -> None:
+    """The mark still stands there whole, so what lies behind was written in order, and none of it is a torn write."""
+    disk = MemoryFileSystem()
+
+    async def main() -> list[Record]:
+        async with writing(open_log(disk, LOG, SMALL)) as writer:
+            stored = records_of(await store(writer, (A, [b"before the mark"])))
+            writer.want_mark()
+            await trio.testing.wait_all_tasks_blocked()
+            return stored + records_of(await store(writer, (A, [b"behind the mark"])))
+
+    stored = trio.run(main)
+    segment = segments(disk)[-1]
+    first, mark, last = frames_of(disk, segment)
+    assert (mark.head.kind, last.head.first_lsn) == (KIND_MARK, first.head.last_lsn + 1)
+    for at in range(first.end, mark.at, 101):
+        image = clone(disk)
+        flip(image, segment, at)
+        with pytest.raises(CorruptLog) as caught:
+            reopen(image)
+        assert caught.value.row == 6
+        assert verify_log(LOG, files=image).problems
+    assert reopen(disk)[0] == stored

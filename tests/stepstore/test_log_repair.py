@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from stepstore.errors import CorruptLog, RecoveryFailed
+from stepstore.log.footer import HEAD_BYTES, TRAILER_BYTES, parse_trailer
 from stepstore.log.frame import MAX_FRAME_BYTES
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import open_log
@@ -31,6 +32,7 @@ from tests.stepstore.log_lab import (
     header_of,
     payload,
     put,
+    remove,
     reopen,
     segments,
     stopping_at,
@@ -198,14 +200,33 @@ def test_row_18_a_read_error_names_the_file_the_place_and_the_errno() -> None:
     before = tree(disk)
 
     def bad_block(call: Call) -> None:
-        if call.operation == "read" and call.path == first and call.offset >= 512:
+        if call.operation == "read" and call.path == first and call.offset == offset:
             raise OSError(errno.EIO, "Input/output error")
 
-    files = WatchedFiles(disk, bad_block)
-    with pytest.raises(RecoveryFailed) as caught:
-        open_log(files, LOG, SMALL)
-    assert (caught.value.file, caught.value.offset, caught.value.errno) == (first, 512, errno.EIO)
-    assert (files.changes(), tree(disk)) == ([], before)
+    for offset in (512, len(content(disk, first)) - TRAILER_BYTES):
+        files = WatchedFiles(disk, bad_block)
+        with pytest.raises(RecoveryFailed) as caught:
+            open_log(files, LOG, SMALL)
+        assert (caught.value.file, caught.value.offset, caught.value.errno) == (first, offset, errno.EIO)
+        assert (files.changes(), tree(disk)) == ([], before)
+
+
+def test_row_18_a_read_error_in_a_sealed_segment_names_the_place_of_its_index() -> None:
+    disk = MemoryFileSystem()
+    write_log(disk, [[(A, [payload(9000)])]], close=True)
+    (segment,) = segments(disk)
+    trailer = parse_trailer(content(disk, segment)[-TRAILER_BYTES:])
+    assert trailer is not None
+    head = trailer.index_at
+    for offset in (head, head + HEAD_BYTES):
+
+        def bad_block(call: Call, offset: int = offset) -> None:
+            if call.operation == "read" and call.path == segment and call.offset == offset:
+                raise OSError(errno.EIO, "Input/output error")
+
+        with pytest.raises(RecoveryFailed) as caught:
+            open_log(WatchedFiles(disk, bad_block), LOG, SMALL)
+        assert (caught.value.file, caught.value.offset, caught.value.errno) == (segment, offset, errno.EIO)
 
 
 @pytest.mark.parametrize("left", [0.0, 0.5, 1.0])
@@ -241,10 +262,9 @@ def written_to(files: WatchedFiles, segment: str) -> list[tuple[int, bytes]]:
     return [(call.offset, call.data) for call in files.calls if call.operation == "write" and call.path == segment]
 
 
-@pytest.mark.parametrize("close", [False, True], ids=["crashed", "closed"])
-def test_the_frame_that_nothing_proves_durable_is_written_again(close: bool) -> None:
+def test_the_frame_that_nothing_proves_durable_is_written_again() -> None:
     disk = MemoryFileSystem()
-    stored = write_log(disk, [[(A, [payload(500, n)])] for n in range(4)], close=close)
+    stored = write_log(disk, [[(A, [payload(500, n)])] for n in range(4)])
     (segment,) = segments(disk)
     last = frames_of(disk, segment)[-1]
     data = content(disk, segment)
@@ -255,6 +275,37 @@ def test_the_frame_that_nothing_proves_durable_is_written_again(close: bool) -> 
     assert operations.index("write") < operations.index("datasync")
     assert log.end_lsn == len(stored)
     log.release()
+
+
+def test_what_lies_before_a_footer_is_not_written_again() -> None:
+    """Every record before it had been acknowledged before it was written."""
+    for damage in (False, True):
+        disk = MemoryFileSystem()
+        stored = write_log(disk, [[(A, [payload(500, n)])] for n in range(4)], close=True)
+        (segment,) = segments(disk)
+        if damage:
+            flip(disk, segment, len(content(disk, segment)) - 1)
+        files = WatchedFiles(disk)
+        log = open_log(files, LOG, SMALL)
+        assert log.end_lsn == len(stored)
+        assert written_to(files, segment) == []
+        log.release()
+
+
+def test_what_is_written_again_is_synced_and_then_its_directory_before_anything_else_is_done() -> None:
+    """The file ends with its last frame, so nothing is cut, and no other sync comes."""
+    disk = MemoryFileSystem()
+    write_log(disk, [[(A, [payload(500, n)])] for n in range(2)])
+    (segment,) = segments(disk)
+    last = frames_of(disk, segment)[-1]
+    put(disk, segment, b"", at=0, size=last.end)
+    files = WatchedFiles(disk)
+    open_log(files, LOG, SMALL).release()
+    calls = [(call.operation, call.path) for call in files.calls if call.operation in ("write", "datasync", "truncate")]
+    assert [operation for operation, path in calls if path == segment] == ["write", "datasync"]
+    written = position(files.calls, "datasync", lambda path: path == segment)
+    following = next(call for call in files.calls if call.number > written)
+    assert (following.operation, following.path) == ("sync_directory", LOG)
 
 
 def test_what_was_only_in_the_page_cache_is_on_the_medium_before_it_is_served() -> None:
@@ -316,6 +367,32 @@ def test_an_earlier_copy_in_quarantine_will_do_but_only_if_it_is_whole(torn: Tor
         put(disk, f"{LOG}/quarantine/early-{posixpath.basename(torn.segment)}-{torn.cut}", part)
         torn.check_repaired(disk, part)
         assert len(disk.list_names(f"{LOG}/quarantine")) == copies
+
+
+def test_what_lies_behind_the_cut_of_an_older_file_is_never_lost_in_a_power_cut(torn: Torn) -> None:
+    """No segment is begun for it, so nothing else makes the name of the quarantine durable before the file is cut."""
+    open_log(torn.disk, LOG, SMALL).release()
+    put(torn.disk, torn.segment, torn.leftover, at=torn.cut)
+    for name in torn.disk.list_names(f"{LOG}/quarantine"):
+        remove(torn.disk, f"{LOG}/quarantine/{name}")
+    disk = MemoryFileSystem()
+    for path, data in tree(torn.disk).items():
+        if data is None and not path.endswith("quarantine"):
+            disk.make_directory(path)
+            disk.sync_directory(posixpath.dirname(path))
+        elif data is not None:
+            put(disk, path, data)
+    images: list[tuple[Call, MemoryFileSystem]] = []
+    open_log(WatchedFiles(disk, lambda call: images.append((call, disk.durable_copy()))), LOG, SMALL).release()
+    images.append((images[-1][0], disk.durable_copy()))
+    cut = 0
+    for call, image in images:
+        if len(content(image, torn.segment)) > torn.cut:
+            continue
+        cut += 1
+        folder = f"{LOG}/quarantine"
+        assert [content(image, f"{folder}/{name}") for name in image.list_names(folder)] == [torn.leftover], call
+    assert cut
 
 
 def test_two_crashes_leave_two_entries_in_quarantine(torn: Torn) -> None:

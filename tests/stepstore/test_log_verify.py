@@ -83,7 +83,7 @@ def test_damage_in_any_segment_is_a_problem_that_names_the_file(number: int, whe
     frame = frames_of(disk, segment)[0]
     flip(disk, segment, {"header": 200, "frame": frame.at + 3, "payload": frame.end - 9}[where])
     (problem,) = verified(disk).problems
-    assert segment in problem
+    assert segment in str(problem)
 
 
 def test_several_damaged_segments_are_all_named() -> None:
@@ -93,7 +93,7 @@ def test_several_damaged_segments_are_all_named() -> None:
     problems = verified(disk).problems
     assert len(problems) == 3
     for segment, problem in zip(segments(disk), problems, strict=True):
-        assert segment in problem
+        assert segment in str(problem)
 
 
 def test_a_damaged_close_frame_is_a_problem_although_nothing_is_lost() -> None:
@@ -104,8 +104,8 @@ def test_a_damaged_close_frame_is_a_problem_although_nothing_is_lost() -> None:
         image = clone(disk)
         flip(image, segment, at)
         (problem,) = verified(image).problems
-        assert segment in problem
-        assert "close frame" in problem
+        assert segment in str(problem)
+        assert "close frame" in str(problem)
 
 
 def test_a_missing_segment_is_a_problem() -> None:
@@ -113,14 +113,14 @@ def test_a_missing_segment_is_a_problem() -> None:
         disk = three_segments()
         remove(disk, segments(disk)[number])
         (problem,) = verified(disk).problems
-        assert "missing" in problem
+        assert "missing" in str(problem)
 
 
 def test_a_missing_format_is_a_problem() -> None:
     disk = three_segments()
     remove(disk, f"{LOG}/FORMAT")
     (problem,) = verified(disk).problems
-    assert "FORMAT" in problem
+    assert "FORMAT" in str(problem)
 
 
 def test_a_torn_tail_is_a_note_and_suspected_rot_a_problem() -> None:
@@ -195,3 +195,85 @@ def test_row_18_a_read_error_is_raised_and_never_reported_as_damage() -> None:
             if len(files.calls) < number:
                 break
     assert raised > 12
+
+
+# ---- what a problem says ---------------------------------------------------------------------------------------------
+
+
+def test_a_damaged_batch_is_named_with_its_place_its_lsns_and_its_streams() -> None:
+    for close in (True, False):
+        disk = three_segments(close=close)
+        segment = segments(disk)[1]
+        frame = frames_of(disk, segment)[0]
+        at = content(disk, segment).index(payload(7000, 2))
+        flip(disk, segment, at)
+        report = verify_log(LOG, files=disk, name=lambda first: "stream " + first[:4].hex())
+        (problem,) = report.problems
+        assert (problem.file, problem.offset, problem.row) == (segment, at, 2)
+        assert (problem.first_lsn, problem.last_lsn) == (frame.head.first_lsn, frame.head.first_lsn)
+        assert problem.streams_known
+        (touched,) = problem.streams
+        assert (touched.stream, touched.first_seq, touched.last_seq) == (A.hex(), 3, 3)
+        assert touched.name == "stream " + payload(7000, 0)[:4].hex()
+        assert f"record 3 of {touched.name}" in str(problem)
+        assert "salvage" in problem.advice
+        assert report.records == 10 - 1, "what is left is counted"
+
+
+def test_several_damaged_places_of_one_segment_are_all_told() -> None:
+    disk = MemoryFileSystem()
+    write_log(disk, [[(A, [payload(600, n)]), (B, [payload(30, n)])] for n in range(6)], close=True)
+    (segment,) = segments(disk)
+    frames = frames_of(disk, segment)
+    flip(disk, segment, frames[1].end - 1)
+    flip(disk, segment, frames[3].end - 1)
+    put(disk, segment, bytes(400), at=frames[4].at)
+    problems = verified(disk).problems
+    assert [problem.first_lsn for problem in problems] == [4, 8, 9]
+    assert [stream.stream for stream in problems[0].streams] == [B.hex()]
+    # The header and the directory of the fifth frame are gone; the footer still tells what was in it.
+    assert {stream.stream for problem in problems[2:] for stream in problem.streams} == {A.hex()}
+
+
+def test_what_concerns_no_record_says_so_and_what_to_do() -> None:
+    disk = three_segments(close=True)
+    segment = segments(disk)[-1]
+    *_data, close = frames_of(disk, segment)
+    flip(disk, segment, close.at)
+    (problem,) = verified(disk).problems
+    assert (problem.first_lsn, problem.last_lsn, problem.streams) == (None, None, [])
+    assert "No record is concerned" in str(problem)
+
+
+def test_a_log_that_is_refused_as_a_whole_is_looked_at_all_the_same() -> None:
+    disk = three_segments()
+    put(disk, segments(disk)[1], bytes(512), at=0)
+    remove(disk, f"{LOG}/FORMAT")
+    flip(disk, segments(disk)[0], frames_of(disk, segments(disk)[0])[0].end - 1)
+    report = verified(disk)
+    assert [problem.row for problem in report.problems] == [15, 0, 0]
+    assert report.segments == 3
+    assert report.records == 9
+    assert report.streams == 2
+    assert "FORMAT" in report.problems[0].text
+    assert report.problems[1].file == segments(disk)[0]
+    assert report.problems[2].file == segments(disk)[1]
+
+
+def test_a_flipped_bit_in_the_keys_or_in_a_superseded_manifest_is_a_problem() -> None:
+    from tests.crash.specimen import compacted, encrypted
+
+    for specimen, folder, prefix in ((encrypted(1), f"{LOG}/keys", "KEYS-"), (compacted(1), LOG, "MANIFEST-")):
+        disk = MemoryFileSystem()
+        disk.make_directory(LOG)
+        disk.make_directory(f"{LOG}/keys")
+        for path, data in specimen.files.items():
+            put(disk, path, data)
+        assert verify_log(LOG, files=disk).problems == []
+        names = [name for name in disk.list_names(folder) if name.startswith(prefix)]
+        assert names
+        for name in names:
+            for at in range(0, 40, 3):
+                image = clone(disk)
+                flip(image, f"{folder}/{name}", at)
+                assert verify_log(LOG, files=image).problems, (name, at)

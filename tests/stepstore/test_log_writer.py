@@ -13,6 +13,7 @@ import trio.testing
 from stepstore.errors import Closed, InvalidInput, InvalidState, OutcomeUnknown, Rejected, TooLarge
 from stepstore.log import frame as fr
 from stepstore.log.files import OsFileSystem
+from stepstore.log.footer import TRAILER_BYTES
 from stepstore.log.frame import Batch
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import LogOptions, open_log
@@ -38,6 +39,7 @@ from tests.stepstore.log_lab import (
     store,
     stream_id,
     submit,
+    tended,
     writing,
 )
 
@@ -321,15 +323,18 @@ async def test_rotation_makes_a_chain_of_segments(segment_bytes: int, align: int
     disk = MemoryFileSystem()
     options = LogOptions(segment_bytes=segment_bytes, align=align)
     stored: list[Record] = []
-    async with writing(open_log(disk, LOG, options)) as writer:
+    async with tended(open_log(disk, LOG, options)) as (writer, caretaker):
         for n in range(25):
             stored += records_of(await store(writer, (A, [payload(500 + 97 * n, n)]), (B, [b""])))
+        await caretaker.wait_sealed()
         names = segments(disk)
         assert len(names) > (15 if segment_bytes == 2048 else 3)
-        assert writer.stats.segments_begun == len(names) - 1
+        assert writer.stats.segments_begun == writer.stats.segments_sealed == len(names) - 1
     headers = [header_of(disk, name) for name in names]
     for number, (before, after) in enumerate(itertools.pairwise(headers)):
-        frames = frames_of(disk, names[number])
+        *frames, footer, close = frames_of(disk, names[number])
+        assert {frame.head.kind for frame in frames} == {fr.KIND_DATA}
+        assert (footer.head.kind, close.head.kind) == (fr.KIND_FOOTER, fr.KIND_CLOSE)
         assert after.seq == before.seq + 1
         assert after.epoch == before.epoch, "no new epoch without a failure or an opening"
         assert (after.prev_seq, after.prev_end_offset) == (before.seq, frames[-1].end)
@@ -337,7 +342,7 @@ async def test_rotation_makes_a_chain_of_segments(segment_bytes: int, align: int
         assert after.segment_tag != before.segment_tag
         size = disk.stat(names[number])
         assert size is not None
-        assert size.size == frames[-1].end, "no zeros are left behind the end of a segment that was left in order"
+        assert size.size == close.end + TRAILER_BYTES, "no zeros are left behind the end of a segment that was sealed"
     assert reopen(disk, options=options)[0] == stored
     assert reopen(disk.durable_copy(), options=options)[0] == stored
 

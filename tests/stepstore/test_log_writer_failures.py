@@ -16,6 +16,7 @@ import trio
 import trio.testing
 
 from stepstore.errors import Closed, LogFull, OutcomeUnknown, Rejected
+from stepstore.log.files import FileSystem
 from stepstore.log.frame import FLAG_CLOSES, Batch
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import LogOptions, open_log
@@ -38,12 +39,16 @@ from tests.stepstore.log_lab import (
     frames_of,
     header_of,
     payload,
+    put,
+    read_log,
     records_of,
+    remove,
     reopen,
     segments,
     store,
     stream_id,
     submit,
+    write_log,
     writing,
 )
 
@@ -378,7 +383,7 @@ async def store_what_can_be_stored(
             return
 
 
-@pytest.mark.parametrize("operation", ["sync_directory", "truncate", "rename", "create", "write", "datasync"])
+@pytest.mark.parametrize("operation", ["sync_directory", "rename", "create", "write", "datasync"])
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
 async def test_a_rotation_that_fails_half_way_loses_nothing_that_is_acknowledged_later(
     operation: str, number: int, autojump_clock: trio.testing.MockClock
@@ -391,14 +396,13 @@ async def test_a_rotation_that_fails_half_way_loses_nothing_that_is_acknowledged
 
     def before(call: Call) -> None:
         nonlocal armed
-        is_rotation = call.operation == operation and call.path in (LOG, f"{LOG}/spare.tmp", segment, successor)
-        if armed and is_rotation and (call.path != segment or operation == "truncate"):
+        if armed and call.operation == operation and call.path in (LOG, f"{LOG}/spare.tmp", successor):
             armed = False
             raise OSError(number, os.strerror(number), call.path)
 
     async with writing(open_log(files, LOG, SMALL), close=True) as writer:
         kept += records_of(await store(writer, (A, [payload(9000)])))
-        segment, successor = segments(disk)[0], f"{LOG}/00000002-0000000000000002.0.seg"
+        successor = f"{LOG}/00000002-0000000000000002.0.seg"
         files.before = before
         await store_what_can_be_stored(writer, [9000, 100, 200, 9000, 9000], kept, [], unknown)
         assert not armed
@@ -489,3 +493,88 @@ async def test_the_bytes_of_a_failed_group_are_in_quarantine_after_the_next_open
     (name,) = report.quarantined
     assert content(disk, f"{LOG}/quarantine/{name}") == leftover
     assert len(content(disk, old)) == end
+
+
+# ---- a disk that is full when the log is opened ----------------------------------------------------------------------
+
+
+async def test_opened_on_a_full_disk_a_torn_log_can_be_read_and_is_written_again_once_there_is_room(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    disk = MemoryFileSystem()
+    log = open_log(disk, LOG, SMALL)
+    async with writing(log) as writer:
+        stored = records_of(await store(writer, (A, [b"one", b"two"])))
+    segment = segments(disk)[-1]
+    put(disk, segment, payload(200), at=header_of_end(disk, segment) + 700)  # a write that a crash tore
+    full = FullDisk(disk, 0)
+    full.room = full.used()
+    files = WatchedFiles(disk, full)
+    remove(disk, f"{LOG}/reserve")
+    full.room = full.used()
+    log = open_log(files, LOG, SMALL)
+    assert "full" in " ".join(log.report.notes)
+    assert read_log(log) == stored
+    async with writing(log) as writer:
+        for critical in (False, True):
+            with pytest.raises(LogFull):
+                submit(writer, (A, [b"three"]), critical=critical)
+        full.room += 10 * 1024 * 1024
+        await trio.sleep(RETRY_FULL_SECONDS * 1.5)
+        stored += records_of(await store(writer, (A, [b"three"])))
+    assert reopen(disk)[0] == stored
+    assert [name for name in disk.list_names(f"{LOG}/quarantine") if name.endswith(".tmp")] == []
+
+
+def torn_log() -> tuple[MemoryFileSystem, str, list[Record], bytes]:
+    """A disk, the newest segment, what was acknowledged, and behind its end a write that a crash tore."""
+    disk = MemoryFileSystem()
+    stored = write_log(disk, [[(A, [b"one", b"two"])]])
+    (segment,) = segments(disk)
+    end = header_of_end(disk, segment)
+    put(disk, segment, payload(200), at=end + 700)
+    return disk, segment, stored, content(disk, segment)[end:].rstrip(b"\0")
+
+
+def quarantined(disk: MemoryFileSystem) -> list[bytes]:
+    folder = f"{LOG}/quarantine"
+    return [content(disk, f"{folder}/{name}") for name in disk.list_names(folder)]
+
+
+def test_opened_on_a_full_disk_a_torn_log_is_repaired_as_soon_as_there_is_room() -> None:
+    disk, segment, stored, leftover = torn_log()
+    full = FullDisk(disk, 0)
+    remove(disk, f"{LOG}/reserve")
+    full.room = full.used()
+
+    async def main() -> None:
+        async with writing(open_log(WatchedFiles(disk, full), LOG, SMALL)) as writer:
+            assert writer.is_full
+            await trio.sleep(3 * RETRY_FULL_SECONDS)
+            assert content(disk, segment).rstrip(b"\0").endswith(leftover), "nothing is cut before there is a copy"
+            assert writer.is_full
+            full.room += 10 * 1024 * 1024
+            await trio.sleep(RETRY_FULL_SECONDS * 1.5)
+            assert leftover in quarantined(disk)
+            assert len(content(disk, segment)) == header_of_end(disk, segment)
+            stored.extend(records_of(await store(writer, (B, [b"three"]))))
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert reopen(disk)[0] == stored
+
+
+def test_opening_spends_the_reserve_on_its_repair_when_the_disk_is_full() -> None:
+    disk, segment, stored, leftover = torn_log()
+    full = FullDisk(disk, 0)
+    full.room = full.used()
+    assert disk.stat(f"{LOG}/reserve") is not None
+    log = open_log(WatchedFiles(disk, full), LOG, SMALL)
+    assert log.pending_repair is None
+    assert leftover in quarantined(disk)
+    assert len(content(disk, segment)) == header_of_end(disk, segment)
+    assert read_log(log) == stored
+    log.release()
+
+
+def header_of_end(files: FileSystem, segment: str) -> int:
+    return frames_of(files, segment)[-1].end

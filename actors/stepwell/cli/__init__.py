@@ -1,8 +1,9 @@
 """The `stepwell` command.
 
 General layout: `app` declares the commands and their options; every command has a module of its own that does the work
-(`importing`, `exporting`, `listing`, `timeline`, `verifying`, `demo`). `neutral_form` is the JSON-lines form that
-`import` and `export` speak, and `output` what all commands share: consoles, `--json`, and errors as one line.
+(`importing`, `exporting`, `listing`, `timeline`, `verifying`, `salvaging`, `demo`). `neutral_form` is the JSON-lines
+form that `import` and `export` speak, `payloads` says what the bytes in a log mean, and `output` is what all commands
+share: consoles, `--json`, and errors as one line.
 
 Nothing here is imported by `import stepwell`, and click and rich only once a command runs.
 """

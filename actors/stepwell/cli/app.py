@@ -133,3 +133,27 @@ def verify(directory: Path, as_json: bool) -> None:
 
     if not run_verify(directory, as_json=as_json):
         raise SystemExit(1)
+
+
+@cli.command(epilog=example("stepwell salvage agent-memory agent-memory-salvaged"))
+@click.argument("source", metavar="SRC", type=click.Path(path_type=Path))
+@click.argument("target", metavar="DST", type=click.Path(path_type=Path))
+@click.option(
+    "--key-file",
+    type=click.Path(path_type=Path),
+    help="The master key (32 bytes) that the keys of encrypted episodes are wrapped with.",
+)
+@click.option("--yes", is_flag=True, help="Do not ask before writing.")
+@json_option
+@reporting_errors
+def salvage(source: Path, target: Path, key_file: Path | None, yes: bool, as_json: bool) -> None:
+    """Write a new log to DST from what is sound in SRC; exit code 1 if anything is lost. SRC is never changed.
+
+    Of each episode the new log holds everything up to its first missing record. What was found behind that goes to
+    DST/salvaged, one JSON-lines file per episode, with a list of all that is missing in REPORT.txt and REPORT.json. DST
+    must be absent or empty. Encrypted episodes are encrypted again, with new keys, if their master key is given.
+    """
+    from stepwell.cli.salvaging import run_salvage
+
+    if not run_salvage(source, target, key_file=key_file, yes=yes, as_json=as_json):
+        raise SystemExit(1)

@@ -71,14 +71,17 @@ def progress_bar(
         ProgressColumn,
         TextColumn,
         TimeElapsedColumn,
+        TransferSpeedColumn,
     )
 
     console = console or stderr_console()
-    amount: ProgressColumn = DownloadColumn(binary_units=True) if bytes_unit else MofNCompleteColumn()
+    amount: list[ProgressColumn] = [MofNCompleteColumn()]
+    if bytes_unit:
+        amount = [DownloadColumn(binary_units=True), TransferSpeedColumn()]
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
-        amount,
+        *amount,
         TimeElapsedColumn(),
         console=console,
         transient=True,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stepwell.cli.output import count_text, print_json, printable, progress_bar, stdout_console
+from stepwell.cli.payloads import stream_name
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -30,7 +31,11 @@ def verify_directory(directory: Path, *, quiet: bool) -> VerifyReport:
 
     with progress_bar(bytes_unit=True, quiet=quiet) as progress:
         task = progress.add_task("verifying", total=None)
-        return verify_log(str(directory), lambda done, total: progress.update(task, completed=done, total=total))
+        return verify_log(
+            str(directory),
+            lambda done, total: progress.update(task, completed=done, total=total),
+            name=stream_name,
+        )
 
 
 def report_fields(directory: Path, report: VerifyReport) -> dict[str, Any]:
@@ -53,7 +58,7 @@ def report_text(directory: Path, report: VerifyReport) -> Text:
         f"{count_text(report.bytes, 'byte')}"
     )
     for problem in report.problems:
-        text.append("\n  ✗ ", style="red").append(printable(problem, 2_000))
+        text.append("\n  ✗ ", style="red").append(printable(str(problem), 4_000))
     for note in report.notes:
         text.append("\n  · ", style="dim").append(printable(note, 2_000))
     if report.live_tail is not None:

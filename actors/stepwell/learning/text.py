@@ -105,6 +105,9 @@ def percent(part: int, total: int) -> str:
     return f"{100 * part // total}%"
 
 
+_LONGEST = 1e12  # longer times come from broken clocks, and would be lines of digits
+
+
 def span(seconds: float) -> str:
     """A length of time as a person would say it: `0.4 s`, `42 s`, `3 min 20 s`, `1 h 5 min`."""
     if seconds < 10:
@@ -115,6 +118,8 @@ def span(seconds: float) -> str:
         return f"{rounded} s"
     if rounded < 3600:
         return f"{rounded // 60} min {rounded % 60} s"
+    if seconds >= _LONGEST:
+        return f"{seconds / 3600:.1e} h"
     return f"{rounded // 3600:,} h {rounded % 3600 // 60} min"
 
 

@@ -16,7 +16,8 @@ from stepwell.model.episode import Episode
 from stepwell.model.ids import EpisodeId
 from stepwell.model.outcome import TaskOutcome
 from stepwell.model.step import ExecutionStep, StepError, StepInterrupted, StepResult, StepSuccess, StepTimeout
-from stepwell.runtime.reading import EpisodeEvents, not_found
+from stepwell.runtime.episode_task import being_deleted
+from stepwell.runtime.reading import EpisodeEvents
 from stepwell.runtime.receipt import Receipt
 
 if TYPE_CHECKING:
@@ -81,11 +82,12 @@ class EpisodeHandle:
         supervisor = self._memory._supervisor
         supervisor.check_open()
         cell = supervisor.cells.get(self.id)
-        if cell is None and not supervisor.is_stored(self.id):
-            raise not_found(self.id)
         if cell is None:
+            supervisor.check_is_stored(self.id)
             raise Busy(f"episode {self.id!r} is not awake; use log_step, which wakes it")
         if cell.ending_request is None:
+            if cell.deleting:
+                raise being_deleted(self.id)
             if not cell.accepting:
                 raise Busy(f"episode {self.id!r} is being rebuilt from the log; use log_step, which waits")
             if cell.full:

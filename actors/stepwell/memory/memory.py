@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from typing import Any
 
-import msgspec
 import trio
 
-from stepstore.journal import Journal
-from stepwell.errors import InvalidInput, InvalidState, OutcomeUnknown, StepwellError
+from stepstore.journal import CompactionReport, DeletionReport, Journal
+from stepwell.errors import InvalidInput, InvalidState, NotFound, OutcomeUnknown, StepwellError
 from stepwell.memory.completed import CompletedEpisode
+from stepwell.memory.figures import MemoryRecovery, MemoryStats
+from stepwell.memory.following import START, Following, Place
 from stepwell.memory.handle import EpisodeHandle
 from stepwell.memory.run_scope import RunScope
 from stepwell.model import validation as check
@@ -24,8 +25,9 @@ from stepwell.model.step import ExecutionStep
 from stepwell.runtime.cell import EpisodeCell
 from stepwell.runtime.config import MemoryConfig
 from stepwell.runtime.ending_request import EndingRequest
-from stepwell.runtime.episode_task import ended_error
+from stepwell.runtime.episode_task import being_deleted, ended_error
 from stepwell.runtime.reading import (
+    UNREADABLE,
     EpisodeEvents,
     OpenEpisode,
     first_record,
@@ -35,35 +37,6 @@ from stepwell.runtime.reading import (
 )
 from stepwell.runtime.receipt import Receipt
 from stepwell.runtime.runtime import Runtime
-
-
-class MemoryRecovery(msgspec.Struct, frozen=True, kw_only=True):
-    """What opening found and did.
-
-    `segments`, `records`, `open_episodes`: what is there. `bytes_cut`: bytes of writes torn by a crash, none of them
-    ever acknowledged as durable, cut off after a copy of them went to the files of the quarantine named in
-    `quarantined`. `notes`: one sentence for each thing out of the ordinary.
-    """
-
-    segments: int
-    records: int
-    bytes_cut: int
-    quarantined: list[str]
-    open_episodes: int
-    seconds: float
-    notes: list[str]
-
-
-class MemoryStats(msgspec.Struct, frozen=True, kw_only=True):
-    """Counts since opening: commit groups, the fdatasyncs made for them, records and bytes written, the largest group
-    in records, and episodes that are awake now."""
-
-    groups: int
-    syncs: int
-    records: int
-    bytes_written: int
-    largest_group: int
-    live_episodes: int
 
 
 class Memory:
@@ -152,23 +125,35 @@ class Memory:
             raise
         await trio.lowlevel.checkpoint()
         self._supervisor.check_open()
-        if known is not None and (known in self._supervisor.cells or self._supervisor.is_stored(known)):
-            await self._same_start(known, start)
-            return EpisodeHandle(self, known)
+        if known is not None:
+            await self._supervisor.check_not_deleted(known)
+            while self._supervisor.exists(known):
+                if await self._was_started(known, start):
+                    return EpisodeHandle(self, known)
+                await self._supervisor.check_not_deleted(known)
         new_id = new_episode_id() if known is None else known
         cell = self._supervisor.start(new_id, start)
         await cell.pending_commits[0].reach_log()
         return EpisodeHandle(self, new_id)
 
-    async def _same_start(self, episode_id: EpisodeId, start: EpisodeStart) -> None:
+    async def _was_started(self, episode_id: EpisodeId, start: EpisodeStart) -> bool:
+        """Whether the episode is there; False if its start, by another caller, did not reach the log.
+
+        Raises: `InvalidState` if it was started with other arguments.
+        """
         await self._supervisor.settle(episode_id)
-        fold, _keyed = await fold_episode(self._journal, episode_id)
+        try:
+            fold, _keyed = await fold_episode(self._journal, episode_id)
+        except NotFound:
+            await self._supervisor.look_again(episode_id)
+            return False
         if fold.start != start:
             assert fold.start is not None
             differs = [name for name in start.__struct_fields__ if getattr(start, name) != getattr(fold.start, name)]
             raise InvalidState(
                 f"episode {episode_id!r} exists and was started with another {', '.join(differs)}; use another id"
             )
+        return True
 
     def episode(
         self,
@@ -207,6 +192,8 @@ class Memory:
         cell = await self._supervisor.awake(known)
         if cell.state.value == "ended" or cell.ending_request is not None:
             raise ended_error(known)
+        if cell.deleting:
+            raise being_deleted(known)
         return EpisodeHandle(self, known)
 
     async def abandon(self, episode_id: str, reason: str = "") -> CompletedEpisode:
@@ -250,11 +237,45 @@ class Memory:
         if request is None:
             self._supervisor.check_open()
             self._journal.check_open(critical=True)
+            if cell.deleting:
+                raise being_deleted(cell.episode_id)
             request = cell.ending_request = EndingRequest(outcome, metadata)
             cell.make_urgent()
         elif request.outcome != outcome:
             raise InvalidState(f"episode {cell.episode_id!r} ends with another outcome: {request.outcome!r}")
         return request
+
+    # ---- deleting ----------------------------------------------------------------------------------------------------
+
+    async def delete_episode(self, episode_id: str, *, purge: bool = False) -> DeletionReport | None:
+        """Delete an episode: nothing reads it from now on, and its id is never used again; durable on return. With
+        `purge` its bytes are removed from every file at once, and the report gives the proof; see `compact`.
+
+        Works for one that is damaged or cannot be read as well. Its task stores what was accepted and ends first; steps
+        and endings that come meanwhile are `InvalidState`. Its bytes stay in the log until they are compacted away; if
+        they are encrypted, its key is destroyed at once. Deleting it again does nothing more. If cancelled the deletion
+        goes on; call again to learn how it went.
+        Raises: `InvalidInput`, `NotFound`, `Closed`, `LogFull`, `OutcomeUnknown`.
+        """
+        await self._supervisor.delete(await _checked_id(episode_id))
+        if not purge:
+            return None
+        report = await self.compact(purge=True)
+        assert isinstance(report, DeletionReport)
+        return report
+
+    async def compact(self, *, purge: bool = False) -> CompactionReport:
+        """Give back the space of deleted episodes and merge small files of the log, now; by itself it happens in the
+        background when enough is dead. Reading and writing go on meanwhile.
+
+        With `purge` every file that holds something of a deleted episode is rewritten, whatever it costs, and the whole
+        directory is searched for what may be left of it; the report is a `DeletionReport` that says what was looked at
+        and what is out of reach (archives and other copies).
+        If cancelled, what is under way is thrown away; nothing is lost. Raises: `Closed`, `OSError`.
+        """
+        await trio.lowlevel.checkpoint()
+        self._supervisor.check_open()
+        return await self._journal.compact(purge=purge)
 
     # ---- logging -----------------------------------------------------------------------------------------------------
 
@@ -292,7 +313,7 @@ class Memory:
         known = await _checked_id(episode_id)
         cell = self._supervisor.cells.get(known)
         if cell is None:
-            if not self._supervisor.is_stored(known):
+            if not await self._supervisor.is_stored(known):
                 raise not_found(known)
             return
         for commit in cell.pending_commits:
@@ -339,9 +360,23 @@ class Memory:
         check.check_number(after, "after", minimum=0, whole=True)
         return EpisodeEvents(self._journal, known, after, lambda: self._supervisor.settle(known))
 
+    def follow(self, cursor: str | Place = START, *, kinds: Collection[str] | None = None) -> Following:
+        """Follow the durable events of all episodes in log order, then those to come:
+        `async with memory.follow(cursor) as events: async for event in events: …`.
+
+        `cursor`: START, NOW, or the `cursor` of an event, behind which it goes on, also after a restart. `kinds`: only
+        events of these kinds. Records whose bytes are damaged or cannot be decoded come as a `Gap`. A deleted episode
+        comes as its "deleted" event alone, whose `stream` is "" for a follower that has seen nothing else of it. A slow
+        reader lags behind; nothing waits for it and nothing is dropped. Closing the memory ends it. A checkpoint once
+        per slice of at most 256 events.
+        Raises: `InvalidInput`; entering raises `InvalidInput` (no cursor, or one of another memory), `InvalidState`
+        (the cursor's record was lost after a crash), `CorruptLog` (records that were durable have vanished), `Closed`.
+        """
+        return Following(self._journal, self._supervisor.check_open, cursor, kinds)
+
     async def open_episodes(self) -> list[OpenEpisode]:
         """The episodes that were still open when the memory was last closed or its process died, and still are."""
-        await trio.lowlevel.checkpoint()
+        await self._journal.catch_up()
         found = [
             await read_open_episode(self._journal, stream)
             for stream in self._journal.open_streams()
@@ -350,10 +385,16 @@ class Memory:
         return [episode for episode in found if episode is not None]
 
     async def episode_ids(self) -> AsyncIterator[EpisodeId]:
-        """Every stored episode's id, in the order in which they were started."""
+        """Every stored episode's id, in the order in which they were started.
+
+        Left out is one whose first record cannot be read, since only that tells the id.
+        """
         await self._supervisor.settle_all()
         for stream in self._journal.streams():
-            found = await first_record(self._journal, stream)
+            try:
+                found = await first_record(self._journal, stream)
+            except UNREADABLE:
+                continue
             if found is not None and found[0] == EPISODE_STREAM and stream_id(EPISODE_STREAM, found[1]) == stream:
                 yield EpisodeId(found[1])
 
@@ -370,7 +411,7 @@ class Memory:
         """The memory is closing: a run scope that is still open ends now, so that no run looks alive for ever."""
         for scope in self._scopes:
             cell = None if scope.handle is None else self._supervisor.cells.get(scope.handle.id)
-            if cell is not None and cell.ending_request is None and cell.state.value == "live":
+            if cell is not None and cell.ending_request is None and cell.state.value == "live" and not cell.deleting:
                 cell.ending_request = EndingRequest(
                     Interrupted("the memory was closed before the run had ended", cause="cancelled"), {}
                 )

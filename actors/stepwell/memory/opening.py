@@ -8,6 +8,7 @@ from types import TracebackType
 import trio
 
 from stepstore.journal import InMemoryJournal, Journal, SegmentLogJournal
+from stepstore.log.batch_codec import Compression
 from stepstore.log.files import FileSystem
 from stepstore.log.opening import LogOptions
 from stepwell.errors import InvalidInput, InvalidState
@@ -21,9 +22,9 @@ def open_memory(
 ) -> OpenMemory:
     """Open the memory in directory `path`, creating it if it is absent: `async with open_memory(path) as memory:`.
 
-    `":memory:"` keeps nothing. `read_only=True` opens beside a living writer, changes nothing, and shows what was there
-    at the time of opening. Leaving the block stores everything that was accepted and resolves every receipt; what the
-    body raises leaves unchanged.
+    `":memory:"` keeps nothing. `read_only=True` opens beside a living writer and changes nothing; each reading call
+    shows what that has written by then, which may be not yet durable. Leaving the block stores everything that was
+    accepted and resolves every receipt; what the body raises leaves unchanged.
     Raises on entering: `InvalidInput` (not a directory, or one of something else), `LogLocked`, `CorruptLog`,
     `RecoveryFailed`, `NotFound` (only with `read_only`). On leaving: the cause, if the log was lost while open.
     """
@@ -77,11 +78,19 @@ class OpenMemory:
     async def _open_journal(self, path: str, config: MemoryConfig) -> Journal:
         if path == ":memory:":
             return InMemoryJournal()
-        options = LogOptions(tail=config.tail, segment_bytes=config.segment_bytes, align=config.align)
+        options = LogOptions(
+            tail=config.tail,
+            segment_bytes=config.segment_bytes,
+            align=config.align,
+            compression=Compression(config.compression),
+            key_provider=config.key_provider,
+            scrub_bytes_per_second=config.scrub_bytes_per_second,
+            scrub_every_seconds=config.scrub_every_seconds,
+        )
 
         def opening() -> Journal:
             if self._read_only:
-                return SegmentLogJournal.open_read_only(path, self._files)
+                return SegmentLogJournal.open_read_only(path, options, self._files)
             return SegmentLogJournal.open(path, options, self._files)
 
         if self._files is not None and not self._files.needs_thread:

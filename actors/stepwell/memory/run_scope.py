@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from stepwell.errors import InvalidState, LogFull, OutcomeUnknown, StepwellError
+from stepwell.errors import InvalidState, LogFull, NotFound, OutcomeUnknown, StepwellError
 from stepwell.memory.completed import CompletedEpisode
 from stepwell.memory.handle import EpisodeHandle
 from stepwell.model.ending import checked_outcome
@@ -61,7 +61,8 @@ class RunScope:
     `GeneratorExit`, `KeyboardInterrupt` or `SystemExit` → `Interrupted(cause="cancelled")`; otherwise what was set, or
     `Success("")`. It is durable when the block has been left, written inside a shield with `grace_seconds`. What the
     body raised leaves unchanged; if the ending could not be written it carries a note that says so. A body that ended
-    well then raises the reason (`Closed`, `LogFull`, `OutcomeUnknown`). The block may complete the episode.
+    well then raises the reason (`Closed`, `LogFull`, `OutcomeUnknown`). The block may complete the episode. One that is
+    deleted meanwhile needs no ending: the block is left as if there were none.
 
     The scope opens no nursery and no cancel scope around the body. `completed` is the result once the block is left.
     """
@@ -99,9 +100,12 @@ class RunScope:
     async def _write(self, handle: RunningEpisode, outcome: TaskOutcome) -> None:
         with trio.move_on_after(self._memory._config.grace_seconds, shield=True):
             try:
-                self.completed = await handle.complete(outcome)
-            except InvalidState:
-                await self._take_ending_of_the_body(handle, outcome)
+                try:
+                    self.completed = await handle.complete(outcome)
+                except InvalidState:
+                    await self._take_ending_of_the_body(handle, outcome)
+            except NotFound:
+                pass  # it was deleted
             except (LogFull, OutcomeUnknown) as lost:
                 # Steps accepted in the block did not reach the log: the run did not end as it believes.
                 self.completed = await handle.complete(Failure(_describe(lost)))

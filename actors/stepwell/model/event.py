@@ -3,34 +3,70 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import msgspec
 
 SCHEMA_VERSION = 1
-STARTED, STEP, ENDED = "started", "step", "ended"
+STARTED, STEP, ENDED, DELETED = "started", "step", "ended", "deleted"
+_EXACT = 2**32 * 1_000_000
+"""Below this, a float of seconds is nearer to its microsecond than to any other (2**32 s have steps of 0.5 µs)."""
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True):
+class Event(msgspec.Struct, frozen=True, dict=True, eq=False):
     """One durable record of a stream.
 
-    `stream` is the id of the episode; `seq` its number there, `lsn` its number in the log; `cursor` a text to resume
-    a reading behind it. `time` is when it was accepted, UTC, never going back within a stream; `time_ns` the same in
-    nanoseconds since 1970. `kind` is "started", "step" or "ended", and `data` a JSON object of that kind.
+    `stream` is the id of the episode ("" where it was deleted and nothing tells it any more); `seq` its number there,
+    `lsn` its number in the log; `cursor` a text to resume a reading behind it. `time` is when it was accepted, UTC,
+    never going back within a stream; `time_ns` the same in nanoseconds since 1970. `kind` is "started", "step", "ended"
+    or "deleted" (the last of its stream), and `data` a JSON object of that kind.
+
+    `data` is decoded when it is first asked for; where the stored bytes are not sound, that raises
+    `EpisodeUnavailable` (reason "undecodable").
     """
 
     stream: str
     kind: str
     seq: int
     lsn: int
-    cursor: str
-    time: dt.datetime
     time_ns: int
     schema_version: int
-    data: dict[str, Any]
+    _payload: bytes
+    _decode: Callable[[bytes, str], dict[str, Any]]
+    _cursor: Callable[[int], str]
+
+    @cached_property
+    def data(self) -> dict[str, Any]:
+        return self._decode(self._payload, f"record {self.seq} of episode {self.stream!r}")
+
+    @property
+    def cursor(self) -> str:
+        return self._cursor(self.lsn)
+
+    @property
+    def time(self) -> dt.datetime:
+        return utc(self.time_ns)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Event):
+            return NotImplemented
+        return (self.stream, self.lsn, self._payload) == (other.stream, other.lsn, other._payload)
+
+    def __hash__(self) -> int:
+        return hash((self.stream, self.lsn))
+
+    def __repr__(self) -> str:
+        return (
+            f"Event({self.kind!r}, stream={self.stream!r}, seq={self.seq}, lsn={self.lsn}, time={self.time:%FT%T.%fZ})"
+        )
 
 
 def utc(time_ns: int) -> dt.datetime:
     """Nanoseconds since 1970 as an aware UTC datetime (microseconds, rounded down)."""
-    return _EPOCH + dt.timedelta(microseconds=time_ns // 1000)
+    microseconds = time_ns // 1000
+    if 0 <= microseconds < _EXACT:
+        return dt.datetime.fromtimestamp(microseconds / 1_000_000, dt.UTC)
+    return _EPOCH + dt.timedelta(microseconds=microseconds)

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from stepwell.errors import EpisodeUnavailable
-from stepwell.model.codec import DecodedRecord, decode_step
+from stepwell.model.codec import DecodedRecord, decode_result
 from stepwell.model.ending import Ending, decode_ending
 from stepwell.model.episode import Episode
 from stepwell.model.event import ENDED, STARTED, STEP, utc
@@ -47,22 +47,28 @@ class EpisodeFold:
         self.last_seq, self.last_lsn, self.last_ns = seq, lsn, max(self.last_ns, record.time_ns)
 
     def _step(self, seq: int, record: DecodedRecord) -> EpisodeStep:
-        step = decode_step(record.data, record.meta)
+        data, time_ns, meta = record.data, record.time_ns, record.meta
+        key = None if meta is None else meta.get("key")
+        if len(data) == 5:
+            tool, action, parameters, coded, latency_ms = data
+            tokens_used = reward = thought = metadata = number = None
+        else:
+            tool, action, parameters, coded, latency_ms, tokens_used, reward, thought, metadata, number = data[:10]
         return EpisodeStep(
             seq=seq,
-            step_number=len(self.steps) + 1 if step.step_number is None else step.step_number,
-            timestamp=utc(record.time_ns),
-            time_ns=record.time_ns,
-            tool=step.tool,
-            action=step.action,
-            parameters=step.parameters,
-            result=step.result,
-            latency_ms=step.latency_ms,
-            tokens_used=step.tokens_used,
-            reward=step.reward,
-            thought=step.thought,
-            metadata=step.metadata,
-            key=step.key,
+            step_number=len(self.steps) + 1 if number is None else number,
+            timestamp=utc(time_ns),
+            time_ns=time_ns,
+            tool=tool,
+            action=action,
+            parameters=parameters,
+            result=decode_result(coded),
+            latency_ms=latency_ms,
+            tokens_used=tokens_used,
+            reward=reward,
+            thought=thought,
+            metadata=metadata or {},
+            key=key,
         )
 
     def episode(self, *, outcome: TaskOutcome | None = None, end_ns: int | None = None) -> Episode:

@@ -47,7 +47,11 @@ class Flusher(Protocol):
 
 
 class EpisodeCell:
-    """See the module. `state` is "waking", "live", "ended" or "parked"; steps are accepted only while "live"."""
+    """See the module. Steps are accepted only while `state` is "live".
+
+    `state`: "waking" (being rebuilt from the log), "live", "ended"; "parked" (unavailable: `failure` says why), "gone"
+    (there is no such episode, or it is to be deleted) and "closed" (the runtime is over).
+    """
 
     __slots__ = (
         "_at_journal",
@@ -76,6 +80,7 @@ class EpisodeCell:
         "_wake",
         "accepting",
         "batches_sent",
+        "deleting",
         "ending_request",
         "episode_id",
         "failure",
@@ -93,7 +98,7 @@ class EpisodeCell:
         self.episode_id = episode_id
         self.stream = stream_id(EPISODE_STREAM, episode_id)
         self.state: AsyncValue[str] = AsyncValue("waking")
-        self.accepting = self.intake_stopped = False
+        self.accepting = self.intake_stopped = self.deleting = False
         self.full = False
         self.start: EpisodeStart | None = None
         self.ending_request: EndingRequest | None = None
@@ -362,7 +367,7 @@ class EpisodeCell:
         if self._pending and self._interval is not None and not self._due:
             self._flusher.schedule(self)
         commit.resolve(submission.first_lsn, None)
-        if self.should_send or self.full or self.ending_request is not None:
+        if self.should_send or self.full or self.deleting or self.ending_request is not None:
             self.send_or_wake()
 
     @trio.lowlevel.enable_ki_protection
@@ -423,6 +428,12 @@ class EpisodeCell:
         self.intake_stopped, self.accepting = True, False
         self.make_urgent()
         self.release_callers()
+
+    def delete(self) -> None:
+        """The episode is to be deleted: send what was accepted, then the task ends."""
+        self.deleting = True
+        self.stop_intake()
+        self.wake()
 
     def release_callers(self) -> None:
         """Have callers that wait for room look again."""

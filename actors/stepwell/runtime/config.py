@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeVar
 
+from stepstore.log.keys import KeyProvider
 from stepwell.errors import InvalidInput
 from stepwell.model import validation as check
 from stepwell.model.limits import Limits
@@ -85,6 +86,11 @@ class MemoryConfig:
     `keys_kept`: idempotency keys remembered per episode. `on_failure`: when the log is lost, raise on leaving
     `open_memory` ("raise"), or cancel its body at once as well ("cancel"). `segment_bytes`: size of one log file.
     `align`: 0, 512 or 4096, for media that may change bytes next to those written.
+    `compression`: "none", or "zstd" (extra `stepwell[zstd]`) for batches that get smaller by it.
+    `key_provider`: wraps the AES-256-GCM key that each episode is encrypted with (extra `stepwell[encryption]`), see
+    `KeyProvider`; None stores in clear. Deleting an episode destroys its key.
+    `scrub_bytes_per_second`, `scrub_every_seconds`: how fast, and how often, old log files are read again in the
+    background and checked; 0 is never.
     """
 
     durability: Literal["receipt", "commit"] = "receipt"
@@ -97,6 +103,10 @@ class MemoryConfig:
     on_failure: Literal["raise", "cancel"] = "raise"
     segment_bytes: int = 64 * 1024 * 1024
     align: int = 0
+    compression: Literal["none", "zstd"] = "none"
+    key_provider: KeyProvider | None = None
+    scrub_bytes_per_second: int = 4 * 1024 * 1024
+    scrub_every_seconds: float = 86_400
 
     def __post_init__(self) -> None:
         for name, allowed in (
@@ -104,12 +114,21 @@ class MemoryConfig:
             ("tail", ("strict", "cut")),
             ("on_failure", ("raise", "cancel")),
             ("align", (0, 512, 4096)),
+            ("compression", ("none", "zstd")),
         ):
             value = getattr(self, name)
             if value not in allowed or type(value) is not type(allowed[0]):
                 raise InvalidInput(f"{name}: must be one of {', '.join(map(repr, allowed))}, not {value!r}")
         _require("batch", self.batch, BatchConfig, "a BatchConfig")
+        if self.key_provider is not None and not isinstance(self.key_provider, KeyProvider):
+            raise InvalidInput(f"key_provider: must have wrap and unwrap, not be a {type(self.key_provider).__name__}")
         _require("limits", self.limits, Limits, "a Limits")
-        for name, minimum in (("mailbox_size", 1), ("keys_kept", 0), ("segment_bytes", 64 * 1024)):
+        for name, minimum in (
+            ("mailbox_size", 1),
+            ("keys_kept", 0),
+            ("segment_bytes", 64 * 1024),
+            ("scrub_bytes_per_second", 0),
+        ):
             check.check_number(getattr(self, name), name, minimum=minimum, whole=True)
-        check.check_number(self.grace_seconds, "grace_seconds", minimum=0)
+        for name in ("grace_seconds", "scrub_every_seconds"):
+            check.check_number(getattr(self, name), name, minimum=0)

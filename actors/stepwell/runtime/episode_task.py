@@ -13,7 +13,7 @@ import random
 import trio
 
 from stepstore.journal import Journal, Record
-from stepwell.errors import EpisodeUnavailable, InvalidState, OutcomeUnknown, StepwellError
+from stepwell.errors import EpisodeUnavailable, InvalidState, OutcomeUnknown, StepwellError, Unavailable
 from stepwell.learning import analyse_completion
 from stepwell.model.codec import decode_record, decode_step
 from stepwell.model.ending import Ending, encode_ending
@@ -56,13 +56,22 @@ async def episode_task(cell: EpisodeCell, journal: Journal, limits: Limits, *, f
             cell.restarts += 1
             cell.failure = error
             cell.accepting = False
-            if failures >= PARK_AFTER or isinstance(error, EpisodeUnavailable):
+            if cell.deleting:
+                cell.fail_pending(OutcomeUnknown(f"not stored before its episode was deleted: {error}"))
+                cell.state.value = "gone"
+                return
+            if isinstance(error, EpisodeUnavailable) or failures >= PARK_AFTER:
                 _park(cell, error, failures)
+                return
+            if isinstance(error, Unavailable) and not cell.pending_commits:
+                _give_up_for_now(cell, error)
                 return
             cell.state.value = "waking"
             delay = min(FIRST_BACKOFF * 2 ** (failures - 1), LAST_BACKOFF) * random.uniform(0.8, 1.2)
             _logger.warning("episode %r failed (%s); restarting from the log in %.1f s", cell.episode_id, error, delay)
-            await trio.sleep(delay)
+            with trio.move_on_after(delay):
+                while not cell.deleting:
+                    await cell.park()
 
 
 def _park(cell: EpisodeCell, error: Exception, failures: int) -> None:
@@ -85,13 +94,24 @@ def _park(cell: EpisodeCell, error: Exception, failures: int) -> None:
     cell.state.value = "parked"
 
 
+def _give_up_for_now(cell: EpisodeCell, error: Unavailable) -> None:
+    """Nothing is in hand and the log cannot be read, for want of a key: who asked is told; asking again tries again."""
+    if cell.ending_request is not None:
+        cell.ending_request.finish(error=error)
+    cell.state.value = "parked"
+
+
 async def rebuild(cell: EpisodeCell, journal: Journal) -> bool:
     """Make the cell say what the log says; what is in hand comes behind it. False if the episode is over.
 
-    Raises: `EpisodeUnavailable`, `RecoveryFailed`.
+    What is in hand is stored even if the episode is to be deleted: whoever holds its receipts waits for a result.
+    Raises: `EpisodeUnavailable`, `Unavailable`, `RecoveryFailed`.
     """
     await cell.wait_result()
-    if not journal.durable_seq(cell.stream):
+    if cell.deleting and not cell.pending_commits:
+        cell.state.value = "gone"
+        return False
+    if not await journal.look_up(cell.stream):
         if cell.pending_commits:
             _go_live(cell)
             return True
@@ -143,6 +163,9 @@ async def run_incarnation(cell: EpisodeCell, journal: Journal, limits: Limits) -
             await journal.wait_room()
             if cell.should_send:
                 cell.send()
+        elif cell.deleting and cell.is_idle:
+            cell.state.value = "gone"
+            return
         elif cell.ending_request is not None and cell.is_idle:
             if await _write_ending(cell, journal, limits, cell.ending_request):
                 return
@@ -190,3 +213,8 @@ async def _write_ending(cell: EpisodeCell, journal: Journal, limits: Limits, req
 def ended_error(episode_id: str) -> InvalidState:
     """The error for a step to an episode that is over."""
     return InvalidState(f"episode {episode_id!r} has ended and takes no more steps; start another")
+
+
+def being_deleted(episode_id: str) -> InvalidState:
+    """The error for whatever would change an episode that is being deleted."""
+    return InvalidState(f"episode {episode_id!r} is being deleted, and its id is never used again; use another id")

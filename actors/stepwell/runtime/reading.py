@@ -9,14 +9,17 @@ from collections.abc import Awaitable, Callable
 import msgspec
 import trio
 
-from stepstore.errors import Damaged, Forked
+from stepstore.errors import Damaged, Forked, KeyDestroyed
 from stepstore.journal import Journal, Record, RecordSlices
-from stepwell.errors import EpisodeUnavailable, NotFound
-from stepwell.model.codec import decode_record, step_data
-from stepwell.model.event import STEP, Event, utc
+from stepwell.errors import EpisodeUnavailable, InvalidInput, NotFound, Unavailable
+from stepwell.model.codec import decode_record, decode_records, envelope_of, event_data
+from stepwell.model.event import Event, utc
 from stepwell.model.fold import EpisodeFold
 from stepwell.model.ids import EPISODE_STREAM, EpisodeId, stream_id
 from stepwell.model.start import decode_start
+
+UNREADABLE = (Damaged, Forked, KeyDestroyed, Unavailable, InvalidInput)
+"""What reading one stream may raise that says nothing about any other: its bytes, or its key."""
 
 
 def not_found(episode_id: str) -> NotFound:
@@ -29,15 +32,19 @@ async def fold_episode(
 ) -> tuple[EpisodeFold, list[Record]]:
     """Fold the durable records of an episode; gives the keyed records too. With `partial`, what is sound of it.
 
-    Raises: `NotFound`, `EpisodeUnavailable`, `RecoveryFailed`.
+    Raises: `NotFound`, `EpisodeUnavailable`, `Unavailable`, `RecoveryFailed`.
     """
     fold = EpisodeFold(episode_id)
     keyed: list[Record] = []
     slices = journal.read(stream_id(EPISODE_STREAM, episode_id))
     try:
-        while records := await _next_slice(slices, episode_id):
-            for record in records:
-                decoded = decode_record(record.payload, f"record {record.seq} of episode {episode_id!r}")
+        while records := await _next_slice(journal, slices, episode_id):
+            together = decode_records([record.payload for record in records])
+            for place, record in enumerate(records):
+                if together is not None:
+                    decoded = together[place]
+                else:
+                    decoded = decode_record(record.payload, f"record {record.seq} of episode {episode_id!r}")
                 if record.seq == 1:
                     _check_name(decoded.meta, episode_id)
                 fold.add(record.seq, record.lsn, decoded)
@@ -51,9 +58,15 @@ async def fold_episode(
     return fold, keyed
 
 
-async def _next_slice(slices: RecordSlices, episode_id: str) -> list[Record]:
+async def _next_slice(journal: Journal, slices: RecordSlices, episode_id: str) -> list[Record]:
     try:
         return await slices.next_slice()
+    except KeyDestroyed as error:
+        if journal.is_deleted(stream_id(EPISODE_STREAM, episode_id)):
+            raise not_found(episode_id) from error  # deleted while it was being read
+        raise EpisodeUnavailable(f"episode {episode_id!r} cannot be read: {error}", reason="undecodable") from error
+    except (Unavailable, InvalidInput) as error:  # of the key provider
+        raise Unavailable(f"episode {episode_id!r} cannot be read now: {error}") from error
     except (Damaged, Forked) as error:
         reason = "forked" if isinstance(error, Forked) else "damaged"
         raise EpisodeUnavailable(
@@ -74,13 +87,15 @@ def _check_name(meta: dict[str, object] | None, episode_id: str) -> None:
 class EpisodeEvents:
     """The events of one episode, oldest first: an async iterator in bounded memory with nothing to close.
 
-    A checkpoint once per slice of at most 256 events. Raises what `get_episode` raises.
+    A checkpoint once per slice of at most 256 events. Cancelled or failed, it goes on where it was. Raises what
+    `get_episode` raises.
     """
 
     def __init__(self, journal: Journal, episode_id: EpisodeId, after: int, settle: Callable[[], Awaitable[None]]):
         self._journal, self._id, self._after, self._settle = journal, episode_id, after, settle
         self._slices: RecordSlices | None = None
         self._ready: deque[Record] = deque()
+        self._cursor = journal.cursor
 
     def __aiter__(self) -> EpisodeEvents:
         return self
@@ -90,32 +105,23 @@ class EpisodeEvents:
             if self._slices is None:
                 await self._settle()
                 stream = stream_id(EPISODE_STREAM, self._id)
-                if not self._journal.durable_seq(stream):
+                if not await self._journal.look_up(stream) or self._journal.is_deleted(stream):
                     raise not_found(self._id)
                 self._slices = self._journal.read(stream, self._after)
-            self._ready.extend(await _next_slice(self._slices, self._id))
+            self._ready.extend(await _next_slice(self._journal, self._slices, self._id))
             if not self._ready:
                 raise StopAsyncIteration
-        return decode_event(self._ready.popleft(), self._id)
+        return event_of(self._ready.popleft(), self._id, self._cursor)
 
 
-def decode_event(record: Record, episode_id: str) -> Event:
+def event_of(record: Record, episode_id: str, cursor: Callable[[int], str]) -> Event:
     """One record as the event it is.
 
     Raises: `EpisodeUnavailable` (reason "undecodable").
     """
-    decoded = decode_record(record.payload, f"record {record.seq} of episode {episode_id!r}")
-    return Event(
-        stream=episode_id,
-        kind=decoded.kind,
-        seq=record.seq,
-        lsn=record.lsn,
-        cursor=str(record.lsn),
-        time=utc(decoded.time_ns),
-        time_ns=decoded.time_ns,
-        schema_version=decoded.schema_version,
-        data=step_data(decoded.data) if decoded.kind == STEP else decoded.data,
-    )
+    _stream, seq, lsn, payload = record
+    kind, time_ns, version = envelope_of(payload, f"a record of episode {episode_id!r}")
+    return Event(episode_id, kind, seq, lsn, time_ns, version, payload, event_data, cursor)
 
 
 class OpenEpisode(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,7 +136,10 @@ class OpenEpisode(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def first_record(journal: Journal, stream: bytes) -> tuple[str, str, Record] | None:
-    """(kind of stream, its id as text, its first record), None if the record says neither."""
+    """(kind of stream, its id as text, its first record), None if it has none, or that says neither.
+
+    Raises: UNREADABLE, `RecoveryFailed`.
+    """
     found = await journal.read(stream).next_slice()
     if not found:
         return None
@@ -148,7 +157,7 @@ async def read_open_episode(journal: Journal, stream: bytes) -> OpenEpisode | No
             return None
         decoded = decode_record(found[2].payload, "a first record")
         start = decode_start(decoded.data)
-    except (EpisodeUnavailable, Damaged, Forked, msgspec.ValidationError):
+    except (*UNREADABLE, msgspec.ValidationError):
         await trio.lowlevel.checkpoint()
         return None
     return OpenEpisode(

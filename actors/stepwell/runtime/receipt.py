@@ -56,10 +56,10 @@ class Commit:
         if self.done:
             await trio.lowlevel.checkpoint()
             return
+        if self._event is None:
+            self._event = trio.Event()  # first: making it urgent may refuse it at this very moment
         if self.cell is not None:
             self.cell.make_urgent(self)
-        if self._event is None:
-            self._event = trio.Event()
         await self._event.wait()
 
     async def reach_log(self) -> None:

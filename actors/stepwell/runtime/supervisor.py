@@ -7,12 +7,15 @@ import time
 import trio
 
 from stepstore.journal import Journal
-from stepwell.errors import Closed, EpisodeUnavailable, InvalidState, OutcomeUnknown
+from stepstore.journal.contract import delete
+from stepwell.errors import Closed, EpisodeUnavailable, InvalidState, OutcomeUnknown, Unavailable
+from stepwell.model.codec import encode_deleted
 from stepwell.model.ids import EPISODE_STREAM, EpisodeId, stream_id
 from stepwell.model.start import EpisodeStart, encode_start
 from stepwell.runtime.cell import EpisodeCell
 from stepwell.runtime.config import MemoryConfig
-from stepwell.runtime.episode_task import ended_error, episode_task
+from stepwell.runtime.deletion import Deletion
+from stepwell.runtime.episode_task import being_deleted, ended_error, episode_task
 from stepwell.runtime.flusher import IntervalFlusher
 from stepwell.runtime.reading import not_found
 
@@ -25,6 +28,7 @@ class Supervisor:
         self.flusher = IntervalFlusher(config.batch.flush_interval_ms / 1000)
         self.cells: dict[str, EpisodeCell] = {}
         self.closing = False
+        self._deletions: dict[str, Deletion] = {}
         self._nursery: trio.Nursery | None = None
 
     def run_in(self, nursery: trio.Nursery) -> None:
@@ -51,15 +55,107 @@ class Supervisor:
     @trio.lowlevel.enable_ki_protection
     async def _run_episode(self, cell: EpisodeCell, fresh: bool) -> None:
         await episode_task(cell, self.journal, self.config.limits, fresh=fresh)
-        # A parked cell stays, to say why; one whose task was cancelled stays too, until `give_up` has resolved it.
-        if cell.state.value != "parked":
+        # A parked cell stays, to say why; one whose task was cancelled stays too, until `give_up` has resolved it. One
+        # that could not be read just now goes: the next call tries again.
+        if cell.state.value != "parked" or not isinstance(cell.failure, EpisodeUnavailable):
             cell.close()
             if self.cells.get(cell.episode_id) is cell:
                 del self.cells[cell.episode_id]
 
-    def is_stored(self, episode_id: EpisodeId) -> bool:
-        """Whether the log has a record of the episode."""
-        return self.journal.durable_seq(stream_id(EPISODE_STREAM, episode_id)) > 0
+    async def is_stored(self, episode_id: EpisodeId) -> bool:
+        """Whether the log has the episode. A checkpoint."""
+        stream = stream_id(EPISODE_STREAM, episode_id)
+        return await self.journal.look_up(stream) > 0 and not self.journal.is_deleted(stream)
+
+    def check_is_stored(self, episode_id: EpisodeId) -> None:
+        """Raises: `NotFound` if the log does not have the episode, `InvalidState` if that is being deleted. A plain
+        function; may have to read from the medium."""
+        stream = stream_id(EPISODE_STREAM, episode_id)
+        if not self.journal.durable_seq(stream) or self.journal.is_deleted(stream):
+            raise not_found(episode_id)
+        self._check_not_being_deleted(episode_id)
+
+    def exists(self, episode_id: EpisodeId) -> bool:
+        """As `is_stored`, or accepted and not stored yet. To be asked right behind `check_not_deleted`, and before the
+        next checkpoint: two callers that start one episode must not both find that there is none."""
+        return episode_id in self.cells or self.journal.durable_seq(stream_id(EPISODE_STREAM, episode_id)) > 0
+
+    async def check_not_deleted(self, episode_id: EpisodeId) -> None:
+        """Raises: `InvalidState` if there was an episode of this id and it was deleted, or is being deleted."""
+        stream = stream_id(EPISODE_STREAM, episode_id)
+        await self.journal.look_up(stream)
+        if self.journal.is_deleted(stream):
+            raise InvalidState(f"episode {episode_id!r} was deleted, and its id is never used again; use another id")
+        self._check_not_being_deleted(episode_id)
+
+    def _check_not_being_deleted(self, episode_id: EpisodeId) -> None:
+        if episode_id in self._deletions:
+            raise being_deleted(episode_id)
+
+    # ---- deleting ----------------------------------------------------------------------------------------------------
+
+    async def delete(self, episode_id: EpisodeId) -> None:
+        """Stop the episode's task once everything accepted has a result, then delete its stream; durable on return.
+
+        Deleting again is the same as deleting once. Cancelling the caller does not stop it.
+        Raises: `NotFound`, `Closed`, `LogFull`, `OutcomeUnknown`.
+        """
+        await trio.lowlevel.checkpoint()
+        self._check_deleting_allowed()
+        is_stored = await self.journal.look_up(stream_id(EPISODE_STREAM, episode_id)) > 0
+        if not is_stored and episode_id not in self.cells:
+            raise not_found(episode_id)
+        deletion = self._deletions.get(episode_id) or self._begin_deletion(episode_id)
+        await deletion.wait()
+        if deletion.error is not None:
+            raise deletion.error
+
+    def _check_deleting_allowed(self) -> None:
+        self.check_open()
+        self.journal.check_open(critical=True)
+
+    @trio.lowlevel.enable_ki_protection
+    def _begin_deletion(self, episode_id: EpisodeId) -> Deletion:
+        self._check_deleting_allowed()
+        assert self._nursery is not None
+        deletion = self._deletions[episode_id] = Deletion()
+        self._nursery.start_soon(self._delete, episode_id, deletion, name=f"stepwell deletion of {episode_id}")
+        return deletion
+
+    @trio.lowlevel.enable_ki_protection
+    async def _delete(self, episode_id: EpisodeId, deletion: Deletion) -> None:
+        stream = stream_id(EPISODE_STREAM, episode_id)
+        error: Exception | None = None
+        try:
+            while (cell := self.cells.get(episode_id)) is not None:
+                await self._stop_for_good(cell)
+            if not await self.journal.look_up(stream):
+                raise not_found(episode_id)  # its start did not reach the log
+            if self.journal.is_deleted(stream):
+                await self.journal.forget(stream)
+            else:
+                await delete(self.journal, stream, encode_deleted(time.time_ns()))
+        except OSError as failure:
+            error = OutcomeUnknown(
+                f"episode {episode_id!r} is deleted, but its key may still be on the medium ({failure}); delete it "
+                "again, or open the memory anew"
+            )
+            error.__cause__ = failure
+        except Exception as failure:
+            error = failure
+        del self._deletions[episode_id]
+        deletion.finish(error)
+
+    async def _stop_for_good(self, cell: EpisodeCell) -> None:
+        while (request := cell.ending_request) is not None and not request.done.is_set():
+            await request.done.wait()
+        cell.delete()
+        await cell.state.wait_value(lambda value: value in ("gone", "ended", "parked", "closed"))
+        if cell.state.value == "closed":
+            self._check_usable(cell, "closed")
+        if self.cells.get(cell.episode_id) is cell:
+            del self.cells[cell.episode_id]
+            cell.close()
 
     @trio.lowlevel.enable_ki_protection
     def start(self, episode_id: EpisodeId, start: EpisodeStart) -> EpisodeCell:
@@ -77,31 +173,29 @@ class Supervisor:
     async def awake(self, episode_id: EpisodeId) -> EpisodeCell:
         """The cell of an episode that is live or has ended, woken from the log if it was asleep. A checkpoint.
 
-        Cancelling the caller does not stop the waking. Raises: `NotFound`, `EpisodeUnavailable`, `Closed`.
+        Cancelling the caller does not stop the waking.
+        Raises: `NotFound`, `InvalidState` (it is being deleted), `EpisodeUnavailable`, `Unavailable`, `Closed`.
         """
         await trio.lowlevel.checkpoint()
         while True:
             cell = self.cells.get(episode_id)
             if cell is None:
                 self.check_open()
-                if not self.is_stored(episode_id):
+                if not await self.is_stored(episode_id):
                     raise not_found(episode_id)
-                cell = self._add(episode_id, fresh=False)
+                self._check_not_being_deleted(episode_id)
+                cell = self.cells.get(episode_id) or self._add(episode_id, fresh=False)
             state = await cell.state.wait_value(lambda value: value != "waking")
             if state in ("live", "ended"):
                 return cell
-            if state == "parked":
-                assert isinstance(cell.failure, EpisodeUnavailable)
-                raise cell.failure
-            if state == "closed":
-                raise Closed("the memory is closed; open it again to go on")
-            if not self.is_stored(episode_id):
+            self._check_usable(cell, state)
+            if not await self.is_stored(episode_id):
                 raise not_found(episode_id)
 
     async def accepting(self, episode_id: EpisodeId) -> EpisodeCell:
         """The cell of an episode that takes steps, with room for one.
 
-        Raises: `NotFound`, `InvalidState` (it has ended), `EpisodeUnavailable`, `Closed`.
+        Raises: as `awake`; `InvalidState` (it has ended, or is ending).
         """
         while True:
             self.check_open()
@@ -115,10 +209,30 @@ class Supervisor:
                 return cell
             if cell.ending_request is not None and cell.state.value == "live":
                 raise InvalidState(f"episode {episode_id!r} is being completed and takes no more steps")
+            if cell.deleting:
+                raise being_deleted(episode_id)
+
+    async def look_again(self, episode_id: EpisodeId) -> None:
+        """Wait until an episode that is being rebuilt, if it is, is live or gone. A checkpoint.
+
+        Raises: `EpisodeUnavailable`, `Unavailable`, `Closed`.
+        """
+        await trio.lowlevel.checkpoint()
+        cell = self.cells.get(episode_id)
+        if cell is not None:
+            state = await cell.state.wait_value(lambda value: value != "waking")
+            self._check_usable(cell, state)
+
+    def _check_usable(self, cell: EpisodeCell, state: str) -> None:
+        if state == "parked":
+            assert isinstance(cell.failure, Unavailable)
+            raise cell.failure
+        if state == "closed":
+            raise Closed("the memory is closed; open it again to go on")
 
     async def settle(self, episode_id: EpisodeId) -> None:
         """Wait until everything accepted for the episode before this call has a result. A checkpoint."""
-        await trio.lowlevel.checkpoint()
+        await self.journal.catch_up()
         cell = self.cells.get(episode_id)
         if cell is not None:
             for commit in cell.pending_commits:
@@ -126,7 +240,7 @@ class Supervisor:
 
     async def settle_all(self) -> None:
         """Wait until everything accepted before this call has a result. A checkpoint."""
-        await trio.lowlevel.checkpoint()
+        await self.journal.catch_up()
         pending = [(cell, commit) for cell in self.cells.values() for commit in cell.pending_commits]
         for cell, commit in pending:
             cell.make_urgent(commit)
@@ -141,7 +255,7 @@ class Supervisor:
             cell.stop_intake()
 
     async def drained(self) -> None:
-        """Return once nothing accepted is without a result and no ending is under way."""
+        """Return once nothing accepted is without a result, and no ending and no deletion is under way."""
         for cell in list(self.cells.values()):
             while cell.state.value != "parked" and cell.pending_commits:
                 await cell.pending_commits[0].wait()
@@ -149,6 +263,8 @@ class Supervisor:
             if request is not None and not request.done.is_set():
                 await request.done.wait()
                 await self.settle(cell.episode_id)
+        for deletion in list(self._deletions.values()):
+            await deletion.wait()
         await trio.lowlevel.checkpoint()
 
     @trio.lowlevel.enable_ki_protection
@@ -165,4 +281,7 @@ class Supervisor:
             cell.close()
             cell.state.value = "closed"
         self.cells.clear()
+        for deletion in self._deletions.values():
+            deletion.finish(OutcomeUnknown("the memory was closed before the deletion had reached the log"))
+        self._deletions.clear()
         return left

@@ -6,7 +6,10 @@
   without an error its records are durable, and not earlier.
 - A reader sees durable records only, in order, in bounded memory; a follower sees all of them in log order, may lag,
   and never holds anybody up.
-- A stream is *open* from the batch flagged FLAG_OPENS to the one flagged FLAG_CLOSES.
+- A stream is *open* from a batch flagged FLAG_OPENS to one flagged FLAG_CLOSES; it may be opened again.
+- A batch flagged FLAG_TOMBSTONE deletes its stream: behind it the stream has no record for a reader that comes later, a
+  follower sees of it the tombstone only, and it takes nothing any more, not even while the tombstone is queued.
+- A batch flagged FLAG_SNAPSHOT takes no number of its stream, and no follower sees it.
 """
 
 from __future__ import annotations
@@ -17,10 +20,15 @@ from typing import NamedTuple, Protocol
 
 import trio
 
+from stepstore.log.compactor import CompactionReport as CompactionReport
 from stepstore.log.frame import FLAG_CLOSES as FLAG_CLOSES
 from stepstore.log.frame import FLAG_OPENS as FLAG_OPENS
+from stepstore.log.frame import FLAG_SNAPSHOT as FLAG_SNAPSHOT
+from stepstore.log.frame import FLAG_TOMBSTONE as FLAG_TOMBSTONE
 from stepstore.log.frame import Batch as Batch
 from stepstore.log.opening import RecoveryReport
+from stepstore.log.purge import DeletionReport as DeletionReport
+from stepstore.log.reading import Gap as Gap
 from stepstore.log.reading import Record as Record
 from stepstore.log.submission import Gate as Gate
 from stepstore.log.submission import Submission as Submission
@@ -93,7 +101,8 @@ class Journal(Protocol):
     ) -> Submission:
         """Queue batches to be stored together; `on_done` runs synchronously once the result is known.
 
-        Raises: `Closed`, `LogFull`, `TooLarge`, `InvalidState` (a batch does not continue its stream).
+        Raises: `Closed`, `LogFull`, `TooLarge`, `InvalidInput`, `InvalidState` (a batch does not continue its stream,
+        or that is deleted, or is forked and the batch is no tombstone).
         """
         ...
 
@@ -113,12 +122,66 @@ class Journal(Protocol):
         """The last durable sequence number of a stream; 0 if it has no record."""
         ...
 
+    def is_deleted(self, stream: bytes) -> bool:
+        """Whether the stream was deleted; its records are gone for readers, and it takes none any more."""
+        ...
+
+    async def catch_up(self) -> None:
+        """Beside another process that writes (a read-only opening): take up what it has written since. Otherwise there
+        is nothing to catch up with. A checkpoint. Raises: `RecoveryFailed`, `Closed`."""
+
+    async def look_up(self, stream: bytes) -> int:
+        """As `durable_seq`, but what has to be read from the medium is read without holding up the event loop; behind
+        it the synchronous calls about the stream need not read. A checkpoint."""
+        ...
+
+    async def forget(self, stream: bytes) -> None:
+        """Destroy the key of a deleted stream, if it has one: then no copy of its records can be read, wherever it is.
+        A checkpoint. Repeating it is safe.
+
+        Raises: `OSError`, `Closed` (also where nothing can be written), `InvalidState` (it is not deleted)."""
+
+    async def read_snapshot(self, stream: bytes) -> Record | None:
+        """The newest durable snapshot of a stream; its `seq` is the last number that it covers. None if it has none, or
+        is deleted. A checkpoint.
+
+        Raises: `Damaged`, `RecoveryFailed`, `Closed` (after `release`).
+        """
+        ...
+
+    async def rotate(self) -> None:
+        """Return once everything stored so far lies in files that are complete and stay as they are. A checkpoint.
+
+        Raises: `Closed`, `OSError`, `Fenced`."""
+
+    async def compact(self, *, purge: bool = False) -> CompactionReport:
+        """Give back the space of deleted streams and superseded snapshots, and merge small files, now; by itself it
+        happens in the background. With `purge` every file that holds something dead is rewritten, whatever it costs,
+        and everything is searched for what may be left: the report is a `DeletionReport`. A checkpoint. Cancelled, what
+        is under way is thrown away; nothing is lost.
+
+        Raises: `Closed`, `OSError`.
+        """
+        ...
+
+    def cursor(self, lsn: int) -> str:
+        """A text that stands for the place behind a durable record, and is noticed if that record is lost."""
+        ...
+
+    def check_cursor(self, text: str) -> int:
+        """The LSN behind which a cursor stands.
+
+        Raises: `InvalidInput` (no cursor, or one of another log), `InvalidState` (its record was lost after a crash, or
+        it is of another branch of a restored log: begin anew), `CorruptLog` (records that were durable have vanished).
+        """
+        ...
+
     def streams(self) -> Iterator[bytes]:
         """Every stream with a durable record, in the order of first appearance."""
         ...
 
     def open_streams(self) -> Iterator[bytes]:
-        """The streams that are open, in the order of first appearance."""
+        """The streams that are open, in the order in which they were opened."""
         ...
 
     def read(self, stream: bytes, after: int = 0) -> RecordSlices:
@@ -128,26 +191,62 @@ class Journal(Protocol):
         """
         ...
 
-    def follow(self, after_lsn: int = 0) -> AbstractAsyncContextManager[trio.abc.ReceiveChannel[list[Record]]]:
-        """Slices of durable records behind `after_lsn`, in log order, then those to come, until the journal ends."""
+    def follow(self, after_lsn: int = 0) -> AbstractAsyncContextManager[trio.abc.ReceiveChannel[list[Record | Gap]]]:
+        """Slices of durable records behind `after_lsn`, in log order, then those to come, until the journal ends or is
+        released. A `Gap` stands for records whose bytes are damaged. One task receives at a time.
+
+        `receive` raises `RecoveryFailed`, and `Unavailable` or `InvalidInput` if the next record is encrypted and its
+        key cannot be had; it may be called again then, and gives the same records."""
         ...
 
 
 async def append(
-    journal: Journal, stream: bytes, payloads: Sequence[bytes], *, expected_seq: int, flags: int = 0
+    journal: Journal,
+    stream: bytes,
+    payloads: Sequence[bytes],
+    *,
+    expected_seq: int,
+    flags: int = 0,
+    critical: bool = False,
 ) -> Appended:
-    """Append one batch behind `expected_seq` and return once it is durable.
+    """Append one batch behind `expected_seq` and return once it is durable. `critical`: may use a full disk's reserve.
 
     If cancelled, the write goes on; whether it is stored can be read afterwards.
     Raises: `InvalidState` (the stream does not end with `expected_seq`), `Closed`, `LogFull`, `TooLarge`,
     `OutcomeUnknown`.
     """
     await journal.wait_room()
-    submission = journal.submit([Batch(stream, expected_seq + 1, payloads, flags)])
+    submission = journal.submit([Batch(stream, expected_seq + 1, payloads, flags)], critical=critical)
     await submission.wait()
     if submission.error is not None:
         raise submission.error
     return Appended(expected_seq + 1, expected_seq + len(payloads), submission.first_lsn)
+
+
+async def delete(journal: Journal, stream: bytes, payload: bytes) -> None:
+    """Delete a stream: append its last record, after which it has none for any reader and takes none; durable on
+    return. `payload` is for followers. Compaction gives the space back.
+
+    If cancelled, the tombstone is written all the same once it is queued, but the key may outlive it: call `forget`.
+    Raises: as `append`, and `OSError` as `forget`; `InvalidState` if the stream is deleted.
+    """
+    await journal.look_up(stream)
+    last_seq, flags = journal.last_seq(stream), FLAG_CLOSES | FLAG_TOMBSTONE
+    await append(journal, stream, [payload], expected_seq=last_seq, flags=flags, critical=True)
+    await journal.forget(stream)
+
+
+async def store_snapshot(journal: Journal, stream: bytes, payload: bytes, *, through_seq: int) -> int:
+    """Store a snapshot of a stream as of record `through_seq` and return its LSN once it is durable.
+
+    It takes no number of the stream. Raises: as `append`.
+    """
+    await journal.wait_room()
+    submission = journal.submit([Batch(stream, through_seq, [payload], FLAG_SNAPSHOT)])
+    await submission.wait()
+    if submission.error is not None:
+        raise submission.error
+    return submission.first_lsn
 
 
 async def records(journal: Journal, stream: bytes, after: int = 0) -> AsyncIterator[Record]:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import trio
 
-from stepstore.errors import Closed, Damaged, Forked
+from stepstore.errors import Closed, CorruptLog, Damaged, Forked, InvalidInput, InvalidState, RecoveryFailed
 from stepstore.journal.contract import SLICE_BYTES, SLICE_RECORDS, Batch, Gate, JournalReport, Record, Submission
+from stepstore.journal.following import FollowedSlices
+from stepstore.log.caretaker import LogCaretaker
+from stepstore.log.compactor import CompactionReport
+from stepstore.log.cursor import Cursor, epoch_of, judge_cursor, parse_cursor
 from stepstore.log.files import FileSystem, OsFileSystem
-from stepstore.log.index import STREAM_FORKED, STREAM_GAP
+from stepstore.log.index import STREAM_DELETED, STREAM_FORKED, STREAM_GAP
 from stepstore.log.opening import LogOptions, OpenLog, open_log, open_log_read_only
-from stepstore.log.reading import SegmentReader
+from stepstore.log.reading import FramePosition, Gap, Position, SegmentReader
+from stepstore.log.refreshing import refresh
+from stepstore.log.scrubber import LogScrubber
 from stepstore.log.writer import LogWriter, WriterStats
 
 T = TypeVar("T")
@@ -24,12 +31,14 @@ class SegmentLogJournal:
     def __init__(self, log: OpenLog):
         self._log = log
         self._writer = LogWriter(log) if log.sequence is not None else None
-        self._reader = SegmentReader(log.files, log.paths)
+        self._caretaker = None if self._writer is None else LogCaretaker(log, self._writer)
+        self._reader = SegmentReader(log.reading, log.index, log.codec.decode)
         self._read_limiter = trio.CapacityLimiter(1)
         self._released = False
         self.report: JournalReport = log.report
         self.gate = Gate() if self._writer is None else self._writer.gate
-        self.gate.is_open = self._writer is not None
+        if self._writer is None:
+            self.gate.is_open = False
 
     @classmethod
     def open(cls, path: str, options: LogOptions | None = None, files: FileSystem | None = None) -> SegmentLogJournal:
@@ -40,12 +49,14 @@ class SegmentLogJournal:
         return cls(open_log(files or OsFileSystem(), path, options))
 
     @classmethod
-    def open_read_only(cls, path: str, files: FileSystem | None = None) -> SegmentLogJournal:
+    def open_read_only(
+        cls, path: str, options: LogOptions | None = None, files: FileSystem | None = None
+    ) -> SegmentLogJournal:
         """Look at a log as it is now; nothing is locked or changed.
 
         Raises: `NotFound`, `InvalidInput`, `CorruptLog`, `RecoveryFailed`.
         """
-        return cls(open_log_read_only(files or OsFileSystem(), path))
+        return cls(open_log_read_only(files or OsFileSystem(), path, options))
 
     @property
     def stats(self) -> WriterStats:
@@ -62,8 +73,17 @@ class SegmentLogJournal:
         return None if self._writer is None else self._writer.failed
 
     async def run(self) -> None:
-        if self._writer is not None:
-            await self._writer.run()
+        if self._writer is None or self._caretaker is None:
+            await trio.lowlevel.checkpoint()
+            return
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._caretaker.run, name="stepwell log caretaker")
+                nursery.start_soon(LogScrubber(self._log, self._writer.stats).run, name="stepwell log scrubber")
+                await self._writer.run()
+                nursery.cancel_scope.cancel()
+        finally:
+            await self._caretaker.finish()
         await trio.lowlevel.checkpoint()
 
     def finish(self) -> None:
@@ -72,7 +92,6 @@ class SegmentLogJournal:
 
     def release(self) -> None:
         self._released = True
-        self._reader.close()
         self._log.release()
 
     def _writing(self) -> LogWriter:
@@ -107,6 +126,68 @@ class SegmentLogJournal:
     def durable_seq(self, stream: bytes) -> int:
         return self._log.index.last_seq(stream)
 
+    def is_deleted(self, stream: bytes) -> bool:
+        return bool(self._log.index.tail(stream)[1] & STREAM_DELETED)
+
+    async def catch_up(self) -> None:
+        if self._writer is None:
+            await self._blocking(refresh, self._log)
+        else:
+            await trio.lowlevel.checkpoint()
+
+    async def look_up(self, stream: bytes) -> int:
+        if self._log.index.knows(stream):
+            await trio.lowlevel.checkpoint()
+            return self.durable_seq(stream)
+        return (await self._blocking(self._log.index.tail, stream))[0]
+
+    async def forget(self, stream: bytes) -> None:
+        await self.look_up(stream)
+        self._writing()
+        if not self.is_deleted(stream):
+            raise InvalidState(f"stream {stream.hex()} is not deleted; its records would be lost with its key")
+        if self._log.keys is not None:
+            await self._blocking(self._log.keys.destroy, [stream])
+
+    async def read_snapshot(self, stream: bytes) -> Record | None:
+        return await self._blocking(self._reader.read_snapshot, stream)
+
+    async def rotate(self) -> None:
+        await trio.lowlevel.checkpoint()
+        await self._writing().rotate()
+        assert self._caretaker is not None
+        await self._caretaker.wait_sealed()
+
+    async def compact(self, *, purge: bool = False) -> CompactionReport:
+        self._writing().check_open(critical=True)
+        await self.rotate()
+        assert self._caretaker is not None
+        return await self._caretaker.compact(purge=purge)
+
+    def cursor(self, lsn: int) -> str:
+        identity = self._log.identity
+        return str(Cursor(identity.log_uuid, identity.branch_uuid, epoch_of(lsn, self._log.epoch_ends()), lsn))
+
+    def check_cursor(self, text: str) -> int:
+        cursor = parse_cursor(text)
+        if cursor is None:
+            raise InvalidInput(f"cursor: {text!r} is no cursor; take one from an event")
+        verdict = judge_cursor(cursor, self._log.identity, self._log.epoch_ends(), self.durable_lsn)
+        if verdict == "another log":
+            raise InvalidInput(f"cursor: it belongs to another log than the one in {self._log.path!r}")
+        if verdict == "beyond the end":
+            raise CorruptLog(
+                f"a cursor stands behind record {cursor.lsn}, and the log in {self._log.path!r} ends with "
+                f"{self.durable_lsn}: records that were durable have vanished (row 2). Run `stepwell verify`.",
+                file=self._log.path,
+                first_lsn=self.durable_lsn + 1,
+                last_lsn=cursor.lsn,
+                row=2,
+            )
+        if verdict != "valid":
+            raise InvalidState(f"cursor: it is of {verdict}; begin from the start, or from where you know of")
+        return cursor.lsn
+
     def streams(self) -> Iterator[bytes]:
         return self._log.index.streams()
 
@@ -116,22 +197,8 @@ class SegmentLogJournal:
     def read(self, stream: bytes, after: int = 0) -> StreamSlices:
         return StreamSlices(self, stream, after)
 
-    @trio.as_safe_channel
-    async def follow(self, after_lsn: int = 0) -> AsyncGenerator[list[Record], None]:
-        index = self._log.index
-        number = index.frame_at_lsn(after_lsn + 1)
-        while True:
-            while number < index.frame_count:
-                segment, offset = index.frame_place(number)
-                found = await self._blocking(self._reader.read_frame, segment, offset)
-                found = [record for record in found if record.lsn > after_lsn]
-                for start in range(0, len(found), SLICE_RECORDS):
-                    yield found[start : start + SLICE_RECORDS]
-                if found:
-                    after_lsn = found[-1].lsn
-                number += 1
-            if self._writer is None or not await self._writer.wait_durable_beyond(after_lsn):
-                return
+    def follow(self, after_lsn: int = 0) -> SegmentLogFollower:
+        return SegmentLogFollower(self, after_lsn)
 
     async def _blocking(self, call: Callable[..., T], *args: Any) -> T:
         """Make a blocking call of the file layer in the reader's own thread, if it can block at all.
@@ -151,39 +218,25 @@ class StreamSlices:
     """The records of one stream, slice by slice."""
 
     def __init__(self, journal: SegmentLogJournal, stream: bytes, after: int):
-        self._journal, self._stream, self._after = journal, stream, after
-        self._runs = journal._log.index.run_numbers_after(stream, after)
-        self._next = 0
+        self._journal, self._stream, self._position = journal, stream, Position(after)
+        self._upto = journal.durable_lsn
 
     async def next_slice(self) -> list[Record]:
-        journal, index = self._journal, self._journal._log.index
-        unsound = index.flags(self._stream) & (STREAM_FORKED | STREAM_GAP)
-        if self._next >= len(self._runs):
+        journal = self._journal
+        if self._position.is_at_end:
             await trio.lowlevel.checkpoint()
-            if unsound:
-                self._raise_unsound(unsound)
+            return self._nothing_more(self._position)
+        found, position = await journal._blocking(
+            journal._reader.read_slice, self._stream, self._position, self._upto, SLICE_RECORDS, SLICE_BYTES
+        )
+        self._position = position  # only now: cancelled or failed, the next call gives the same records
+        return found or self._nothing_more(position)
+
+    def _nothing_more(self, position: Position) -> list[Record]:
+        if position.flags & STREAM_DELETED or not position.flags & (STREAM_FORKED | STREAM_GAP):
             return []
-        records = size = 0
-        start = end = self._next
-        while end < len(self._runs):
-            run = index.run(self._runs[end])
-            if end > start and (records + run.records > SLICE_RECORDS or size + run.size > SLICE_BYTES):
-                break
-            records, size = records + run.records, size + run.size
-            end += 1
-        found: list[Record] = await journal._blocking(self._fetch, start, end)
-        self._next = end  # only now: cancelled or failed, the next call gives the same records
-        return [record for record in found if record.seq > self._after] if start == 0 else found
-
-    def _fetch(self, start: int, end: int) -> list[Record]:
-        found: list[Record] = []
-        for number in self._runs[start:end]:
-            found += self._journal._reader.read_run(self._stream, self._journal._log.index.run(number))
-        return found
-
-    def _raise_unsound(self, flags: int) -> None:
-        path, seq = self._journal._log.path, self._journal.durable_seq(self._stream)
-        if flags & STREAM_FORKED:
+        path, seq = self._journal._log.path, min(position.after, position.last_seq)
+        if position.flags & STREAM_FORKED:
             raise Forked(
                 f"two different records carry one number in a stream of {path!r}; it is readable up to seq {seq}",
                 file=path,
@@ -196,3 +249,34 @@ class StreamSlices:
             streams=(self._stream,),
             row=8,
         )
+
+
+class SegmentLogFollower(FollowedSlices):
+    """Everything behind an LSN in log order, slice by slice, as it becomes durable."""
+
+    def __init__(self, journal: SegmentLogJournal, after_lsn: int):
+        super().__init__()
+        self._journal, self._position = journal, FramePosition(after_lsn)
+        self._ready: deque[list[Record | Gap]] = deque()
+
+    async def next_slice(self) -> list[Record | Gap] | None:
+        journal, writer = self._journal, self._journal._writer
+        if self._ready:
+            await trio.lowlevel.checkpoint()
+            return self._ready.popleft()
+        if self._position.after >= journal.durable_lsn:
+            if writer is None:
+                await trio.lowlevel.checkpoint()
+                return None
+            if not await writer.wait_durable_beyond(self._position.after):
+                return None
+        try:
+            found, self._position = await journal._blocking(
+                journal._reader.read_frames, self._position, journal.durable_lsn, SLICE_RECORDS
+            )
+        except (Closed, RecoveryFailed):
+            if journal._released:  # whoever lags behind when the journal ends goes on from a cursor next time
+                return None
+            raise
+        self._ready.extend(found[start : start + SLICE_RECORDS] for start in range(0, len(found), SLICE_RECORDS))
+        return self._ready.popleft() if self._ready else []

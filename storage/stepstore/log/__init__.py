@@ -6,6 +6,7 @@ Anybody with a CBOR library can read a log.
 
     segment  = header (512 bytes), *( zeros, frame ), zeros
     frame    = frame-header (an array of 14 fixed-width integers), directory (byte string), payloads (byte string)
+    sealed   = header, *( zeros, frame ), footer frame, zeros, close frame, trailer (64 bytes); nothing follows
 
 One frame holds one *commit group*: everything that was waiting when the previous group had reached the medium. It is
 written with one `pwrite` and made durable with one `fdatasync`; only then is anything in it acknowledged. So a batch is
@@ -18,18 +19,30 @@ was written, which is what tells a torn tail (a crash, expected) from rot (damag
 of verdicts.
 
 No file that another incarnation wrote is ever appended to: opening leaves it as it was found, cut at its end, and the
-first append begins a new segment whose header names that cut.
+first append begins a new segment whose header names that cut. A segment that is left is sealed: its footer holds an
+index that is bisected where it lies, so that opening reads the trailers of a log and not its records. A segment that a
+crash left unsealed gets the same index in a sidecar file. An index that is unsound costs time, not data.
 
 General layout, in reading order:
 
-- `segment_header`, `frame`: the two structures on disk, as bytes.
+- `segment_header`, `frame`, `footer`, `packed_table`: the structures on disk, as bytes.
 - `files`: the file layer, real; `memory_files`: the same in memory, with a durable and a volatile image.
 - `scan`: walks one segment and says where and how its chain of frames ends.
-- `recovery`: judges what the scan found, by the decision table; changes nothing.
+- `recovery`: judges what is found, by the decision table; changes nothing. `sealing`: finds and writes indexes.
+- `manifest`, `listing`: which files are the log, once it was compacted.
 - `repair`: carries out what recovery decided, in the order that survives a crash at any point.
-- `index`: which records of which stream lie where. `reading`: fetches them.
-- `directory`: LOCK, FORMAT, names, the first open. `segment`: a segment being written.
-- `opening`: puts these together. `writer`: the one task that commits groups; `submission`: what it is given (these two
-  are the only modules that know Trio).
+- `live_index`, `sealed_index`: which records of which stream lie where in one segment, in memory or read from its
+  footer; `index` puts the segments together. `reading`: fetches records; `open_files`: what it reads through.
+- `directory`, `names`: LOCK, FORMAT, names, the first open. `segment`: a segment being written. `reserve`, `forking`.
+- `batch_codec`, `keys`: compression and encryption of batches.
+- `opening` puts these together; `refreshing` keeps a read-only opening up with the writer; `cursor` says how far a
+  follower has come.
+- `compaction`: rewrites segments without what is dead in them; `dead_records` knows how much that is; `purge` proves
+  that nothing of deleted streams is left.
+- `writer`: the one task that commits groups; `caretaker`: the one that seals, marks and tidies up behind it;
+  `compactor`: the one that compacts, by itself and on request; `scrubber`: the one that reads sealed segments again
+  (`scrub`: one, block by block); `submission`: what the writer is given. These five alone know Trio.
 - `verify`: checks every byte of a log without touching it.
+- `salvage`: writes a new log (`new_log`) from what is sound in a damaged one (`salvage_source`, which follows frames
+  across damage by `resync`), sets aside what a hole cuts off (`set_aside`), and lists what is lost (`salvage_report`).
 """

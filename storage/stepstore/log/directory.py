@@ -60,8 +60,12 @@ class LogLock:
                 "since": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
             }
         )
-        self._file.truncate(0)
-        write_all(self._file, 0, text.encode() + b"\n")
+        try:
+            self._file.truncate(0)
+            write_all(self._file, 0, text.encode() + b"\n")
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise  # on a full disk the log opens all the same; the lock is held without a word of ours
 
     def release(self) -> None:
         """Let somebody else open the log."""

@@ -81,6 +81,9 @@ class FileSystem(Protocol):
     def rename(self, source: str, target: str) -> None:
         """Give a file another name, which must not exist yet."""
 
+    def link(self, source: str, target: str) -> None:
+        """Give a file one more name, which must not exist yet. Raises `OSError` also where there are no such links."""
+
     def unlink(self, path: str) -> None:
         """Remove a name."""
 
@@ -127,6 +130,14 @@ class OsFile:
 
     def allocate(self, size: int) -> None:
         os.posix_fallocate(self._descriptor, 0, size)
+
+    def will_need(self, offset: int, size: int) -> None:
+        """Have the range fetched into the page cache without waiting for it."""
+        os.posix_fadvise(self._descriptor, offset, size, os.POSIX_FADV_WILLNEED)
+
+    def will_not_need(self, offset: int, size: int) -> None:
+        """Have the range dropped from the page cache, as far as it is on the medium."""
+        os.posix_fadvise(self._descriptor, offset, size, os.POSIX_FADV_DONTNEED)
 
     def size(self) -> int:
         return os.fstat(self._descriptor).st_size
@@ -176,6 +187,9 @@ class OsFileSystem:
         if os.path.lexists(target):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
         os.rename(source, target)
+
+    def link(self, source: str, target: str) -> None:
+        os.link(source, target)
 
     def unlink(self, path: str) -> None:
         os.unlink(path)

@@ -13,14 +13,14 @@ import struct
 import sys
 import zlib
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 SECTOR = 512
 
 KIND_DATA, KIND_MARK, KIND_FOOTER, KIND_CLOSE = 1, 2, 3, 4
-CLOSE_ALIGNMENT = 4096
-"""A close frame starts at a multiple of this: in the sector it protects it would be lost together with it."""
+MARK_ALIGNMENT = 4096
+"""A mark and a close frame start at a multiple of this: in the sector they protect they would be lost with it."""
 
 MAX_BATCH_BYTES = 16 * 1024 * 1024
 """Upper bound of one batch as stored: payloads, plus 4 bytes a record, plus its directory entry."""
@@ -38,13 +38,22 @@ TAG_OFFSET = 1 + 2 + 2 + 9 + 5 + 5 + 9
 """Where the segment tag's type byte lies in a header; `scan` searches for it when it looks for later frames."""
 _BYTES_HEAD = struct.Struct(">BI")
 BODY_OVERHEAD = 2 * _BYTES_HEAD.size
+WRAPPER_BYTES = HEADER_BYTES + BODY_OVERHEAD
+"""A frame without a directory has its content behind so many bytes."""
 
 DIRECTORY_ENTRY = struct.Struct(">16sQIIIIHH")
 """stream id, first seq, LSN offset in the frame, records, payload bytes, CRC of those bytes, flags, entry kind."""
 ENTRY_BYTES = DIRECTORY_ENTRY.size
-ENTRY_EVENTS = 1
+ENTRY_EVENTS, ENTRY_SNAPSHOT, ENTRY_TOMBSTONE = 1, 2, 3
+"""What a batch is: records of its stream; a snapshot of it (one record without a number of its own, whose
+`first_seq` is the last number it covers); the stream's last record, behind which it is deleted."""
 FLAG_OPENS, FLAG_CLOSES = 1, 2
 """The batch holds the record that opens, or that closes, its stream."""
+_KIND_SHIFT = 16
+FLAG_SNAPSHOT = (ENTRY_SNAPSHOT - ENTRY_EVENTS) << _KIND_SHIFT
+FLAG_TOMBSTONE = (ENTRY_TOMBSTONE - ENTRY_EVENTS) << _KIND_SHIFT
+KIND_FLAGS = FLAG_SNAPSHOT | FLAG_TOMBSTONE
+"""In memory the kind of an entry stands above its flags, so that ordinary batches have nothing there."""
 _LENGTH = struct.Struct(">I")
 
 
@@ -78,12 +87,33 @@ class FrameHeader(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Records of one stream that are stored together: `first_seq` and on, as opaque payloads."""
+    """Records of one stream that are stored together: `first_seq` and on, as opaque payloads.
+
+    `flags`: FLAG_… bits. A batch with FLAG_SNAPSHOT holds one record, takes no number, and names in `first_seq` the
+    last one it covers; one with FLAG_TOMBSTONE holds the last record of its stream.
+    """
 
     stream: bytes
     first_seq: int
     payloads: Sequence[bytes]
     flags: int
+
+
+class StoredBatch(NamedTuple):
+    """A batch as its frame holds it, to be copied into another: its records have their LSNs, its bytes are opaque."""
+
+    stream: bytes
+    first_seq: int
+    first_lsn: int
+    records: int
+    crc: int
+    flags: int
+    lengths: bytes
+    content: bytes
+
+
+Encode = Callable[[bytes, int, Sequence[bytes]], tuple[bytes, int]]
+"""(stream, first_seq, payloads) → the bytes stored for them, and the flag bits that say how (see `batch_codec`)."""
 
 
 DirectoryEntry = tuple[bytes, int, int, int, int, int, int, int, int]
@@ -144,11 +174,11 @@ def build_frame(
     durable_lsn: int,
     segment_tag: int,
     prev_crc: int,
-    kind: int = KIND_DATA,
+    encode: Encode | None = None,
 ) -> tuple[bytearray, int, list[DirectoryEntry]]:
     """The bytes of one frame to be written at `offset`, the CRC of its header, and its directory as a reader sees it.
 
-    LSNs are given out in the order of the batches, from `first_lsn` on.
+    LSNs are given out in the order of the batches, from `first_lsn` on. `encode` compresses or encrypts each batch.
     """
     records = sum([len(batch.payloads) for batch in batches])
     dir_len = len(batches) * ENTRY_BYTES + records * _LENGTH.size
@@ -161,11 +191,16 @@ def build_frame(
     pack, crc32 = DIRECTORY_ENTRY.pack, zlib.crc32
     lsn_offset = 0
     for stream, first_seq, payloads, flags in batches:
-        body = b"".join(payloads)
+        if encode is None or flags & FLAG_TOMBSTONE:  # a deletion must be readable when the key is destroyed
+            body = b"".join(payloads)
+        else:
+            body, how = encode(stream, first_seq, payloads)
+            flags |= how
         count, size, crc = len(payloads), len(body), crc32(body)
         bodies.append(body)
         lengths.extend(map(len, payloads))
-        packed.append(pack(stream, first_seq, lsn_offset, count, size, crc, flags, ENTRY_EVENTS))
+        kind_of_batch = ENTRY_EVENTS + (flags >> _KIND_SHIFT)
+        packed.append(pack(stream, first_seq, lsn_offset, count, size, crc, flags & 0xFFFF, kind_of_batch))
         entries.append((stream, first_seq, first_lsn + lsn_offset, count, size, crc, flags, payload_at, lengths_at))
         lsn_offset += count
         lengths_at += count * _LENGTH.size
@@ -189,13 +224,81 @@ def build_frame(
         body_crc = crc32(view[HEADER_BYTES:])
         _HEADER.pack_into(
             *(frame, 0, _ARRAY14),
-            *(_U8, kind, _U8, 0, _U64, first_lsn, _U32, lsn_offset, _U32, records, _U64, durable_lsn),
+            *(_U8, KIND_DATA, _U8, 0, _U64, first_lsn, _U32, lsn_offset, _U32, records, _U64, durable_lsn),
             *(_U32, segment_tag, _U32, prev_crc, _U32, len(frame) - HEADER_BYTES, _U32, dir_len),
             *(_U32, crc32(directory), _U32, body_crc, _U32, count_zero_pieces(frame, offset), _U32, 0),
         )
         header_crc = crc32(view[:_CRC_OFFSET])
     _LENGTH.pack_into(frame, HEADER_BYTES - _LENGTH.size, header_crc)
     return frame, header_crc, entries
+
+
+def build_copied_frame(
+    batches: Sequence[StoredBatch],
+    *,
+    offset: int,
+    first_lsn: int,
+    last_lsn: int,
+    durable_lsn: int,
+    segment_tag: int,
+    prev_crc: int,
+) -> tuple[bytearray, int, list[DirectoryEntry]]:
+    """A frame of batches that were stored before and keep their LSNs, for the range `first_lsn` to `last_lsn`, in which
+    there may be holes, or nothing at all. Else as `build_frame`."""
+    records = sum([batch.records for batch in batches])
+    dir_len = len(batches) * ENTRY_BYTES + records * _LENGTH.size
+    lengths_at = offset + HEADER_BYTES + _BYTES_HEAD.size + len(batches) * ENTRY_BYTES
+    payload_at = offset + HEADER_BYTES + BODY_OVERHEAD + dir_len
+    packed: list[bytes] = []
+    entries: list[DirectoryEntry] = []
+    for stream, first_seq, lsn, count, crc, flags, lengths, content in batches:
+        size, kind = len(content), ENTRY_EVENTS + (flags >> _KIND_SHIFT)
+        packed.append(DIRECTORY_ENTRY.pack(stream, first_seq, lsn - first_lsn, count, size, crc, flags & 0xFFFF, kind))
+        entries.append((stream, first_seq, lsn, count, size, crc, flags, payload_at, lengths_at))
+        lengths_at += len(lengths)
+        payload_at += size
+    directory = b"".join([*packed, *(batch.lengths for batch in batches)])
+    content_bytes = sum([len(batch.content) for batch in batches])
+    frame = bytearray().join(
+        (
+            _BLANK_HEADER,
+            _BYTES_HEAD.pack(_BYTES32, dir_len),
+            directory,
+            _BYTES_HEAD.pack(_BYTES32, content_bytes),
+            *(batch.content for batch in batches),
+        )
+    )
+    with memoryview(frame) as view:
+        body_crc = zlib.crc32(view[HEADER_BYTES:])
+        _HEADER.pack_into(
+            *(frame, 0, _ARRAY14),
+            *(_U8, KIND_DATA, _U8, 0, _U64, first_lsn, _U32, last_lsn - first_lsn + 1, _U32, records),
+            *(_U64, durable_lsn, _U32, segment_tag, _U32, prev_crc, _U32, len(frame) - HEADER_BYTES, _U32, dir_len),
+            *(_U32, zlib.crc32(directory), _U32, body_crc, _U32, count_zero_pieces(frame, offset), _U32, 0),
+        )
+        header_crc = zlib.crc32(view[:_CRC_OFFSET])
+    _LENGTH.pack_into(frame, HEADER_BYTES - _LENGTH.size, header_crc)
+    return frame, header_crc, entries
+
+
+def build_wrapper(
+    kind: int, content: bytes, *, offset: int, first_lsn: int, durable_lsn: int, segment_tag: int, prev_crc: int
+) -> tuple[bytearray, int]:
+    """A frame without records: a mark, a close, or (with its index as `content`) a footer; and its header's CRC."""
+    frame = bytearray().join(
+        (_BLANK_HEADER, _BYTES_HEAD.pack(_BYTES32, 0), _BYTES_HEAD.pack(_BYTES32, len(content)), content)
+    )
+    with memoryview(frame) as view:
+        body_crc = zlib.crc32(view[HEADER_BYTES:])
+    _HEADER.pack_into(
+        *(frame, 0, _ARRAY14),
+        *(_U8, kind, _U8, 0, _U64, first_lsn, _U32, 0, _U32, 0, _U64, durable_lsn),
+        *(_U32, segment_tag, _U32, prev_crc, _U32, len(frame) - HEADER_BYTES, _U32, 0),
+        *(_U32, 0, _U32, body_crc, _U32, count_zero_pieces(frame, offset), _U32, 0),
+    )
+    header_crc = zlib.crc32(bytes(frame[:_CRC_OFFSET]))
+    _LENGTH.pack_into(frame, HEADER_BYTES - _LENGTH.size, header_crc)
+    return frame, header_crc
 
 
 def parse_header(data: bytes | bytearray | memoryview, at: int = 0) -> FrameHeader | None:
@@ -220,6 +323,15 @@ def parse_header(data: bytes | bytearray | memoryview, at: int = 0) -> FrameHead
     return header
 
 
+def looks_like_header(data: bytes) -> bool:
+    """Whether these bytes were a frame header once: most of its fixed bytes are in their places."""
+    if len(data) < HEADER_BYTES:
+        return False
+    fields = _HEADER.unpack_from(data)
+    alike: list[bool] = [bool(a == b) for a, b in zip((fields[0], *fields[1::2]), _TYPES, strict=True)]
+    return alike.count(True) >= len(_TYPES) - 2
+
+
 def body_is_sound(header: FrameHeader, body: bytes | bytearray | memoryview) -> bool:
     """Whether `body` is what the writer wrote: its CRC, its directory's, and the heads of its two byte strings."""
     payload_head = _BYTES_HEAD.size + header.dir_len
@@ -230,6 +342,11 @@ def body_is_sound(header: FrameHeader, body: bytes | bytearray | memoryview) -> 
         and _BYTES_HEAD.unpack_from(body, 0) == (_BYTES32, header.dir_len)
         and _BYTES_HEAD.unpack_from(body, payload_head) == (_BYTES32, header.body_len - BODY_OVERHEAD - header.dir_len)
     )
+
+
+def directory_is_sound(header: FrameHeader, body: bytes | bytearray | memoryview) -> bool:
+    """Whether the directory is what the writer wrote, whatever has become of the payloads behind it."""
+    return zlib.crc32(body[_BYTES_HEAD.size : _BYTES_HEAD.size + header.dir_len]) == header.dir_crc
 
 
 def parse_directory(
@@ -247,8 +364,12 @@ def parse_directory(
     for stream, first_seq, lsn_offset, count, size, crc, flags, kind in DIRECTORY_ENTRY.iter_unpack(
         body[start : start + entries_len]
     ):
-        if lsn_offset < expected_lsn or lsn_offset + count > span or not count or not first_seq or kind != ENTRY_EVENTS:
+        if lsn_offset < expected_lsn or lsn_offset + count > span or not count or not first_seq:
             return None
+        if kind != ENTRY_EVENTS:
+            if count != 1 or kind not in (ENTRY_SNAPSHOT, ENTRY_TOMBSTONE):
+                return None
+            flags |= (kind - ENTRY_EVENTS) << _KIND_SHIFT
         entries.append((stream, first_seq, first_lsn + lsn_offset, count, size, crc, flags, payload_at, lengths_at))
         expected_lsn = lsn_offset + count
         records += count
@@ -263,9 +384,10 @@ def split_payloads(
     lengths: bytes | bytearray | memoryview, payloads: bytes | bytearray | memoryview
 ) -> list[bytes] | None:
     """Cut a batch's payload bytes by its packed u32 lengths; None if they do not add up."""
+    data = bytes(payloads)
     out: list[bytes] = []
     at = 0
     for (length,) in _LENGTH.iter_unpack(lengths):
-        out.append(bytes(payloads[at : at + length]))
+        out.append(data[at : at + length])
         at += length
-    return out if at == len(payloads) else None
+    return out if at == len(data) else None

@@ -1,168 +1,529 @@
-"""Which records of which stream lie where, for the whole log, in packed arrays.
+"""Which records of which stream lie where, over all segments of a log.
 
-A run is one batch of one stream: contiguous payloads in one frame. The runs of a stream form a chain from the newest
-back. Nothing here is a Python object per run, so a million runs cost no garbage-collector time.
+Each segment brings its own index, in memory (`live_index`) or read from its footer (`sealed_index`). What spans
+segments is put together here: the last number of a stream, whether its parts continue one another, the streams that are
+open. The tuple of segments is replaced as a whole, so a reader in another thread sees one state or the next.
 """
 
 from __future__ import annotations
 
+import errno
+import logging
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
 
-from stepstore.log.frame import FLAG_CLOSES, FLAG_OPENS, DirectoryEntry
+from stepstore.errors import RecoveryFailed
+from stepstore.log.frame import FLAG_CLOSES, FLAG_OPENS, FLAG_TOMBSTONE, KIND_FLAGS, DirectoryEntry
+from stepstore.log.live_index import STREAM_CLOSED as STREAM_CLOSED
+from stepstore.log.live_index import STREAM_DELETED as STREAM_DELETED
+from stepstore.log.live_index import STREAM_FORKED as STREAM_FORKED
+from stepstore.log.live_index import STREAM_GAP as STREAM_GAP
+from stepstore.log.live_index import STREAM_OPENED as STREAM_OPENED
+from stepstore.log.live_index import LiveIndex, StreamEntry
+from stepstore.log.packed_table import UnsoundIndex
+from stepstore.log.sealed_index import SealedIndex
+from stepstore.log.segment_header import SegmentHeader
 
-STREAM_OPENED, STREAM_CLOSED = FLAG_OPENS, FLAG_CLOSES
-STREAM_GAP, STREAM_FORKED = 4, 8
-_NONE = 2**64 - 1
-_RUN_FIELDS = 7
-_SEGMENT_SHIFT = 48
+T = TypeVar("T")
+SegmentIndex = LiveIndex | SealedIndex
+
+_TAILS_KEPT = 100_000
+INDEX_BYTES = 8 * 1024 * 1024
+"""A segment is left when its index has grown to this; one group adds 4 MiB at the most, and a footer is one frame."""
+_logger = logging.getLogger("stepstore.log")
+
+
+@dataclass(slots=True, eq=False)
+class IndexedSegment:
+    """A segment as readers know it.
+
+    `end_offset`, `end_lsn`, `chain`: where its records end; those of the newest segment move. `sealed`: whether it has
+    a footer. `index_path`: the file its index is read from, "" while the index is in memory.
+    """
+
+    path: str
+    header: SegmentHeader
+    header_crc: int
+    index: SegmentIndex
+    end_offset: int
+    end_lsn: int
+    chain: int
+    sealed: bool = False
+    index_path: str = ""
+
+    @property
+    def named_end(self) -> tuple[int, int, int]:
+        """(offset, LSN, chain) where the segment ends, as its successor's header names it: of a rewritten file, those
+        of the file it stands for."""
+        header = self.header
+        if header.generation:
+            return header.orig_end_offset, header.orig_end_lsn, header.orig_chain
+        return self.end_offset, self.end_lsn, self.chain
+
+
+class Part(NamedTuple):
+    """What one segment has of a stream, from its run number `first` on. `source`: the index that `entry` is of; that of
+    the segment may be another by now."""
+
+    segment: IndexedSegment
+    source: SegmentIndex
+    entry: StreamEntry
+    first: int
+
+
+class Located(NamedTuple):
+    """A stream over all segments, oldest part first. `flags`: STREAM_… bits."""
+
+    parts: tuple[Part, ...]
+    last_seq: int
+    flags: int
 
 
 class Run(NamedTuple):
-    """One batch of a stream: `records` of them from `first_seq` and `first_lsn` on, in segment number `segment`."""
+    """One batch of a stream: `records` of them from `first_seq` and `first_lsn` on. `flags`: how they are stored."""
 
-    segment: int
+    segment: IndexedSegment
     first_seq: int
     first_lsn: int
     records: int
     size: int
     crc: int
+    flags: int
     payload_at: int
     lengths_at: int
 
+    @property
+    def last_seq(self) -> int:
+        """The number of its last record."""
+        return self.first_seq + self.records - 1
+
+    def overlaps(self, other: Run) -> bool:
+        """Whether two runs of one stream have a number in common."""
+        return self.first_seq <= other.last_seq and other.first_seq <= self.last_seq
+
+
+def run_of(segment: IndexedSegment, words: array[int] | tuple[int, ...], at: int = 0) -> Run:
+    """The run whose five words begin at place `at`."""
+    return Run(segment, *run_fields(words, at))
+
+
+def run_fields(words: array[int] | tuple[int, ...], at: int = 0) -> tuple[int, int, int, int, int, int, int, int]:
+    """The fields of a `Run` behind its segment, from the five words that begin at place `at`."""
+    first_seq, first_lsn, places, amounts, crc_flags = words[at : at + 5]
+    return (
+        first_seq,
+        first_lsn,
+        amounts >> 32,
+        amounts & 0xFFFFFFFF,
+        crc_flags >> 32,
+        crc_flags & 0xFFFFFFFF,
+        places & 0xFFFFFFFF,
+        places >> 32,
+    )
+
+
+Rebuild = Callable[[IndexedSegment], LiveIndex]
+"""Scan a sealed segment again because its index is unsound. Raises `StepwellError`."""
+SameRecords = Callable[[Run, Run], bool]
+"""Whether what two runs of a stream have in common is equal, byte for byte. Raises `StepwellError`."""
+
 
 class LogIndex:
-    """Streams and frames of a log. Everything in it is durable."""
+    """Streams and frames of a log. Everything in it is durable, but for what a read-only opening shows.
 
-    def __init__(self) -> None:
-        self._numbers: dict[bytes, int] = {}
-        self._last_seq = array("Q")
-        self._last_run = array("Q")
-        self._flags = array("B")
-        self._runs = array("Q")
-        self._frame_lsns = array("Q")
-        self._frames = array("Q")
-        self.records = 0
-        self.open_streams = 0
+    `version` rises whenever a segment is replaced by a rewritten one: positions in older ones are void. `reload`: what
+    a read-only opening calls when a file is gone, because another process has rewritten it; False if nothing was.
+    """
 
-    def add_frame(self, segment: int, offset: int, first_lsn: int, entries: Iterable[DirectoryEntry]) -> None:
-        """Take up one durable frame. A sequence number that does not continue its stream marks the stream unsound."""
-        self._frame_lsns.append(first_lsn)
-        self._frames.append(segment << _SEGMENT_SHIFT | offset)
-        numbers, last_seq, last_run, flags = self._numbers, self._last_seq, self._last_run, self._flags
-        runs = self._runs
-        next_run = len(runs) // _RUN_FIELDS
-        for stream, first_seq, entry_lsn, count, size, crc, entry_flags, payload_at, lengths_at in entries:
-            number = numbers.get(stream)
-            if number is None:
-                number = numbers[stream] = len(numbers)
-                last_seq.append(0)
-                last_run.append(_NONE)
-                flags.append(0)
-            expected = last_seq[number] + 1
-            self.records += count
-            if first_seq != expected:
-                flags[number] |= STREAM_FORKED if first_seq < expected else STREAM_GAP
+    def __init__(
+        self,
+        segments: Iterable[IndexedSegment] = (),
+        *,
+        open_streams: dict[bytes, None] | None = None,
+        rebuild: Rebuild | None = None,
+        same_records: SameRecords | None = None,
+    ) -> None:
+        self.segments: tuple[IndexedSegment, ...] = tuple(segments)
+        self.open_streams = {} if open_streams is None else open_streams
+        self.version = 0
+        self.index_rebuilds = 0
+        self._rebuild, self._same_records = rebuild, same_records
+        self.reload: Callable[[], bool] | None = None
+        self._forked: set[bytes] = set()
+        # What was read of a stream, with the newest segment on the medium that might have it: one that was sealed since
+        # may know more.
+        self._tails: dict[bytes, tuple[IndexedSegment, tuple[int, int]]] = {}
+        self._records_before = sum(segment.index.records for segment in self.segments[:-1])
+
+    # ---- changes -----------------------------------------------------------------------------------------------------
+
+    def begin_segment(self, segment: IndexedSegment) -> None:
+        """Another segment was begun; what is added from now on lies in it."""
+        if self.segments:
+            self._records_before += self.segments[-1].index.records
+        self.segments = (*self.segments, segment)
+
+    def add_frame(
+        self, offset: int, end: int, first_lsn: int, last_lsn: int, chain: int, entries: list[DirectoryEntry]
+    ) -> None:
+        """Take up a frame of the newest segment."""
+        newest = self.segments[-1]
+        index = newest.index
+        assert isinstance(index, LiveIndex)
+        index.add_frame(offset, first_lsn, entries)
+        newest.end_offset, newest.end_lsn, newest.chain = end, last_lsn, chain
+        for entry in entries:
+            flags = entry[6]
+            if flags:
+                if flags & FLAG_CLOSES or flags & KIND_FLAGS == FLAG_TOMBSTONE:
+                    self.open_streams.pop(entry[0], None)
+                elif flags & FLAG_OPENS:
+                    self.open_streams[entry[0]] = None
+
+    def take_over(self, other: LogIndex) -> None:
+        """Become what another index of the same log is; positions in this one are void."""
+        self.open_streams = other.open_streams
+        self._exchange(other.segments)
+
+    def add_mark(self, end: int, chain: int) -> None:
+        """Take up a mark behind the last frame."""
+        newest = self.segments[-1]
+        newest.end_offset, newest.chain = end, chain
+
+    @property
+    def newest_has_room(self) -> bool:
+        """Whether the newest segment's index still fits into a footer together with another group."""
+        index = self.segments[-1].index
+        return not isinstance(index, LiveIndex) or index.size_so_far + 16 * len(self.open_streams) < INDEX_BYTES
+
+    def replace(self, old: Sequence[IndexedSegment], new: IndexedSegment) -> None:
+        """Put a rewritten segment in the place of those it stands for, which are neighbours."""
+        at = self.segments.index(old[0])
+        assert self.segments[at : at + len(old)] == tuple(old)
+        self._exchange((*self.segments[:at], new, *self.segments[at + len(old) :]))
+
+    def _exchange(self, segments: tuple[IndexedSegment, ...]) -> None:
+        self.segments = segments
+        self._records_before = sum(segment.index.records for segment in segments[:-1])
+        self._tails = {}
+        self.version += 1  # last: whoever still sees the old number looks again
+
+    # ---- one stream --------------------------------------------------------------------------------------------------
+
+    def _ask(self, segment: IndexedSegment, question: Callable[[SegmentIndex], T]) -> T:
+        """Ask a segment's index; an unsound one costs time, not data: it is built again from the frames."""
+        index = segment.index
+        try:
+            return question(index)
+        except UnsoundIndex as error:
+            return question(self._built_again(segment, index, error))
+
+    def _built_again(self, segment: IndexedSegment, unsound: SegmentIndex, error: UnsoundIndex) -> SegmentIndex:
+        if segment.index is unsound:
+            if self._rebuild is None:
+                raise error
+            _logger.warning("the index of %s is unsound (%s); it is read from its frames instead", segment.path, error)
+            segment.index = self._rebuild(segment)
+            self.index_rebuilds += 1
+        return segment.index
+
+    def tail(self, stream: bytes) -> tuple[int, int]:
+        """(last number, STREAM_… bits of the newest segment that has it) of a stream, (0, 0) if there is none.
+
+        Reads from the medium only if no segment in memory has the stream and one on the medium does.
+        """
+        newest: IndexedSegment | None = None
+        answer = (0, 0)
+        for segment in reversed(self.segments):
+            index = segment.index
+            if isinstance(index, LiveIndex):
+                found = index.tail(stream)
+            elif index.might_hold(stream):
+                if newest is None:
+                    newest = segment
+                    kept = self._tails.get(stream)
+                    if kept is not None and kept[0] is newest:
+                        answer, newest = kept[1], None
+                        break
+                found = self._ask(segment, lambda index: index.tail(stream))
+            else:
                 continue
-            runs.extend(
-                (
-                    last_run[number],
-                    segment << 32 | count,
-                    first_seq,
-                    entry_lsn,
-                    size << 32 | crc,
-                    payload_at,
-                    lengths_at,
-                )
-            )
-            last_run[number] = next_run
-            next_run += 1
-            last_seq[number] = first_seq + count - 1
-            if entry_flags:
-                self._count_open(flags[number], flags[number] | entry_flags)
-                flags[number] |= entry_flags
+            if found is not None:
+                answer = found
+                break
+        if newest is not None:
+            if len(self._tails) >= _TAILS_KEPT:
+                self._tails = {}
+            self._tails[stream] = newest, answer
+        return answer if stream not in self._forked else (answer[0], answer[1] | STREAM_FORKED)
 
-    def _count_open(self, before: int, after: int) -> None:
-        def is_open(flags: int) -> bool:
-            return bool(flags & STREAM_OPENED) and not flags & STREAM_CLOSED
-
-        self.open_streams += is_open(after) - is_open(before)
-
-    def __contains__(self, stream: bytes) -> bool:
-        return stream in self._numbers
-
-    def __len__(self) -> int:
-        return len(self._numbers)
-
-    def streams(self) -> Iterator[bytes]:
-        """Every stream, in the order of first appearance, as of this call."""
-        return iter(list(self._numbers))
-
-    def streams_still_open(self) -> Iterator[bytes]:
-        """Streams whose opening record is stored and whose closing record is not, in the order of first appearance."""
-        flags = self._flags
-        mask = STREAM_OPENED | STREAM_CLOSED
-        return iter([s for s, number in self._numbers.items() if flags[number] & mask == STREAM_OPENED])
+    def knows(self, stream: bytes) -> bool:
+        """Whether `tail` answers for this stream without reading from the medium."""
+        for segment in reversed(self.segments):
+            index = segment.index
+            if isinstance(index, LiveIndex):
+                if stream in index:
+                    return True
+            elif index.might_hold(stream):
+                kept = self._tails.get(stream)
+                return kept is not None and kept[0] is segment
+        return True
 
     def last_seq(self, stream: bytes) -> int:
         """The last sequence number stored for a stream, 0 if there is none."""
-        number = self._numbers.get(stream)
-        return 0 if number is None else self._last_seq[number]
+        return self.tail(stream)[0]
 
     def flags(self, stream: bytes) -> int:
         """STREAM_… bits of a stream."""
-        number = self._numbers.get(stream)
-        return 0 if number is None else self._flags[number]
+        return self.locate(stream).flags
 
-    def run_numbers_after(self, stream: bytes, seq: int) -> array[int]:
-        """The numbers of the runs that hold records of the stream behind `seq`, oldest first; 8 bytes each."""
-        found = array("Q")
-        number = self._numbers.get(stream)
-        if number is None:
-            return found
-        runs = self._runs
-        at = self._last_run[number]
-        while at != _NONE:
-            base = at * _RUN_FIELDS
-            if runs[base + 2] + (runs[base + 1] & 0xFFFFFFFF) <= seq + 1:
+    def __contains__(self, stream: bytes) -> bool:
+        return bool(self.tail(stream)[0])
+
+    def locate(self, stream: bytes) -> Located:
+        """Where the records of a stream lie. May read from the medium.
+
+        A part that does not continue the one before ends what is readable: `flags` says STREAM_GAP or STREAM_FORKED.
+        A part that repeats records byte for byte is passed over (row 10). Behind that end only a deletion counts.
+        """
+        parts: list[Part] = []
+        last_seq = flags = 0
+        ended = False
+        for segment in self.segments:
+            if not segment.index.might_hold(stream):
+                continue
+            index, entry = self._ask(segment, lambda index: (index, index.find(stream)))
+            if entry is None:
+                continue
+            flags |= entry.flags if not ended else entry.flags & STREAM_DELETED
+            first = 0
+            if flags & STREAM_DELETED:
+                last_seq = entry.last_seq
+                continue
+            if ended:
+                continue
+            if entry.first_seq <= last_seq:
+                first = self._pass_over(parts, Part(segment, index, entry, 0), last_seq)
+                if first < 0:
+                    flags |= STREAM_FORKED
+                    self._forked.add(stream)
+            elif entry.first_seq > last_seq + 1:
+                flags |= STREAM_GAP
+            if flags & (STREAM_GAP | STREAM_FORKED) & ~entry.flags:
+                ended = True
+                continue
+            parts.append(Part(segment, index, entry, first))
+            last_seq = max(last_seq, entry.last_seq)
+            ended = bool(entry.flags & (STREAM_GAP | STREAM_FORKED))
+        return Located(() if flags & STREAM_DELETED else tuple(parts), last_seq, flags)
+
+    def _pass_over(self, parts: list[Part], later: Part, last_seq: int) -> int:
+        """How many runs of a part only repeat what earlier ones hold; -1 if something in them differs (row 11)."""
+        assert self._same_records is not None
+        earlier = [run for part in parts for run in self._runs_of(part)]
+        passed = 0
+        for run in self._runs_of(later):
+            if run.first_seq > last_seq:
                 break
-            found.append(at)
-            at = runs[base]
-        found.reverse()
-        return found
+            for other in earlier:
+                if run.overlaps(other) and (run.last_seq > last_seq or not self._same_records(run, other)):
+                    return -1
+            passed += 1
+        return passed
 
-    def run(self, number: int) -> Run:
-        """One run by its number."""
-        _previous, where, first_seq, first_lsn, size_crc, payload_at, lengths_at = self._runs[
-            number * _RUN_FIELDS : (number + 1) * _RUN_FIELDS
-        ]
-        return Run(
-            where >> 32,
-            first_seq,
-            first_lsn,
-            where & 0xFFFFFFFF,
-            size_crc >> 32,
-            size_crc & 0xFFFFFFFF,
-            payload_at,
-            lengths_at,
-        )
+    def _runs_of(self, part: Part) -> Iterator[Run]:
+        words = self.run_words(part, part.first, part.entry.runs)
+        for at in range(0, len(words), 5):
+            yield run_of(part.segment, words, at)
+
+    def run_words(self, part: Part, start: int, end: int) -> array[int]:
+        """The words of runs `start` to `end` (not included) of a part."""
+        segment, index, entry, _first = part
+        try:
+            return index.run_words(entry, start, end)
+        except UnsoundIndex as error:
+            again = self._built_again(segment, index, error)
+            found = again.find(entry.stream)
+            assert found is not None
+            return again.run_words(found, start, end)
 
     def runs_after(self, stream: bytes, seq: int) -> list[Run]:
-        """The runs that hold records of the stream behind `seq`, oldest first."""
-        return [self.run(number) for number in self.run_numbers_after(stream, seq)]
+        """All runs that hold records of the stream behind `seq`, oldest first. For short streams and for tests."""
+        return [run for part in self.locate(stream).parts for run in self._runs_of(part) if run.last_seq > seq]
+
+    def first_run_after(self, part: Part, seq: int) -> int:
+        """The number of the first run of a part that holds records behind `seq`."""
+        low, high = part.first, part.entry.runs
+        while low < high:
+            middle = (low + high) // 2
+            run = run_of(part.segment, self.run_words(part, middle, middle + 1))
+            if run.last_seq > seq:
+                high = middle
+            else:
+                low = middle + 1
+        return low
+
+    def snapshot_run(self, stream: bytes) -> Run | None:
+        """Where the newest snapshot of a stream lies, None if it has none or is deleted."""
+        if self.tail(stream)[1] & STREAM_DELETED:
+            return None
+        for segment in reversed(self.segments):
+            run = self.snapshot_in(segment, stream)
+            if run is not None:
+                return run
+        return None
+
+    # ---- one segment -------------------------------------------------------------------------------------------------
+
+    def part_in(self, segment: IndexedSegment, stream: bytes) -> Part | None:
+        """What a segment has of a stream, whatever has become of the stream. May read from the medium."""
+        if not segment.index.might_hold(stream):
+            return None
+        index, entry = self._ask(segment, lambda index: (index, index.find(stream)))
+        return None if entry is None else Part(segment, index, entry, 0)
+
+    def snapshot_in(self, segment: IndexedSegment, stream: bytes) -> Run | None:
+        """The newest snapshot of a stream that lies in a segment. May read from the medium."""
+        if not segment.index.snapshot_count:
+            return None
+        words = self._ask(segment, lambda index: index.snapshot(stream))
+        return None if words is None else run_of(segment, words)
+
+    def snapshots_in(self, segment: IndexedSegment) -> list[tuple[bytes, Run]]:
+        """The newest snapshot of each stream that has one in a segment. May read from the medium."""
+        found = self._ask(segment, lambda index: list(index.snapshot_words()))
+        return [(stream, run_of(segment, words)) for stream, words in found]
+
+    def deleted_in(self, segment: IndexedSegment) -> list[bytes]:
+        """The streams whose tombstone lies in a segment. Reads its table of streams, if there are any."""
+        return self._ask(segment, lambda index: index.deleted_streams())
+
+    # ---- all of them -------------------------------------------------------------------------------------------------
 
     @property
-    def frame_count(self) -> int:
-        """How many data frames the log holds."""
-        return len(self._frames)
+    def records(self) -> int:
+        """Records stored, those of deleted streams included until they are compacted away."""
+        return self._records_before + (self.segments[-1].index.records if self.segments else 0)
 
-    def frame_at_lsn(self, lsn: int) -> int:
-        """The number of the first frame that can hold records behind `lsn`."""
-        return max(bisect_right(self._frame_lsns, lsn) - 1, 0)
+    def streams(self) -> Iterator[bytes]:
+        """Every stream that is not deleted, in the order of first appearance, as of this call. May read from the
+        medium."""
+        return self._streams(self.segments[-1].end_lsn if self.segments else 0)
 
-    def frame_place(self, number: int) -> tuple[int, int]:
-        """(segment number, offset of the header) of a frame."""
-        place = self._frames[number]
-        return place >> _SEGMENT_SHIFT, place & ((1 << _SEGMENT_SHIFT) - 1)
+    def _streams(self, upto: int) -> Iterator[bytes]:
+        after = 0
+        while after < upto:  # by LSN, since segments may be replaced while the caller does something else
+            version, segments = self.version, self.segments
+            number = self.segment_of_lsn(after + 1, segments)
+            try:
+                found = self._beginning_in(segments, number, after, upto)
+            except RecoveryFailed as error:
+                if not self.was_replaced(version, error):
+                    raise
+                continue
+            yield from [stream for _lsn, stream in sorted(found)]
+            if number == len(segments) - 1:
+                return
+            after = segments[number].end_lsn
+
+    def _beginning_in(
+        self, segments: tuple[IndexedSegment, ...], number: int, after: int, upto: int
+    ) -> list[tuple[int, bytes]]:
+        segment = segments[number]
+        self._ask(segment, lambda index: index.check_streams())
+        return [
+            (entry.first_lsn, entry.stream)
+            for entry in segment.index.streams()
+            if after < entry.first_lsn <= upto
+            and not entry.flags & STREAM_DELETED
+            and self._begins_here(segments, number, entry)
+        ]
+
+    def was_replaced(self, version: int, error: RecoveryFailed) -> bool:
+        """Whether a read failed because the file was replaced by a rewritten one since the index had this version; then
+        the index knows the new one by now. May read from the medium."""
+        if self.version != version:
+            return True
+        return error.errno == errno.ENOENT and self.reload is not None and self.reload()
+
+    def _begins_here(self, segments: tuple[IndexedSegment, ...], number: int, entry: StreamEntry) -> bool:
+        """Whether no earlier segment has the stream, and no later one deletes it."""
+
+        def found_in(segment: IndexedSegment) -> StreamEntry | None:
+            if not segment.index.might_hold(entry.stream):
+                return None
+            return self._ask(segment, lambda index: index.find(entry.stream))
+
+        if any(found_in(segment) for segment in segments[:number]):
+            return False
+        return not any(
+            (later := found_in(segment)) and later.flags & STREAM_DELETED
+            for segment in segments[number + 1 :]
+            if segment.index.tombstones
+        )
+
+    def holding_deletions(self) -> list[IndexedSegment]:
+        """The segments that hold a tombstone."""
+        return [segment for segment in self.segments if self._ask(segment, lambda index: index.tombstones)]
+
+    def is_deleted_in(self, segments: Iterable[IndexedSegment], stream: bytes) -> bool:
+        """Whether one of these segments holds the tombstone of a stream. May read from the medium."""
+        for segment in segments:
+            if segment.index.might_hold(stream):
+                tail = self._ask(segment, lambda index: index.tail(stream))
+                if tail is not None and tail[1] & STREAM_DELETED:
+                    return True
+        return False
+
+    def deleted_streams(self) -> Iterator[bytes]:
+        """Every stream that was deleted. Reads the streams of those segments only that hold a deletion."""
+        for segment in self.segments:
+            yield from self.deleted_in(segment)
+
+    def streams_still_open(self) -> Iterator[bytes]:
+        """Streams whose opening record is stored and whose closing record is not, in the order of opening."""
+        return iter(list(self.open_streams))
+
+    def segment_of_lsn(self, lsn: int, segments: Sequence[IndexedSegment] | None = None) -> int:
+        """The place in `segments` (default: those of now) of the one that holds, or would hold, record `lsn`."""
+        among = self.segments if segments is None else segments
+        return max(bisect_right(among, lsn, key=lambda segment: segment.header.first_lsn) - 1, 0)
+
+    def frame_of_lsn(self, segment: IndexedSegment, lsn: int) -> int:
+        """The number of the first frame of a segment that can hold records from `lsn` on."""
+        low, high = 0, segment.index.frame_count
+        while low < high:
+            middle = (low + high) // 2
+            if self.frame_place(segment, middle)[0] > lsn:
+                high = middle
+            else:
+                low = middle + 1
+        return max(low - 1, 0)
+
+    def frame_place(self, segment: IndexedSegment, number: int) -> tuple[int, int]:
+        """(first LSN, offset of the header) of a frame."""
+        return self._ask(segment, lambda index: index.frame_place(number))
+
+
+def open_streams_after(segments: Sequence[IndexedSegment], rebuild: Rebuild) -> dict[bytes, None]:
+    """The streams open at the end of these first segments of a log, in the order in which they were opened: the newest
+    index on the medium knows those at its segment's end, and `rebuild` gives one that does not."""
+    found: dict[bytes, None] = {}
+    start = 0
+    for number in reversed(range(len(segments))):
+        index = segments[number].index
+        if isinstance(index, SealedIndex):
+            try:
+                found, start = index.open_streams(), number + 1
+            except UnsoundIndex:
+                continue
+            break
+    for segment in segments[start:]:
+        index = segment.index
+        if isinstance(index, SealedIndex):
+            index = segment.index = rebuild(segment)
+        index.apply_open(found)
+    return found

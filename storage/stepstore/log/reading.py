@@ -1,18 +1,28 @@
-"""Fetch records by the index: one stream's batches, or whole frames in log order. Every CRC is checked."""
+"""Fetch records by the index: one stream's batches, or frames in log order. Every CRC is checked. All calls block."""
 
 from __future__ import annotations
 
+import contextlib
+import struct
 import zlib
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from stepstore.errors import Damaged, RecoveryFailed
+from stepstore.errors import Damaged, InvalidInput, KeyDestroyed, RecoveryFailed, Unavailable
 from stepstore.log import frame as fr
-from stepstore.log.files import File, FileSystem
-from stepstore.log.index import Run
+from stepstore.log.batch_codec import DecodeFailed
+from stepstore.log.frame import FLAG_SNAPSHOT, FLAG_TOMBSTONE, KIND_FLAGS
+from stepstore.log.index import IndexedSegment, LogIndex, Part, Run, run_of
+from stepstore.log.open_files import OpenFiles
 
-_OPEN_FILES = 32
+_NEAR = 16 * 1024
+_WORDS = 256
+_WINDOW = 1024 * 1024
+
+Decode = Callable[[bytes, int, int, bytes, Sequence[int]], bytes]
+"""(stream, first seq, flags, stored bytes, lengths) → the payloads joined (see `batch_codec`)."""
+CODED = 0xFFFF & ~(fr.FLAG_OPENS | fr.FLAG_CLOSES)
+"""Flag bits that say a batch is not stored as it is."""
 
 
 class Record(NamedTuple):
@@ -24,38 +34,152 @@ class Record(NamedTuple):
     payload: bytes
 
 
+class Gap(NamedTuple):
+    """Records of the log that a follower cannot be given: their bytes are damaged, or their key was destroyed."""
+
+    first_lsn: int
+    last_lsn: int
+
+
+class Position(NamedTuple):
+    """Where a reader of one stream stands: behind number `after`; the rest is valid for one version of the index."""
+
+    after: int
+    version: int = -1
+    parts: tuple[Part, ...] = ()
+    part: int = 0
+    run: int = 0
+    flags: int = 0
+    last_seq: int = 0
+
+    @property
+    def is_at_end(self) -> bool:
+        """Whether nothing is left to read."""
+        return self.version >= 0 and self.part >= len(self.parts)
+
+
+class FramePosition(NamedTuple):
+    """Where a reader in log order stands: behind record `after`; the rest is a hint."""
+
+    after: int
+    segment: IndexedSegment | None = None
+    frame: int = 0
+
+
 class SegmentReader:
-    """Reads the segments of a log. All calls block; `paths[n]` is segment n and may grow."""
+    """Reads the segments of a log. `decode` undoes compression and encryption."""
 
-    def __init__(self, files: FileSystem, paths: Sequence[str]):
-        self._files, self._paths = files, paths
-        self._open: OrderedDict[int, File] = OrderedDict()
+    def __init__(self, files: OpenFiles, index: LogIndex, decode: Decode | None = None):
+        self._files, self._index, self._decode = files, index, decode
 
-    def _file(self, segment: int) -> File:
-        file = self._open.get(segment)
-        if file is None:
-            file = self._open[segment] = self._files.open(self._paths[segment], write=False)
-            if len(self._open) > _OPEN_FILES:
-                self._open.popitem(last=False)[1].close()
-        else:
-            self._open.move_to_end(segment)
-        return file
+    # ---- one stream --------------------------------------------------------------------------------------------------
+
+    def read_slice(
+        self, stream: bytes, position: Position, upto: int, records: int, size: int
+    ) -> tuple[list[Record], Position]:
+        """The next records of a stream behind a position, up to LSN `upto`, at most so many and so large unless one
+        batch is larger; and the position behind them. None left: an empty list, and a position whose `flags` and
+        `last_seq` tell whether the stream is sound.
+
+        Raises: `Damaged` if the bytes are not those that were written, `RecoveryFailed` on an I/O error,
+        `KeyDestroyed`, `Unavailable` (the key provider failed).
+        """
+        while True:
+            version = self._index.version
+            try:
+                return self._read_slice(stream, position, upto, records, size)
+            except RecoveryFailed as error:
+                if not self._index.was_replaced(version, error):
+                    raise
+                position = Position(position.after)
+
+    def _read_slice(
+        self, stream: bytes, position: Position, upto: int, records: int, size: int
+    ) -> tuple[list[Record], Position]:
+        index = self._index
+        after, version, parts, part, number, flags, last_seq = position
+        if version != index.version:
+            version = index.version
+            located = index.locate(stream)
+            parts, part, number, flags, last_seq = located.parts, 0, -1, located.flags, located.last_seq
+        runs: list[Run] = []
+        taken = taken_bytes = 0
+        while part < len(parts):
+            here = parts[part]
+            if here.entry.last_seq <= after:
+                part, number = part + 1, -1
+                continue
+            if number < 0:
+                number = index.first_run_after(here, after) if after else here.first
+            words = index.run_words(here, number, min(number + _WORDS, here.entry.runs))
+            full = False
+            for at in range(0, len(words), 5):
+                run = run_of(here.segment, words, at)
+                run_bytes = run.size if not run.flags & CODED else self._decoded_size(run)
+                if run.first_lsn > upto or (runs and (taken + run.records > records or taken_bytes + run_bytes > size)):
+                    full = True
+                    break
+                runs.append(run)
+                taken, taken_bytes, number = taken + run.records, taken_bytes + run_bytes, number + 1
+            if full:
+                break
+            if number >= here.entry.runs:
+                part, number = part + 1, -1
+        self._fetch_together(runs)
+        found = [record for run in runs for record in self.read_run(stream, run)]
+        if found and found[0].seq <= after:
+            found = [record for record in found if record.seq > after]
+        end = found[-1].seq if found else after
+        return found, Position(end, version, parts, part, number, flags, last_seq)
+
+    def _decoded_size(self, run: Run) -> int:
+        """How many bytes the records of a batch will take that is stored compressed, or encrypted."""
+        try:
+            lengths = self._files.read(run.segment.path, run.lengths_at, run.records * 4)
+        except OSError:
+            return run.size  # reading the batch will say what is wrong
+        return sum(length for (length,) in struct.iter_unpack(">I", lengths[: len(lengths) // 4 * 4]))
+
+    def _fetch_together(self, runs: list[Run]) -> None:
+        """Runs that are not in the page cache are fetched at once instead of one after another."""
+        if len(runs) < 2:
+            return
+        by_path: dict[str, list[tuple[int, int]]] = {}
+        for run in runs:
+            ranges = by_path.setdefault(run.segment.path, [])
+            if run.records > 1:
+                ranges.append((run.lengths_at, run.records * 4))
+            ranges.append((run.payload_at, run.size))
+        for path, ranges in by_path.items():
+            try:
+                self._files.will_need(path, ranges)
+            except OSError:
+                return  # a hint; the read itself will say what is wrong
 
     def read_run(self, stream: bytes, run: Run) -> list[Record]:
         """The records of one batch.
 
         Raises: `Damaged` if the bytes are not those that were written, `RecoveryFailed` on an I/O error.
         """
-        path = self._paths[run.segment]
+        path = run.segment.path
+        lengths_size = run.records * 4
         try:
-            file = self._file(run.segment)
-            lengths = file.read(run.lengths_at, run.records * 4)
-            data = file.read(run.payload_at, run.size)
+            if run.records == 1 and not run.flags & CODED:
+                payload = self._files.read(path, run.payload_at, run.size)
+                if len(payload) == run.size and zlib.crc32(payload) == run.crc:
+                    return [Record(stream, run.first_seq, run.first_lsn, payload)]
+                lengths = data = b""
+            elif run.payload_at - run.lengths_at - lengths_size < _NEAR:
+                both = self._files.read(path, run.lengths_at, run.payload_at + run.size - run.lengths_at)
+                lengths, data = both[:lengths_size], both[run.payload_at - run.lengths_at :]
+            else:
+                lengths = self._files.read(path, run.lengths_at, lengths_size)
+                data = self._files.read(path, run.payload_at, run.size)
         except OSError as error:
             raise RecoveryFailed.from_os_error("read", error, file=path, offset=run.payload_at) from error
         payloads = None
-        if len(lengths) == run.records * 4 and len(data) == run.size and zlib.crc32(data) == run.crc:
-            payloads = fr.split_payloads(lengths, data)
+        if len(lengths) == lengths_size and len(data) == run.size and zlib.crc32(data) == run.crc:
+            payloads = self._split(stream, run.first_seq, run.flags, lengths, data)
         if payloads is None:
             raise Damaged(
                 f"records {run.first_seq} to {run.first_seq + run.records - 1} of a stream are damaged in {path!r} at "
@@ -69,41 +193,157 @@ class SegmentReader:
             )
         return [Record(stream, run.first_seq + n, run.first_lsn + n, payload) for n, payload in enumerate(payloads)]
 
-    def read_frame(self, segment: int, offset: int) -> list[Record]:
-        """Every record of the frame whose header is at `offset`, in log order.
+    def _split(
+        self, stream: bytes, first_seq: int, flags: int, lengths: bytes | memoryview, data: bytes | memoryview
+    ) -> list[bytes] | None:
+        if flags & CODED:
+            sizes = [length for (length,) in struct.iter_unpack(">I", lengths)]
+            if self._decode is None:
+                raise RecoveryFailed(
+                    "a batch is stored compressed or encrypted, and this log was opened without what reads that"
+                )
+            try:
+                data = self._decode(stream, first_seq, flags, bytes(data), sizes)
+            except DecodeFailed:
+                return None
+        return fr.split_payloads(lengths, data)
+
+    def read_snapshot(self, stream: bytes) -> Record | None:
+        """The newest snapshot of a stream: its `seq` is the last number it covers. None if there is none.
 
         Raises: `Damaged`, `RecoveryFailed`.
         """
-        path = self._paths[segment]
+        while True:
+            version = self._index.version
+            try:
+                run = self._index.snapshot_run(stream)
+                return None if run is None else self.read_run(stream, run)[0]
+            except RecoveryFailed as error:
+                if not self._index.was_replaced(version, error):
+                    raise
+
+    def same_records(self, one: Run, other: Run) -> bool:
+        """Whether what two runs of one stream have in common is equal, byte for byte."""
+        mine = {record.seq: record.payload for record in self.read_run(b"", one)}
+        return all(mine.get(record.seq, record.payload) == record.payload for record in self.read_run(b"", other))
+
+    # ---- in log order ------------------------------------------------------------------------------------------------
+
+    def read_frames(self, position: FramePosition, upto: int, records: int) -> tuple[list[Record | Gap], FramePosition]:
+        """The next records in log order behind a position, up to record `upto`, about so many (whole frames); what is
+        damaged is a `Gap`. Snapshots are left out, and so is all of a deleted stream but its tombstone. An empty list:
+        nothing is left behind the old position and up to the new one.
+
+        Raises: `RecoveryFailed` on an I/O error; `Unavailable` or `InvalidInput` if the very next record is encrypted
+        and its key cannot be had.
+        """
+        while True:
+            version = self._index.version
+            try:
+                return self._read_frames(position, upto, records)
+            except RecoveryFailed as error:
+                if not self._index.was_replaced(version, error):
+                    raise
+                position = FramePosition(position.after)
+
+    def _read_frames(
+        self, position: FramePosition, upto: int, records: int
+    ) -> tuple[list[Record | Gap], FramePosition]:
+        index = self._index
+        after, segment, number = position
+        segments = index.segments
+        if segment is None or segment not in segments:
+            if not segments:
+                return [], position
+            segment = segments[index.segment_of_lsn(after + 1, segments)]
+            number = index.frame_of_lsn(segment, after + 1)
+        found: list[Record | Gap] = []
+        deleting = index.holding_deletions()
+        window = _Window(self._files)
+        while len(found) < records and after < upto:
+            if number >= segment.index.frame_count:
+                place = segments.index(segment) + 1
+                if place >= len(segments):
+                    break
+                segment, number = segments[place], 0
+                continue
+            lsn, offset = index.frame_place(segment, number)
+            if lsn > upto:
+                break
+            end_lsn = segment.end_lsn + 1  # asked first: a frame taken up meanwhile is counted before this moves
+            if number + 1 < segment.index.frame_count:
+                end_lsn = index.frame_place(segment, number + 1)[0]
+            try:
+                for item in self._read_frame(window, segment, lsn, offset, end_lsn - 1, after, deleting):
+                    first, last = (item.first_lsn, item.last_lsn) if isinstance(item, Gap) else (item.lsn, item.lsn)
+                    if last > after and first <= upto:
+                        found.append(item)
+            except (Unavailable, InvalidInput):
+                if not found:
+                    raise
+                last_found = found[-1]
+                after = last_found.last_lsn if isinstance(last_found, Gap) else last_found.lsn
+                break
+            after = max(after, end_lsn - 1)
+            number += 1
+        return found, FramePosition(after, segment, number)
+
+    def _read_frame(
+        self,
+        window: _Window,
+        segment: IndexedSegment,
+        first_lsn: int,
+        offset: int,
+        last_lsn: int,
+        after: int,
+        deleting: list[IndexedSegment],
+    ) -> Iterator[Record | Gap]:
+        """The records of the frame whose header is at `offset`, in log order; of its batches those behind `after`.
+        `deleting`: the segments that hold tombstones."""
+        path = segment.path
         try:
-            file = self._file(segment)
-            header = fr.parse_header(file.read(offset, fr.HEADER_BYTES))
-            body = b"" if header is None else file.read(offset + fr.HEADER_BYTES, header.body_len)
+            header = fr.parse_header(window.at(segment, offset, fr.HEADER_BYTES))
+            body = memoryview(b"")
+            if header is not None:
+                body = window.at(segment, offset + fr.HEADER_BYTES, header.body_len)
         except OSError as error:
             raise RecoveryFailed.from_os_error("read", error, file=path, offset=offset) from error
-        records: list[Record] = []
+        whole = header is not None and fr.body_is_sound(header, body)
         entries = None
-        if header is not None and fr.body_is_sound(header, body):
+        if header is not None and len(body) == header.body_len and (whole or fr.directory_is_sound(header, body)):
             entries = fr.parse_directory(header, body, offset)
-        if entries is None:
-            raise Damaged(
-                f"the frame at offset {offset} of {path!r} is damaged. Run `stepwell verify`.",
-                file=path,
-                offset=offset,
-                row=8,
-            )
+        if entries is None or header is None or header.first_lsn != first_lsn:
+            yield Gap(first_lsn, last_lsn)
+            return
         base = offset + fr.HEADER_BYTES
-        for stream, first_seq, first_lsn, count, size, _crc, _flags, payload_at, lengths_at in entries:
-            lengths = body[lengths_at - base : lengths_at - base + count * 4]
-            payloads = fr.split_payloads(lengths, body[payload_at - base : payload_at - base + size])
+        for stream, first_seq, lsn, count, size, crc, flags, payload_at, lengths_at in entries:
+            if flags & KIND_FLAGS == FLAG_SNAPSHOT or lsn + count - 1 <= after:
+                continue
+            if deleting and flags & KIND_FLAGS != FLAG_TOMBSTONE and self._index.is_deleted_in(deleting, stream):
+                continue
+            data = body[payload_at - base : payload_at - base + size]
+            payloads = None
+            if whole or zlib.crc32(data) == crc:
+                lengths = body[lengths_at - base : lengths_at - base + count * 4]
+                with contextlib.suppress(KeyDestroyed):
+                    payloads = self._split(stream, first_seq, flags & 0xFFFF, lengths, data)
             if payloads is None:
-                raise Damaged(
-                    f"the frame at offset {offset} of {path!r} contradicts itself.", file=path, offset=offset, row=8
-                )
-            records.extend(Record(stream, first_seq + n, first_lsn + n, p) for n, p in enumerate(payloads))
-        return records
+                yield Gap(lsn, lsn + count - 1)
+            else:
+                yield from [Record(stream, first_seq + n, lsn + n, payload) for n, payload in enumerate(payloads)]
 
-    def close(self) -> None:
-        """Close the files."""
-        while self._open:
-            self._open.popitem()[1].close()
+
+class _Window:
+    """Reads ahead within a segment, so that many small frames cost one read."""
+
+    def __init__(self, files: OpenFiles):
+        self._files = files
+        self._path, self._start, self._data = "", 0, b""
+
+    def at(self, segment: IndexedSegment, offset: int, size: int) -> memoryview:
+        start = offset - self._start
+        if segment.path != self._path or start < 0 or start + size > len(self._data):
+            ahead = min(_WINDOW, segment.end_offset - offset)
+            self._data = self._files.read(segment.path, offset, max(size, ahead))
+            self._path, self._start, start = segment.path, offset, 0
+        return memoryview(self._data)[start : start + size]

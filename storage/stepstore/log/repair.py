@@ -7,6 +7,7 @@ served before it is on the medium.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import errno
 import posixpath
@@ -27,10 +28,13 @@ def repair(
     Raises: `RecoveryFailed`; repeating the opening is safe.
     """
     doing = "clean up"
+    successor: Segment | None = None
     try:
         for name in files.list_names(directory):
-            if name.endswith(".tmp"):
+            if name.endswith(".tmp") or name in recovered.leftovers:  # row 17
                 files.unlink(posixpath.join(directory, name))
+        if recovered.leftovers:
+            files.sync_directory(directory)
         doing = "quarantine the cut tail in"
         quarantined = [
             _quarantine(files, directory, state) for state in recovered.segments if state.leftover_end is not None
@@ -45,9 +49,11 @@ def repair(
         successor = sequence.begin() if recovered.torn else None
         doing = "cut"
         for state in recovered.segments:
-            if state.size > state.end_offset:
-                _truncate(files, state)
+            if state.cut_to is not None:
+                _truncate(files, state.segment.path, state.cut_to)
     except OSError as error:
+        if successor is not None:
+            successor.release()
         raise RecoveryFailed.from_os_error(doing, error, file=directory) from error
     return successor, quarantined
 
@@ -59,13 +65,14 @@ def _quarantine(files: FileSystem, directory: str, state: SegmentState) -> str:
     if files.stat(folder) is None:
         files.make_directory(folder)
         files.sync_directory(directory)
-    suffix = f"-{state.name}-{state.end_offset}"
-    source = files.open(state.path, write=False)
+    path, end = state.segment.path, state.segment.end_offset
+    suffix = f"-{posixpath.basename(path)}-{end}"
+    source = files.open(path, write=False)
     try:
-        size = state.leftover_end - state.end_offset
-        content = source.read(state.end_offset, size)
+        size = state.leftover_end - end
+        content = source.read(end, size)
         if len(content) != size:  # what is not copied here would be cut off without a copy
-            raise OSError(errno.EIO, f"reading {size} bytes at offset {state.end_offset} gave {len(content)}")
+            raise OSError(errno.EIO, f"reading {size} bytes at offset {end} gave {len(content)}")
     finally:
         source.close()
     for name in files.list_names(folder):
@@ -76,6 +83,12 @@ def _quarantine(files: FileSystem, directory: str, state: SegmentState) -> str:
     try:
         write_all(file, 0, content)
         file.datasync()
+    except OSError:
+        with contextlib.suppress(
+            OSError
+        ):  # on a full disk this is tried again and again; a part of a copy is of no use
+            files.unlink(posixpath.join(folder, name))
+        raise
     finally:
         file.close()
     files.sync_directory(folder)
@@ -99,7 +112,7 @@ def _holds(files: FileSystem, path: str, content: bytes) -> bool:
 def _write_again(files: FileSystem, state: SegmentState) -> None:
     """Write the unproven frames at their own places. An fsync alone would not do: the pages of a failed fsync are
     clean in the page cache, so a new process reads them, syncs without an error, and they never were on the medium."""
-    file = files.open(state.path)
+    file = files.open(state.segment.path)
     try:
         for offset, length in state.unproven:
             data = file.read(offset, length)
@@ -111,10 +124,10 @@ def _write_again(files: FileSystem, state: SegmentState) -> None:
         file.close()
 
 
-def _truncate(files: FileSystem, state: SegmentState) -> None:
-    file = files.open(state.path)
+def _truncate(files: FileSystem, path: str, size: int) -> None:
+    file = files.open(path)
     try:
-        file.truncate(state.end_offset)
+        file.truncate(size)
         file.datasync()
     finally:
         file.close()

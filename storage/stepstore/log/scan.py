@@ -6,20 +6,32 @@ Nothing is judged here; `recovery` does that with the facts in `Tail`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from stepstore.errors import RecoveryFailed
 from stepstore.log import frame as fr
 from stepstore.log.files import File
-from stepstore.log.frame import CLOSE_ALIGNMENT, KIND_CLOSE, DirectoryEntry, FrameHeader
+from stepstore.log.frame import (
+    KIND_CLOSE,
+    KIND_DATA,
+    KIND_FOOTER,
+    KIND_MARK,
+    MARK_ALIGNMENT,
+    DirectoryEntry,
+    FrameHeader,
+)
 from stepstore.log.segment_header import HEADER_BYTES, SegmentHeader
 
 _BLOCK = 1024 * 1024
 _ZEROS = memoryview(bytes(_BLOCK))
 
+_IN_LINE_KINDS, _ALIGNED_KINDS = (KIND_DATA, KIND_FOOTER), (KIND_MARK, KIND_CLOSE)
+
 OnFrame = Callable[[FrameHeader, int, list[DirectoryEntry]], None]
 """Called for each sound data frame: its header, the file offset of the header, its directory."""
+OnHead = Callable[[FrameHeader], None]
+"""Called for each sound data frame with its header."""
 
 
 class Tail(NamedTuple):
@@ -45,9 +57,10 @@ class Tail(NamedTuple):
 class SegmentScan(NamedTuple):
     """Where the chain of frames of a segment ends.
 
-    `end_offset`: behind the last sound frame; `end_lsn`: its last LSN; `chain`: the CRC of its header. `proven_lsn`: up
-    to where a later header of this file proves durability. `unproven`: (offset, length) of the frames behind that.
-    `closed`: whether the last frame is a close frame. `frames`: how many data frames were sound.
+    `end_offset`: behind the last sound data frame or mark; `end_lsn`: the last LSN; `chain`: the CRC of that header.
+    `proven_lsn`: up to where a later header of this file proves durability. `unproven`: (offset, length) of the frames
+    behind that. `index_at`, `index_bytes`: the content of the footer, 0 if there is none. `closed`: whether a close
+    frame was seen. `after`: behind the last sound frame of any kind. `frames`: how many data frames were sound.
     """
 
     end_offset: int
@@ -55,9 +68,15 @@ class SegmentScan(NamedTuple):
     chain: int
     proven_lsn: int
     unproven: list[tuple[int, int]]
+    index_at: int
+    index_bytes: int
     closed: bool
+    after: int
     frames: int
     tail: Tail
+
+
+_NOT_EXAMINED = Tail(0, None, "zero", None, False, 0, 0, 0)
 
 
 class Window:
@@ -107,34 +126,57 @@ class Window:
 
 
 def scan_segment(
-    window: Window, header: SegmentHeader, header_crc: int, *, until: int | None = None, on_frame: OnFrame | None = None
+    window: Window,
+    header: SegmentHeader,
+    header_crc: int,
+    *,
+    until: int | None = None,
+    start: tuple[int, int, int] | None = None,
+    examine: bool = True,
+    on_frame: OnFrame | None = None,
+    on_head: OnHead | None = None,
 ) -> SegmentScan:
     """Follow the chain of frames from the segment header to its end, or to offset `until` where a successor's header
-    says that this file ends.
+    says that this file ends. `start`: begin at (offset, LSN due there, chain) instead. Without `examine` nothing is
+    said about what lies behind the end.
 
     Raises: `RecoveryFailed` where the file cannot be read.
     """
     end = window.size if until is None else min(until, window.size)
-    offset, lsn, chain = HEADER_BYTES, header.first_lsn, header_crc
+    offset, lsn, chain = start or (HEADER_BYTES, header.first_lsn, header_crc)
+    end_offset, end_chain = offset, chain
     proven, closed, frames = lsn - 1, False, 0
+    index_at = index_bytes = 0
     unproven: list[tuple[int, int, int]] = []
-    while until is None or offset < until:
-        found = _sound_frame(window, header, offset, lsn, chain, end)
+    while not closed and (until is None or offset < until):
+        found = _sound_frame(window, header, offset, lsn, chain, end, parse=on_frame is not None or on_head is None)
         if found is None:
             break
         at, head, entries = found
+        if index_at and head.kind != KIND_CLOSE:
+            break
         if head.durable_lsn > proven:
             proven = head.durable_lsn
             unproven = [item for item in unproven if item[2] > proven]
-        unproven.append((at, head.frame_len, head.last_lsn))
-        closed = head.kind == KIND_CLOSE
-        if not closed:
-            frames += 1
-            if on_frame is not None:
-                on_frame(head, at, entries)
         offset, lsn, chain = at + head.frame_len, head.last_lsn + 1, head.header_crc
-    tail = _examine_tail(window, header, offset, lsn, chain, until)
-    return SegmentScan(offset, lsn - 1, chain, proven, [item[:2] for item in unproven], closed, frames, tail)
+        if head.kind == KIND_FOOTER:
+            index_at, index_bytes = at + fr.WRAPPER_BYTES, head.body_len - fr.BODY_OVERHEAD
+        elif head.kind == KIND_CLOSE:
+            closed = True
+        else:
+            end_offset, end_chain = offset, chain
+            unproven.append((at, head.frame_len, head.last_lsn))
+            if head.kind == KIND_DATA:
+                frames += 1
+                if on_frame is not None:
+                    on_frame(head, at, entries)
+                if on_head is not None:
+                    on_head(head)
+    tail = _examine_tail(window, header, offset, lsn, chain, until) if examine else _NOT_EXAMINED
+    rewrite = [item[:2] for item in unproven]
+    return SegmentScan(
+        end_offset, lsn - 1, end_chain, proven, rewrite, index_at, index_bytes, closed, offset, frames, tail
+    )
 
 
 def _continues(head: FrameHeader, header: SegmentHeader, lsn: int, chain: int) -> bool:
@@ -146,29 +188,37 @@ def _continues(head: FrameHeader, header: SegmentHeader, lsn: int, chain: int) -
     )
 
 
-def _header_places(header: SegmentHeader, offset: int) -> tuple[int, int]:
-    """Where the next header may stand: in line, or (close frames) at the next multiple of `CLOSE_ALIGNMENT`."""
-    return fr.header_position(offset, header.align), -(-offset // CLOSE_ALIGNMENT) * CLOSE_ALIGNMENT
+def header_places(align: int, offset: int) -> tuple[int, int]:
+    """Where the next header may stand: in line, or (marks, close frames) at the next multiple of `MARK_ALIGNMENT`."""
+    return fr.header_position(offset, align), -(-offset // MARK_ALIGNMENT) * MARK_ALIGNMENT
 
 
 def _sound_frame(
-    window: Window, header: SegmentHeader, offset: int, lsn: int, chain: int, end: int
+    window: Window, header: SegmentHeader, offset: int, lsn: int, chain: int, end: int, *, parse: bool
 ) -> tuple[int, FrameHeader, list[DirectoryEntry]] | None:
-    in_line, aligned = _header_places(header, offset)
+    in_line, aligned = header_places(header.align, offset)
     for at in (in_line, aligned):
         head = fr.parse_header(window.at(at, fr.HEADER_BYTES))
         if head is None or not _continues(head, header, lsn, chain) or at + head.frame_len > end:
             continue
-        if at != in_line and head.kind != KIND_CLOSE:
+        if not (at == in_line and head.kind in _IN_LINE_KINDS) and not (at == aligned and head.kind in _ALIGNED_KINDS):
             continue
         body = window.at(at + fr.HEADER_BYTES, head.body_len)
         if not fr.body_is_sound(head, body) or not window.is_zero(offset, at):
             continue
         # `body` is a view of the window's block, which `is_zero` may have moved; the bytes it shows stay the same.
-        entries = fr.parse_directory(head, body, at)
+        entries = _directory(head, body, at, parse=parse)
         if entries is not None:
             return at, head, entries
     return None
+
+
+def _directory(head: FrameHeader, body: memoryview, at: int, *, parse: bool) -> list[DirectoryEntry] | None:
+    if head.kind == KIND_DATA:
+        return fr.parse_directory(head, body, at) if parse else []
+    if head.lsn_span or head.record_count or head.dir_len:
+        return None
+    return [] if head.kind == KIND_FOOTER or head.body_len == fr.BODY_OVERHEAD else None
 
 
 def _examine_tail(window: Window, header: SegmentHeader, offset: int, lsn: int, chain: int, until: int | None) -> Tail:
@@ -176,7 +226,7 @@ def _examine_tail(window: Window, header: SegmentHeader, offset: int, lsn: int, 
     last_nonzero = window.last_nonzero(offset, size)
     if last_nonzero is None or (until is not None and offset >= until):
         return Tail(size, last_nonzero, "zero", None, False, 0, 0, 0)
-    at = _header_places(header, offset)[0]
+    at = header_places(header.align, offset)[0]
     place, head, body_cut, extra = "bad", None, False, 0
     if not window.is_zero(offset, min(at, size)):
         place = "end" if at + fr.HEADER_BYTES > size else "bad"
@@ -199,17 +249,24 @@ def _examine_tail(window: Window, header: SegmentHeader, offset: int, lsn: int, 
 
 def _later_headers(window: Window, header: SegmentHeader, start: int) -> tuple[int, int]:
     """The highest `durable_lsn` and `first_lsn` in any sound header of this segment from `start` on, 0 if none."""
-    tag = header.segment_tag.to_bytes(4, "big")
-    pattern = re.compile(rb"\x8e\x18.\x18.\x1b.{8}\x1a.{4}\x1a.{4}\x1b.{8}\x1a" + re.escape(tag), re.DOTALL)
     durable = lsn = 0
+    for _at, head in sound_headers(window, header.segment_tag, start):
+        durable, lsn = max(durable, head.durable_lsn), max(lsn, head.first_lsn)
+    return durable, lsn
+
+
+def sound_headers(window: Window, tag: int | None, start: int) -> Iterator[tuple[int, FrameHeader]]:
+    """Every sound frame header from `start` on that carries the tag (None: any), wherever it stands, a payload
+    included: (offset, header)."""
+    wanted = b".{4}" if tag is None else re.escape(tag.to_bytes(4, "big"))
+    pattern = re.compile(rb"\x8e\x18.\x18.\x1b.{8}\x1a.{4}\x1a.{4}\x1b.{8}\x1a" + wanted, re.DOTALL)
     for block in range(start, window.size, _BLOCK):
         # Neighbouring blocks overlap by a header, so that none is missed where they meet.
         data = bytes(window.at(block, min(_BLOCK + fr.HEADER_BYTES, window.size - block)))
         match = pattern.search(data)
-        while match is not None:
+        while match is not None and match.start() < _BLOCK:
             place = match.start()
             head = fr.parse_header(data, place)
             if head is not None and (block + place) % fr.SECTOR + fr.HEADER_BYTES <= fr.SECTOR:
-                durable, lsn = max(durable, head.durable_lsn), max(lsn, head.first_lsn)
+                yield block + place, head
             match = pattern.search(data, place + 1)
-    return durable, lsn

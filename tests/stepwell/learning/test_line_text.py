@@ -122,3 +122,9 @@ def test_counts_and_shares() -> None:
     assert [counted(n, "step") for n in (0, 1, 2, 1_000)] == ["0 steps", "1 step", "2 steps", "1,000 steps"]
     assert [percent(*share) for share in ((0, 3), (1, 3), (199, 200), (3, 3))] == ["0%", "33%", "99%", "100%"]
     assert [whole(n) for n in (-1, 7, 10**15, 10**5_000)] == ["-1", "7", "1000000000000000", "(a huge number)"]
+
+
+def test_a_length_of_time_stays_short_however_long_it_is() -> None:
+    assert span(59.4) == "59 s"
+    assert span(3.6e282) == "1.0e+279 h"
+    assert all(len(span(10.0**power)) < 30 for power in range(300))

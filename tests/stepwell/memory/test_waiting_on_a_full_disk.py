@@ -12,11 +12,6 @@ from stepwell import BatchConfig, ExecutionStep, LogFull, MemoryConfig, OutcomeU
 from tests.support import SEGMENT_BYTES, HookedFileSystem, memory_files, open_on, step
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="Commit.wait makes the commit urgent before it has made its event: refused at that very moment, the commit "
-    "is resolved with nobody to wake, and the waiter waits for ever",
-)
 async def test_waiting_for_a_step_accepted_before_the_disk_was_full_does_not_hang() -> None:
     full = False
 

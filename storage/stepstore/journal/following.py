@@ -1,0 +1,68 @@
+"""The channel that a follower of a journal holds.
+
+It pulls: nothing runs between two calls of `receive`, nothing is read that nobody asked for, and an error of a read
+leaves the very `receive` that met it, which may then be tried again.
+"""
+
+from __future__ import annotations
+
+import abc
+
+import trio
+
+from stepstore.log.reading import Gap, Record
+
+
+class FollowedSlices(trio.abc.ReceiveChannel[list[Record | Gap]]):
+    """Slices of records in log order, for one task at a time. Closed by `close`, or by leaving it as an `async with`
+    block; one that is dropped without that holds nothing."""
+
+    def __init__(self) -> None:
+        self._closed = False
+        self._receiving: trio.CancelScope | None = None
+
+    @abc.abstractmethod
+    async def next_slice(self) -> list[Record | Gap] | None:
+        """The next records, waiting for them if need be; may be empty; None at the end. A checkpoint. Cancelled or
+        failed, the next call gives the same ones."""
+
+    async def receive(self) -> list[Record | Gap]:
+        """The next records, at least one. A checkpoint; cancelled or failed, nothing is skipped.
+
+        Raises: `trio.EndOfChannel`, `trio.ClosedResourceError`, `trio.BusyResourceError` (another task is receiving),
+        `RecoveryFailed`, `Unavailable` or `InvalidInput` (the next record is encrypted and its key cannot be had).
+        """
+        if self._closed or self._receiving is not None:
+            await trio.lowlevel.checkpoint()
+            if self._closed:
+                raise trio.ClosedResourceError("this follower was closed")
+            raise trio.BusyResourceError("another task is receiving from this follower")
+        with trio.CancelScope() as scope:
+            self._receiving = scope
+            try:
+                while (found := await self.next_slice()) is not None:
+                    if found:
+                        return found
+            finally:
+                self._receiving = None
+        if self._closed:
+            raise trio.ClosedResourceError("this follower was closed")
+        raise trio.EndOfChannel
+
+    def close(self) -> None:
+        """Stop following; a task that waits in `receive` is woken with `trio.ClosedResourceError`."""
+        self._closed = True
+        if self._receiving is not None:
+            self._receiving.cancel()
+
+    async def aclose(self) -> None:
+        """As `close`. A checkpoint."""
+        self.close()
+        await trio.lowlevel.checkpoint()
+
+    async def __aenter__(self) -> FollowedSlices:
+        await trio.lowlevel.checkpoint()
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        self.close()

@@ -1,0 +1,188 @@
+"""The one task that looks after the log behind the writer: footers for segments that were left, sidecars for those an
+earlier incarnation left, the space of the next segment, and a mark when the log falls idle.
+
+Nothing here is needed for a record to be safe, so an error is logged and counted and never ends anything.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar, overload
+
+import trio
+
+from stepstore.errors import StepwellError
+from stepstore.log.compaction import CompactionReport
+from stepstore.log.compactor import LogCompactor
+from stepstore.log.footer import Trailer
+from stepstore.log.index import IndexedSegment, open_streams_after
+from stepstore.log.live_index import LiveIndex
+from stepstore.log.opening import OpenLog
+from stepstore.log.packed_table import UnsoundIndex
+from stepstore.log.purge import DeletionReport
+from stepstore.log.recovery import rebuild_index
+from stepstore.log.sealing import open_index, write_sidecar
+from stepstore.log.segment import Segment
+from stepstore.log.writer import SPARE_WHEN_USED, LogWriter
+
+T = TypeVar("T")
+
+IDLE_SECONDS = 1.0
+"""A mark is written once nothing was committed for so long."""
+
+_logger = logging.getLogger("stepstore.log")
+
+
+class LogCaretaker:
+    """Looks after an opened log. One task runs `run`, until it is cancelled; then `finish` does what is left."""
+
+    def __init__(self, log: OpenLog, writer: LogWriter):
+        self._log, self._writer = log, writer
+        self._limiter = trio.CapacityLimiter(1)
+        self._no_spare_beside: Segment | None = None
+        self._ended = False
+        self.sealed = trio.lowlevel.ParkingLot()
+        self.errors = 0
+        self.compactor = LogCompactor(log, writer, self._blocking)
+
+    async def run(self) -> None:
+        """Work whenever there is something to do. Returns only by being cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.compactor.run, name="stepwell log compactor")
+            await self._look_after()
+
+    @overload
+    async def compact(self, *, purge: Literal[True]) -> DeletionReport: ...
+    @overload
+    async def compact(self, *, purge: bool = False) -> CompactionReport: ...
+    async def compact(self, *, purge: bool = False) -> CompactionReport:
+        """Compact everything that is worth it now, while `run` runs; or (`purge`) everything that holds a dead record,
+        and prove that nothing of deleted streams is left. See `LogCompactor.compact` and `purge`."""
+        if purge:
+            return await self.compactor.purge(self.wait_settled)
+        return await self.compactor.compact(self.wait_settled)
+
+    async def _look_after(self) -> None:
+        while True:
+            if await self._work():
+                continue
+            if self._writer.is_unmarked:
+                idle_at = self._writer.last_commit + IDLE_SECONDS
+                if trio.current_time() < idle_at:
+                    with trio.move_on_at(idle_at):
+                        await self._writer.caretaker.park()
+                    continue
+                self._writer.want_mark()
+            await self._writer.caretaker.park()
+
+    async def finish(self) -> None:
+        """Seal what the writer has left. A cancel in between leaves the rest to the next opening."""
+        try:
+            while self._log.unsealed:
+                await self._seal_next()
+            await self.compactor.finish()
+        finally:
+            self._ended = True
+            self.sealed.unpark_all()
+
+    async def _work(self) -> bool:
+        """One piece of work; False if there is none."""
+        if self._log.unsealed:
+            await self._seal_next()
+            return True
+        if self._spare_is_due():
+            await self._prepare_spare()
+            return True
+        if self._log.unindexed and self._log.pending_repair is None:  # a sidecar says that what it names is durable
+            await self._index_next()
+            return True
+        return False
+
+    async def _seal_next(self) -> None:
+        segment, indexed, open_streams = self._log.unsealed[0]
+        index = indexed.index
+        assert isinstance(index, LiveIndex)
+        try:
+            # Cancelled, it has not begun, and stays first in the queue.
+            trailer = await self._blocking(segment.seal, index, open_streams)
+        except OSError as error:
+            # Its successor names where it ends, so nothing depends on the footer; the index stays in memory.
+            segment.release()
+            self._settle(self._log.unsealed)
+            self._note_error("seal", segment.path, error)
+            return
+        indexed.sealed = True
+        self._writer.stats.segments_sealed += 1
+        self._settle(self._log.unsealed)
+        try:
+            indexed.index = await self._blocking(open_index, self._log.reading, segment.path, trailer)
+        except (OSError, UnsoundIndex, StepwellError) as error:
+            self._note_error("read the footer of", segment.path, error)
+        else:
+            indexed.index_path = segment.path
+
+    def _settle(self, queue: deque[Any]) -> None:
+        """The first of the queue has got its footer or its sidecar, or failed to."""
+        queue.popleft()
+        self.sealed.unpark_all()
+        self.compactor.notice()
+
+    async def wait_sealed(self) -> None:
+        """Return once every segment that was left has a footer, or failed to get one, or will not get one any more. A
+        checkpoint."""
+        await trio.lowlevel.checkpoint()
+        while self._log.unsealed and not self._ended:
+            await self.sealed.park()
+
+    async def wait_settled(self) -> None:
+        """Return once every segment that was left has a footer or a sidecar, or failed to get one. A checkpoint."""
+        await trio.lowlevel.checkpoint()
+        while (self._log.unsealed or self._log.unindexed) and not self._ended:
+            await self.sealed.park()
+
+    def _spare_is_due(self) -> bool:
+        segment = self._log.segment
+        sequence = self._log.sequence
+        if segment is None or sequence is None or sequence.has_spare or self._writer.is_full:
+            return False
+        return segment.used > SPARE_WHEN_USED and segment is not self._no_spare_beside
+
+    async def _prepare_spare(self) -> None:
+        assert self._log.sequence is not None
+        try:
+            await self._blocking(self._log.sequence.prepare_spare)
+        except OSError as error:
+            self._no_spare_beside = self._log.segment  # not again; beginning the next one tries by itself
+            self._note_error("set aside the space behind", self._log.path, error)
+
+    async def _index_next(self) -> None:
+        segment = self._log.unindexed[0]
+        if not isinstance(segment.index, LiveIndex) or segment not in self._log.index.segments:
+            self._settle(self._log.unindexed)  # it has an index by now, or is no part of the log any more
+            return
+        try:
+            trailer = await self._blocking(self._write_index, segment)  # cancelled, it has not begun
+        except (OSError, StepwellError) as error:
+            self._note_error("write the index of", segment.path, error)
+        else:
+            _logger.debug("wrote the index of %s, %d bytes", segment.path, trailer.index_bytes)
+        self._settle(self._log.unindexed)
+
+    def _write_index(self, segment: IndexedSegment) -> Trailer:
+        files, segments = self._log.files, self._log.index.segments
+        upto = segments[: segments.index(segment) + 1]
+        return write_sidecar(files, segment, open_streams_after(upto, lambda other: rebuild_index(files, other)))
+
+    def _note_error(self, doing: str, path: str, error: BaseException) -> None:
+        self.errors += 1
+        _logger.warning("could not %s %s (%s); nothing is lost", doing, path, error)
+
+    async def _blocking(self, call: Callable[..., T], *args: Any) -> T:
+        """Make a blocking call in the caretaker's own worker thread, if it can block at all."""
+        self._log.check_process()
+        if self._log.files.needs_thread:
+            return await trio.to_thread.run_sync(call, *args, limiter=self._limiter)
+        await trio.lowlevel.checkpoint()
+        return call(*args)

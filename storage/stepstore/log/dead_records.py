@@ -1,0 +1,107 @@
+"""How much of each segment is dead: what compaction would leave out.
+
+Dead are the records of deleted streams, but not their tombstones, and snapshots with a newer one of the same stream.
+
+Nothing is decoded for this: the indexes know. A segment is *taken up* once, when it has ended, oldest first. Those with
+neither a tombstone nor a snapshot in them, which their index's head tells, cost nothing; else each tombstone in it is
+looked for in every older segment, in memory (4 bytes of a stream's id, bisected, about half a microsecond) and only
+where that finds it on the medium. So a log with 1,000 deletions in 100 segments costs 50 ms of a worker thread after
+opening. The ids of deleted streams are kept in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from stepstore.log.index import IndexedSegment, LogIndex, Run
+from stepstore.log.live_index import STREAM_DELETED
+
+_LOW = 0xFFFFFFFF
+_AMOUNTS, _WORDS = 3, 5
+"""Which of the five words of a run holds records << 32 | bytes."""
+
+
+class Amount(NamedTuple):
+    """So many batches, with so many payload bytes."""
+
+    batches: int = 0
+    size: int = 0
+
+    def plus(self, other: Amount) -> Amount:
+        """The sum."""
+        return Amount(self.batches + other.batches, self.size + other.size)
+
+
+class DeadRecords:
+    """What is dead, by segment. `deleted`: the streams whose tombstone was seen so far.
+
+    `take_up` blocks; the other calls do not, and belong to the task that replaces segments.
+    """
+
+    def __init__(self, index: LogIndex):
+        self._index = index
+        self.deleted: dict[bytes, None] = {}
+        self._dead: dict[IndexedSegment, Amount] = {}
+        self._rewritten: set[IndexedSegment] = set()
+
+    def __getitem__(self, segment: IndexedSegment) -> Amount:
+        return self._dead[segment]
+
+    def next_unseen(self, ended: Iterable[IndexedSegment]) -> IndexedSegment | None:
+        """The oldest of these segments that was not taken up yet."""
+        return next((segment for segment in ended if segment not in self._dead), None)
+
+    def replaced(self, old: Sequence[IndexedSegment], new: IndexedSegment) -> None:
+        """A rewritten segment is in the place of these; it is to be taken up."""
+        for segment in old:
+            self._dead.pop(segment, None)
+            self._rewritten.discard(segment)
+        self._rewritten.add(new)
+
+    def take_up(self, segment: IndexedSegment) -> None:
+        """Find what is dead in a segment, and what it makes dead in older ones. Blocks.
+
+        Raises: `RecoveryFailed`, and then may be called again.
+        """
+        seen = [other for other in self._index.segments if other in self._dead]
+        older = [other for other in seen if other.header.seq < segment.header.seq]
+        later = [other for other in seen if other.header.seq > segment.header.seq]
+        new = [stream for stream in self._index.deleted_in(segment) if stream not in self.deleted]
+        deleted = [*self.deleted, *new] if later else new
+        superseded = segment.index.superseded_bytes
+        dead = Amount(int(superseded > 0), superseded)
+        for stream in deleted:
+            dead = dead.plus(self._deleted(segment, stream))
+        made_dead: list[tuple[IndexedSegment, Amount]] = []
+        for stream in new:
+            made_dead += [(other, self._deleted(other, stream)) for other in older]
+        for stream, run in self._index.snapshots_in(segment) if segment.index.snapshot_count else ():
+            if any(self._snapshot(other, stream) is not None for other in later):
+                dead = dead.plus(Amount(1, run.size))
+            elif segment not in self._rewritten:
+                before = next((found for other in reversed(older) if (found := self._snapshot(other, stream))), None)
+                if before is not None:
+                    made_dead.append((before.segment, Amount(1, before.size)))
+        self.deleted.update(dict.fromkeys(new))
+        self._dead[segment] = dead
+        for other, amount in made_dead:
+            self._dead[other] = self._dead[other].plus(amount)
+
+    def _deleted(self, segment: IndexedSegment, stream: bytes) -> Amount:
+        """What a segment has of a deleted stream, its tombstone left out."""
+        found = Amount()
+        part = self._index.part_in(segment, stream)
+        if part is not None and part.entry.runs:
+            words = self._index.run_words(part, 0, part.entry.runs)
+            size = sum(words[_AMOUNTS::_WORDS]) & _LOW  # a file, so their sum too, is shorter than 4 GiB
+            found = Amount(part.entry.runs, size)
+            if part.entry.flags & STREAM_DELETED:
+                found = found.plus(Amount(-1, -(words[_AMOUNTS - _WORDS] & _LOW)))
+        snapshot = self._index.snapshot_in(segment, stream)
+        return found if snapshot is None else found.plus(Amount(1, snapshot.size))
+
+    def _snapshot(self, segment: IndexedSegment, stream: bytes) -> Run | None:
+        """The snapshot that makes an older one dead, or is made dead. A segment that has a snapshot of a stream and
+        nothing else of it is passed over: that costs space until the segment is rewritten, and saves reading."""
+        return self._index.snapshot_in(segment, stream) if segment.index.might_hold(stream) else None

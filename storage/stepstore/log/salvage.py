@@ -1,0 +1,423 @@
+"""Save what can be saved of a damaged log: write a new one that is sound, and a list of what is missing.
+
+The old log is only read. Every frame and every batch whose checksum holds is found, behind damage too
+(`salvage_source`). Of each stream the new log gets everything up to its first hole, numbered as before, in new LSNs;
+what lies behind a hole goes to `salvaged/<stream id, hex>.jsonl`. Deleted streams stay deleted: of them only the
+tombstone is copied. In memory is a number or two for each stream, and one batch.
+"""
+
+from __future__ import annotations
+
+import itertools
+import posixpath
+import uuid
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from stepstore.errors import CorruptLog, InvalidInput, KeyDestroyed, RecoveryFailed, StepwellError, Unavailable
+from stepstore.log import frame as fr
+from stepstore.log.batch_codec import FLAG_ENCRYPTED, BatchCodec, Compression, DecodeFailed
+from stepstore.log.files import FileSystem, OsFileSystem
+from stepstore.log.frame import FLAG_CLOSES, FLAG_OPENS, FLAG_SNAPSHOT, FLAG_TOMBSTONE, KIND_FLAGS, Batch
+from stepstore.log.keys import KeyRing
+from stepstore.log.names import KEYS, QUARANTINE
+from stepstore.log.new_log import NewLog
+from stepstore.log.open_files import OpenFiles
+from stepstore.log.opening import LogOptions
+from stepstore.log.problems import StreamName, TouchedStream
+from stepstore.log.reading import CODED, Position, Record
+from stepstore.log.salvage_report import (
+    DamagedPlace,
+    SalvagedStream,
+    SalvageReport,
+    write_report,
+)
+from stepstore.log.salvage_source import FoundBatch, Lost, Source, list_sources
+from stepstore.log.set_aside import Describe, SetAside
+from stepstore.log.verify import is_locked
+
+SALVAGED = "salvaged"
+
+
+def salvage_log(
+    source: str,
+    target: str,
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    files: FileSystem | None = None,
+    options: LogOptions | None = None,
+    describe: Describe | None = None,
+    name: StreamName | None = None,
+) -> SalvageReport:
+    """Write a new log at `target`, which must be absent or empty, from what is sound in the one at `source`. Blocks.
+
+    `progress(done, total)` is called with bytes; everything is read twice. `options`: how the new log is written; with
+    a key provider, what is encrypted in the old log is encrypted with new keys in the new one, and without one it is
+    set aside as it is, since it is tied to the old log. What is compressed is copied as it is. `describe` and `name`
+    say what a payload means.
+    Raises: `NotFound`, `InvalidInput` (a path, the key), `RecoveryFailed` (the source cannot be read at all),
+    `Unavailable` (the key provider fails), `OSError` (the target cannot be written). What is left of a salvage that was
+    cut off cannot be opened.
+    """
+    files = files or OsFileSystem()
+    options = options or LogOptions()
+    _check_target(files, source, target)
+    reading = OpenFiles(files)
+    keys: KeyRing | None = None
+    try:
+        found = list_sources(files, source, reading)
+        if options.key_provider is not None and found.log_uuid is not None:
+            try:
+                owner = uuid.UUID(found.log_uuid)
+                keys = KeyRing.open(files, source, owner, options.key_provider, read_only=True)
+            except CorruptLog as error:
+                found.notes.append(f"{error} What is encrypted is set aside.")
+        salvage = _Salvage(files, source, target, found.segments, progress, BatchCodec(Compression(), keys), describe)
+        salvage.strict_about_keys = keys is not None
+        salvage.report.source_log = found.log_uuid
+        salvage.report.notes += found.notes
+        return salvage.run(options, name)
+    finally:
+        if keys is not None:
+            keys.close()
+        reading.close()
+
+
+def _check_target(files: FileSystem, source: str, target: str) -> None:
+    inside = posixpath.normpath(target) + "/"
+    if inside.startswith(posixpath.normpath(source) + "/"):
+        raise InvalidInput(
+            f"target: {target!r} lies inside {source!r}, which is not to be changed. Name another place."
+        )
+    try:
+        at = files.stat(target)
+        if at is not None and (not at.is_directory or files.list_names(target)):
+            raise InvalidInput(f"target: {target!r} exists and is not an empty directory. Name a new one.")
+    except OSError as error:
+        raise RecoveryFailed.from_os_error("look into", error, file=target) from error
+
+
+@dataclass(slots=True)
+class _Trouble:
+    """A stream that is not whole: what was found behind its first hole, and what is known to be lost, as (first, last)
+    seqs."""
+
+    found: list[tuple[int, int]] = field(default_factory=list)
+    lost: list[tuple[int, int]] = field(default_factory=list)
+    why: str = ""
+
+
+class _Salvage:
+    """One run."""
+
+    def __init__(
+        self,
+        files: FileSystem,
+        source: str,
+        target: str,
+        segments: list[Source],
+        progress: Callable[[int, int], None] | None,
+        codec: BatchCodec,
+        describe: Describe | None,
+    ):
+        self.files, self.source, self.target, self.segments = files, source, target, segments
+        self.codec, self.describe = codec, describe
+        self.strict_about_keys = False
+        self.report = SalvageReport(source=source, target=target, segments=len(segments))
+        self.report.bytes_read = sum(segment.size for segment in segments)
+        self._progress, self._done = progress, 0
+        self._deleted: set[bytes] = set()
+        self._buried: set[bytes] = set()
+        self._positions: dict[bytes, tuple[int, int]] = {}  # last seq in the new log, and its LSN in the old one
+        self._trouble: dict[bytes, _Trouble] = {}
+        # Where two files stand for one segment, what is lost in one may be in the other: the LSNs that were found.
+        seqs = sorted(segment.seqs for segment in segments)
+        overlap = any(before[1] >= after[0] for before, after in itertools.pairwise(seqs))
+        self._seen: list[tuple[int, int]] | None = [] if overlap else None
+
+    def run(self, options: LogOptions, name: StreamName | None) -> SalvageReport:
+        self._note_surroundings()
+        for segment in self.segments:
+            segment.find_frames(self._deleted, self._read)
+            self.report.notes += segment.notes
+        self._log = NewLog(self.files, self.target, options)
+        try:
+            folder = posixpath.join(self.target, SALVAGED)
+            self.files.make_directory(folder)
+            self.files.sync_directory(self.target)
+            self._aside = SetAside(self.files, folder, self.describe)
+            self._copy()
+            self._aside.close()
+            self._log.flush()
+            self._judge_streams(name)
+            report = self.report
+            report.target_log = self._log.log_uuid
+            report.kept_records = self._log.records - len(self._buried)
+            report.kept_streams = len(self._positions)
+            report.behind_records, report.deleted_streams = self._aside.records, len(self._deleted)
+            kept = ((stream, last_seq) for stream, (last_seq, _lsn) in self._positions.items())
+            write_report(self.files, folder, report, kept)
+            self._log.finish()
+            return report
+        finally:
+            self._log.release()
+
+    def _read(self, count: int) -> None:
+        self._done += count
+        if self._progress is not None:
+            self._progress(self._done, 2 * self.report.bytes_read)
+
+    def _note_surroundings(self) -> None:
+        notes = self.report.notes
+        try:
+            if is_locked(self.files, self.source):
+                notes.append("a process had the log open; what it was writing meanwhile may be missing. Stop it first.")
+            for name, text in (
+                (QUARANTINE, "what earlier openings cut off was not looked at; keep it with the old log"),
+                (KEYS, "the keys belong to the old log and were not copied"),
+            ):
+                folder = posixpath.join(self.source, name)
+                if self.files.stat(folder) is not None and self.files.list_names(folder):
+                    notes.append(f"{folder}: {text}")
+        except OSError as error:
+            raise RecoveryFailed.from_os_error("look into", error, file=self.source) from error
+
+    # ---- copying -----------------------------------------------------------------------------------------------------
+
+    def _copy(self) -> None:
+        end_seq = end_lsn = 0
+        for segment in self.segments:
+            first_seq, last_seq = segment.seqs
+            if first_seq > end_seq + 1 or segment.first_lsn > end_lsn + 1:
+                what = _missing_segments(end_seq + 1, first_seq - 1)
+                parts = None if segment.first_lsn > end_lsn + 1 else ()
+                self._note_lost(Lost(self.source, 0, 0, end_lsn + 1, segment.first_lsn - 1, parts, what))
+            end_seq = max(end_seq, last_seq)
+            for item in segment.batches(self._read):
+                if isinstance(item, Lost):
+                    self._note_lost(item)
+                    continue
+                if self._seen is not None:
+                    self._see(self._seen, item.first_lsn, item.first_lsn + len(item.lengths) - 1)
+                self._take(item)
+            end_lsn = max(end_lsn, segment.last_lsn, segment.first_lsn - 1)
+        for stream in sorted(self._deleted - self._buried):
+            # What the tombstone said is lost, but not that the stream was deleted: its id is not to be used again.
+            self._buried.add(stream)
+            self._log.add(Batch(stream, 1, [b""], FLAG_CLOSES | FLAG_TOMBSTONE))
+
+    @staticmethod
+    def _see(seen: list[tuple[int, int]], first: int, last: int) -> None:
+        if seen and seen[-1][1] + 1 == first:
+            seen[-1] = seen[-1][0], last
+        else:
+            seen.append((first, last))
+
+    def _note_lost(self, lost: Lost) -> None:
+        parts = [part for part in lost.parts or () if not self._is_there(part)]
+        concerns = lost.concerns_records and (lost.parts is None or bool(parts))
+        text = lost.what if lost.what.endswith("missing") else f"{lost.what} is not what was written"
+        self.report.places.append(
+            DamagedPlace(
+                file=lost.path,
+                offset=lost.offset,
+                end=lost.end,
+                first_lsn=lost.first_lsn if concerns else None,
+                last_lsn=lost.last_lsn if concerns else None,
+                lost=concerns,
+                text=text,
+                streams=[TouchedStream(stream=stream.hex(), first_seq=a, last_seq=b) for stream, a, b in parts],
+                streams_known=lost.parts is not None,
+            )
+        )
+        for stream, first, last in parts:
+            self._trouble.setdefault(stream, _Trouble()).lost.append((first, last))
+
+    def _is_there(self, part: tuple[bytes, int, int]) -> bool:
+        """Whether records that are lost in one place are in the new log already, or are of a deleted stream."""
+        stream, _first, last = part
+        return stream in self._deleted or self._positions.get(stream, (0, 0))[0] >= last
+
+    def _take(self, batch: FoundBatch) -> None:
+        stream = batch.stream
+        kind = batch.flags & KIND_FLAGS
+        payloads, copyable = self._open_up(batch)
+        if stream in self._deleted:
+            if kind == FLAG_TOMBSTONE and copyable and stream not in self._buried:
+                self._buried.add(stream)
+                self._append(batch, batch.first_seq, payloads)
+            return
+        last_seq, last_lsn = self._positions.get(stream, (0, 0))
+        if kind == FLAG_SNAPSHOT:
+            if batch.first_seq <= last_seq and copyable:
+                self._append(batch, batch.first_seq, payloads)
+            elif batch.first_seq > last_seq:
+                self._set_aside(batch, payloads)
+            return
+        if not copyable:
+            self._trouble.setdefault(stream, _Trouble()).why = "it is encrypted, and its key is not there"
+            self._set_aside(batch, payloads)
+        elif batch.first_seq > last_seq + 1:
+            self._attribute(stream, last_seq + 1, batch.first_seq - 1, last_lsn, batch.first_lsn)
+            self._set_aside(batch, payloads)
+        elif batch.first_seq <= last_seq:
+            self._take_again(batch, payloads, last_seq)
+        else:
+            self._append(batch, batch.first_seq, payloads)
+            self._positions[stream] = batch.last_seq, batch.first_lsn + len(batch.lengths) - 1
+
+    def _open_up(self, batch: FoundBatch) -> tuple[list[bytes] | None, bool]:
+        """The records of a batch, None where they cannot be told; and whether it can be copied. An encrypted one is
+        tied to its log: in another its bytes mean nothing."""
+        if not batch.flags & CODED:
+            return batch.payloads(), True
+        how = batch.flags & 0xFFFF
+        try:
+            data = self.codec.decode(batch.stream, batch.first_seq, how, batch.stored, batch.lengths)
+        except (DecodeFailed, KeyDestroyed, CorruptLog):
+            return None, not how & FLAG_ENCRYPTED
+        except (Unavailable, InvalidInput):  # no key provider, a wrong one, or a library is missing
+            if self.strict_about_keys:
+                raise
+            return None, not how & FLAG_ENCRYPTED
+        return batch._replace(stored=data).payloads(), True
+
+    def _append(self, batch: FoundBatch, first_seq: int, payloads: list[bytes] | None) -> None:
+        """Have the new log store a batch, or the end of it from `first_seq` on."""
+        skipped = first_seq - batch.first_seq
+        flags = batch.flags & (KIND_FLAGS | FLAG_OPENS | FLAG_CLOSES)
+        how = batch.flags & CODED
+        if payloads is not None and (skipped or not how or how & FLAG_ENCRYPTED):
+            self._log.add(Batch(batch.stream, first_seq, payloads[skipped:], flags))
+        else:
+            lengths = [bytes(length) for length in batch.lengths]  # only how long they are counts
+            self._log.add(Batch(batch.stream, first_seq, lengths, flags), (batch.stored, how))
+
+    def _set_aside(self, batch: FoundBatch, payloads: list[bytes] | None) -> None:
+        self._aside.add(batch, payloads)
+        if batch.flags & KIND_FLAGS != FLAG_SNAPSHOT:
+            trouble = self._trouble.setdefault(batch.stream, _Trouble())
+            trouble.found.append((batch.first_seq, batch.last_seq))
+            if len(trouble.found) > 1:
+                trouble.found = list(_joined(trouble.found))
+
+    def _take_again(self, batch: FoundBatch, payloads: list[bytes] | None, last_seq: int) -> None:
+        """A batch that begins with records the new log has: equal ones are counted (row 10), different ones are set
+        aside (row 11), and what comes behind equal ones is new."""
+        self._log.flush()
+        if payloads is None:
+            runs = self._log.index.runs_after(batch.stream, batch.first_seq - 1)
+            same = [run for run in runs if (run.first_seq, run.last_seq) == (batch.first_seq, batch.last_seq)]
+            if same and same[0].crc == zlib.crc32(batch.stored):
+                self.report.duplicates += len(batch.lengths)
+            else:
+                self._forked(batch, payloads)
+            return
+        common = min(last_seq, batch.last_seq) - batch.first_seq + 1
+        known = self._read_again(batch.stream, batch.first_seq, common)
+        if known is not None and known != payloads[:common]:
+            self._forked(batch, payloads)
+            return
+        self.report.duplicates += common
+        if batch.last_seq > last_seq:
+            self._append(batch, last_seq + 1, payloads)
+            self._positions[batch.stream] = batch.last_seq, batch.first_lsn + len(batch.lengths) - 1
+
+    def _read_again(self, stream: bytes, first_seq: int, count: int) -> list[bytes] | None:
+        """Records of the new log; None where they are stored in a way that is not known here."""
+        found: list[Record] = []
+        position = Position(first_seq - 1)
+        try:
+            while len(found) < count:
+                some, position = self._log.reader.read_slice(stream, position, 2**63, count, fr.MAX_BATCH_BYTES)
+                found += some
+        except StepwellError:
+            return None
+        return [record.payload for record in found[:count]]
+
+    def _forked(self, batch: FoundBatch, payloads: list[bytes] | None) -> None:
+        trouble = self._trouble.setdefault(batch.stream, _Trouble())
+        numbers = f"{batch.first_seq} to {batch.last_seq}"
+        trouble.why = f"records {numbers} are there twice and differ; the new log has those found first"
+        self._set_aside(batch, payloads)
+
+    # ---- what is missing ---------------------------------------------------------------------------------------------
+
+    def _attribute(self, stream: bytes, first: int, last: int, after_lsn: int, before_lsn: int) -> None:
+        """Records of a stream are missing between two LSNs: say so at every damaged place there that does not know
+        which streams it held."""
+        if stream in self._trouble:
+            return  # only the first hole is looked for; all of them are in the list of streams
+        for place in reversed(self.report.places):
+            if place.streams_known or place.first_lsn is None:
+                continue
+            if place.last_lsn is not None and place.last_lsn <= after_lsn:
+                break
+            if place.first_lsn < before_lsn:
+                place.streams.append(TouchedStream(stream=stream.hex(), first_seq=first, last_seq=last))
+
+    def _judge_streams(self, name: StreamName | None) -> None:
+        for stream, trouble in self._trouble.items():
+            kept = self._positions.get(stream, (0, 0))[0]
+            found = [(first, last) for first, last in _joined(trouble.found) if last > kept]
+            highest = max([last for _first, last in (*trouble.lost, *found)], default=0)
+            missing = list(_gaps(kept, highest, found))
+            if not (missing or found or trouble.why):
+                continue  # another file had it
+            behind = sum(last - max(first, kept + 1) + 1 for first, last in found)
+            aside = posixpath.join(SALVAGED, SetAside.name(stream)) if trouble.found else ""
+            self.report.streams.append(
+                SalvagedStream(
+                    stream=stream.hex(),
+                    name=self._name(stream, name) if kept else "",
+                    kept=kept,
+                    missing=missing,
+                    behind=behind,
+                    file=aside,
+                    why=trouble.why,
+                )
+            )
+        named = {stream.stream: stream.name for stream in self.report.streams}
+        seen = list(_joined(self._seen or []))
+        for place in self.report.places:
+            if place.first_lsn is not None and place.last_lsn is not None and not place.streams_known:
+                lsns = place.first_lsn, place.last_lsn
+                place.lost = not any(first <= lsns[0] and lsns[1] <= last for first, last in seen)
+            for part in place.streams:
+                part.name = named.get(part.stream, "")
+
+    def _name(self, stream: bytes, name: StreamName | None) -> str:
+        first = None if name is None else self._read_again(stream, 1, 1)
+        return "" if name is None or not first else name(first[0]) or ""
+
+
+def _missing_segments(first: int, last: int) -> str:
+    if first > last:
+        return "records are missing"
+    return f"segment {first} is missing" if first == last else f"segments {first} to {last} are missing"
+
+
+def _joined(ranges: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """The same numbers as few ranges as will do, in order."""
+    current: tuple[int, int] | None = None
+    for first, last in sorted(ranges):
+        if current is not None and first <= current[1] + 1:
+            current = current[0], max(current[1], last)
+            continue
+        if current is not None:
+            yield current
+        current = first, last
+    if current is not None:
+        yield current
+
+
+def _gaps(kept: int, highest: int, found: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """The numbers behind `kept` up to `highest` that are in none of the ranges."""
+    expected = kept + 1
+    for first, last in found:
+        if first > expected:
+            yield expected, first - 1
+        expected = max(expected, last + 1)
+    if expected <= highest:
+        yield expected, highest

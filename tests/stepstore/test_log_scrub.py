@@ -1,0 +1,260 @@
+"""The scrub: old segments are read again in the background, slowly, and what is damaged there is told."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from stepstore.journal.contract import append
+from stepstore.journal.segment_log import SegmentLogJournal
+from stepstore.log.footer import TRAILER_BYTES
+from stepstore.log.index import IndexedSegment
+from stepstore.log.memory_files import MemoryFileSystem
+from stepstore.log.opening import LogOptions, open_log, open_log_read_only
+from stepstore.log.scrub import BLOCK, Finding, SegmentScrub
+from tests.stepstore.log_lab import (
+    LOG,
+    SMALL,
+    A,
+    B,
+    Call,
+    WatchedFiles,
+    clone,
+    content,
+    flip,
+    frames_of,
+    payload,
+    put,
+    segments,
+    tree,
+    write_log,
+)
+
+SMALL_BLOCK = 8192
+
+
+def sealed_log() -> MemoryFileSystem:
+    disk = MemoryFileSystem()
+    write_log(disk, [[(A, [payload(900, n), b"x"]), (B, [payload(300, n)])] for n in range(20)], close=True, care=True)
+    assert len(segments(disk)) > 1
+    return disk
+
+
+def scrub(disk: MemoryFileSystem, *, size: int = BLOCK) -> list[Finding]:
+    """Scrub every segment that nothing is written to, as the index of an opening knows them."""
+    log = open_log_read_only(disk, LOG)
+    try:
+        return [finding for segment in log.index.segments for finding in scrub_one(disk, segment, size)]
+    finally:
+        log.release()
+
+
+def scrub_one(disk: MemoryFileSystem, segment: IndexedSegment, size: int) -> list[Finding]:
+    found: list[Finding] = []
+    one = SegmentScrub(disk, segment)
+    steps = 0
+    while not one.is_done:
+        _count, findings = one.step(size)
+        found += findings
+        steps += 1
+        assert steps <= len(content(disk, segment.path)) // (SMALL_BLOCK // 4) + 8, "it goes round in circles"
+    return found
+
+
+@pytest.mark.parametrize("size", [BLOCK, SMALL_BLOCK], ids=["one block", "small blocks"])
+def test_a_sound_log_gives_no_finding(size: int) -> None:
+    assert scrub(sealed_log(), size=size) == []
+
+
+def test_segments_without_a_footer_are_read_to_their_end() -> None:
+    disk = MemoryFileSystem()
+    write_log(disk, [[(A, [payload(5000, n)])] for n in range(8)])
+    log = open_log(disk, LOG, SMALL)
+    assert len(log.index.segments) > 2
+    for segment in log.index.segments:
+        assert scrub_one(disk, segment, SMALL_BLOCK) == []
+        last = frames_of(disk, segment.path)[-1]
+        image = clone(disk)
+        flip(image, segment.path, last.end - 1)
+        (finding,) = scrub_one(image, segment, SMALL_BLOCK)
+        assert (finding.offset, finding.first_lsn, finding.last_lsn) == (
+            last.at,
+            last.head.first_lsn,
+            last.head.last_lsn,
+        )
+    log.release()
+
+
+@pytest.mark.parametrize("size", [BLOCK, SMALL_BLOCK], ids=["one block", "small blocks"])
+def test_a_flipped_bit_anywhere_before_the_trailer_is_found_with_its_place_and_its_lsns(size: int) -> None:
+    disk = sealed_log()
+    log = open_log_read_only(disk, LOG)
+    for segment in log.index.segments:
+        frames = frames_of(disk, segment.path)
+        for at in range(3, len(content(disk, segment.path)) - TRAILER_BYTES, 131):
+            image = clone(disk)
+            flip(image, segment.path, at, bit=at % 8)
+            found = scrub_one(image, segment, size)
+            assert len(found) == 1, (at, found)
+            (finding,) = found
+            assert finding.path == segment.path
+            assert finding.offset <= at
+            hit = [frame.head for frame in frames if frame.at <= at < frame.end and frame.head.record_count]
+            concerned = (finding.first_lsn, finding.last_lsn) if finding.last_lsn >= finding.first_lsn else None
+            assert concerned == ((hit[0].first_lsn, hit[0].last_lsn) if hit else None)
+    log.release()
+
+
+def test_several_damaged_frames_are_all_found() -> None:
+    disk = sealed_log()
+    log = open_log_read_only(disk, LOG)
+    segment = log.index.segments[0]
+    frames = frames_of(disk, segment.path)
+    put(disk, segment.path, payload(60), at=frames[1].at)  # header
+    flip(disk, segment.path, frames[3].end - 1)
+    put(disk, segment.path, bytes(frames[6].end - frames[5].at), at=frames[5].at)  # two frames at once
+    found = scrub_one(disk, segment, SMALL_BLOCK)
+    heads = [frame.head for frame in frames]
+    assert [(finding.first_lsn, finding.last_lsn) for finding in found] == [
+        (heads[1].first_lsn, heads[1].last_lsn),
+        (heads[3].first_lsn, heads[3].last_lsn),
+        (heads[5].first_lsn, heads[5].last_lsn),
+        (heads[6].first_lsn, heads[6].last_lsn),
+    ]
+    log.release()
+
+
+def test_a_segment_that_got_shorter_is_found() -> None:
+    disk = sealed_log()
+    log = open_log_read_only(disk, LOG)
+    segment = log.index.segments[0]
+    put(disk, segment.path, b"", at=0, size=frames_of(disk, segment.path)[2].at + 40)
+    assert scrub_one(disk, segment, BLOCK)
+    log.release()
+
+
+# ---- the task --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def disk() -> MemoryFileSystem:
+    """A sealed log; made outside of the test's Trio run."""
+    return sealed_log()
+
+
+def options(**changed: float) -> LogOptions:
+    return LogOptions(segment_bytes=16 * 1024, **changed)  # type: ignore[arg-type]
+
+
+async def test_the_first_pass_comes_a_minute_after_opening_and_the_next_a_day_later(
+    disk: MemoryFileSystem, autojump_clock: MockClock
+) -> None:
+    files = WatchedFiles(disk)
+    journal = SegmentLogJournal.open(LOG, options(scrub_bytes_per_second=10_000), files)
+    size = sum(len(content(disk, segment)) - TRAILER_BYTES for segment in segments(disk))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(journal.run)
+        opened = trio.current_time()
+        before = tree(disk)
+        await trio.sleep(59.5)
+        assert journal.stats.scrubbed_bytes == 0
+        files.calls.clear()
+        await trio.sleep(1)
+        assert 0 < journal.stats.scrubbed_bytes < size, "slowly"
+        await trio.sleep(size / 10_000)
+        assert (journal.stats.scrubbed_bytes, journal.stats.scrubs, journal.stats.scrub_problems) == (size, 1, 0)
+        await trio.sleep_until(opened + 60 + 86_400 - 0.5)
+        assert journal.stats.scrubbed_bytes == size
+        await trio.sleep(1 + size / 10_000)
+        assert (journal.stats.scrubbed_bytes, journal.stats.scrubs) == (2 * size, 2)
+        assert files.changes(but=()) == []
+        assert tree(disk) == before, "it changes nothing"
+        journal.finish()
+    journal.release()
+
+
+async def test_damage_is_logged_in_one_line_and_counted(
+    disk: MemoryFileSystem, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal = SegmentLogJournal.open(LOG, options(), disk)
+    path = segments(disk)[0]
+    frame = frames_of(disk, path)[2]
+    flip(disk, path, frame.end - 1)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(journal.run)
+        with caplog.at_level(logging.ERROR, "stepstore.log"):
+            await trio.sleep(70)
+        assert journal.stats.scrub_problems == 1
+        (line,) = [record.getMessage() for record in caplog.records]
+        for part in (path, f"offset {frame.at}", f"LSN {frame.head.first_lsn} to {frame.head.last_lsn}"):
+            assert part in line
+        assert (await append(journal, A, [b"goes on"], expected_seq=journal.last_seq(A))).first_lsn
+        journal.finish()
+    journal.release()
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES])
+async def test_a_read_error_is_counted_if_it_is_of_the_medium_and_the_pass_goes_on(
+    disk: MemoryFileSystem, number: int, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = WatchedFiles(disk)
+    journal = SegmentLogJournal.open(LOG, options(), files)
+    path = segments(disk)[0]
+
+    def before(call: Call) -> None:
+        if call.path == path and call.operation == "read":
+            raise OSError(number, os.strerror(number), path)
+
+    files.before = before
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(journal.run)
+        with caplog.at_level(logging.WARNING, "stepstore.log"):
+            await trio.sleep(100)
+        assert journal.stats.scrub_problems == (1 if number == errno.EIO else 0)
+        assert journal.stats.scrubs == 1
+        assert sum("scrub" in record.getMessage() for record in caplog.records) == 1
+        assert journal.stats.scrubbed_bytes == len(content(disk, segments(disk)[1])) - TRAILER_BYTES
+        journal.finish()
+    journal.release()
+
+
+@pytest.mark.parametrize("off", [{"scrub_bytes_per_second": 0}, {"scrub_every_seconds": 0}])
+async def test_0_is_never(disk: MemoryFileSystem, off: dict[str, float], autojump_clock: MockClock) -> None:
+    flip(disk, segments(disk)[0], 1000)
+    journal = SegmentLogJournal.open(LOG, options(**off), disk)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(journal.run)
+        await trio.sleep_until(200_000)
+        assert (journal.stats.scrubbed_bytes, journal.stats.scrub_problems) == (0, 0)
+        journal.finish()
+    journal.release()
+
+
+async def test_closing_in_the_middle_of_a_pass_ends_it(disk: MemoryFileSystem, autojump_clock: MockClock) -> None:
+    for moment in range(12):
+        journal = SegmentLogJournal.open(LOG, options(scrub_bytes_per_second=10_000), clone(disk))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(journal.run)
+            await trio.sleep(60 + moment / 3)
+            journal.finish()
+            before = journal.stats.scrubbed_bytes
+        journal.release()
+        assert journal.stats.scrubbed_bytes <= before + BLOCK, "the block that was on its way, and no more"
+        assert moment < 2 or before
+
+
+async def test_the_segment_being_written_is_not_read(autojump_clock: MockClock) -> None:
+    disk = MemoryFileSystem()
+    journal = SegmentLogJournal.open(LOG, options(), disk)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(journal.run)
+        await append(journal, A, [b"one"], expected_seq=0)
+        await trio.sleep(1000)
+        assert (journal.stats.scrubs, journal.stats.scrubbed_bytes) == (1, 0)
+        journal.finish()
+    journal.release()
