@@ -23,7 +23,6 @@ import select
 import shutil
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -36,6 +35,7 @@ from stepwell.memory.opening import OpenMemory
 from tests.crash import suite
 from tests.crash.killed_child import live
 from tests.crash.ledger import Ledger, numbers_of, read_back
+from tests.crash.media import scratch_directory
 from tests.crash.reopening import InlineFiles
 from tests.crash.suite import Result
 
@@ -133,8 +133,8 @@ def _place(wanted: str | None) -> Iterator[Path]:
         Path(wanted).mkdir(parents=True, exist_ok=True)
         yield Path(wanted)
         return
-    with tempfile.TemporaryDirectory(prefix="stepwell-kill9-") as made:
-        yield Path(made)
+    with scratch_directory() as made:
+        yield made
 
 
 def kill_children(options: argparse.Namespace, result: Result) -> None:

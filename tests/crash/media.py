@@ -289,28 +289,18 @@ def copy_sparse(source: Path, target: Path) -> None:
 class Bench:
     """A directory for mount points and images, in a mount namespace of this process alone: `with Bench() as bench:`.
 
-    The directory of a run that was killed is recognised by its free lock and removed. Loop devices and mounts need no
-    such care: the kernel takes them back with the last process of the run.
+    Loop devices and mounts of a run that is killed need no care: the kernel takes them back with its last process.
     """
 
     def __init__(self) -> None:
         self._stack = contextlib.ExitStack()
         self.path = Path()
-        self.swept = 0
 
     def __enter__(self) -> Bench:
         if platform.system() != "Linux" or os.geteuid() != 0:
             raise Skipped("not root on Linux")
         _own_mount_namespace()
-        with contextlib.ExitStack() as stack:
-            self.swept = sweep()
-            # Real path: what is mounted below is named by the kernel without links.
-            self.path = Path(tempfile.mkdtemp(prefix=PREFIX)).resolve()
-            stack.callback(shutil.rmtree, self.path, ignore_errors=True)
-            owner = os.open(self.path / "OWNER", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-            stack.callback(os.close, owner)
-            fcntl.flock(owner, fcntl.LOCK_EX)
-            self._stack = stack.pop_all()
+        self.path = self._stack.enter_context(scratch_directory())
         return self
 
     def __exit__(
@@ -331,6 +321,23 @@ class Bench:
         made = self.path / name
         made.mkdir()
         return made
+
+
+@contextlib.contextmanager
+def scratch_directory() -> Iterator[Path]:
+    """A directory for the time being. Those of runs that were killed are removed first, known by their free locks."""
+    sweep()
+    # Its real path: what is mounted below is named by the kernel without links.
+    path = Path(tempfile.mkdtemp(prefix=PREFIX)).resolve()
+    try:
+        owner = os.open(path / "OWNER", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(owner, fcntl.LOCK_EX)
+            yield path
+        finally:
+            os.close(owner)
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def sweep() -> int:
