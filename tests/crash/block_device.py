@@ -31,6 +31,7 @@ from tests.crash.media import (
     mounted_image,
     need_command,
     need_device,
+    need_ext4_on_a_loop,
     shared_place,
     unmounting,
 )
@@ -59,7 +60,7 @@ def need_logged_device() -> None:
     """Have everything that a logged device needs. Raises: `Skipped`."""
     need_device("/dev/fuse")
     need_command("fusermount3", "fuse3")
-    need_command("mkfs.ext4", "e2fsprogs")
+    need_ext4_on_a_loop()
     try:
         import mfusepy  # noqa: F401
     except ImportError as error:

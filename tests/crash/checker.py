@@ -23,8 +23,8 @@ Objection = Callable[["Wrong", str], None]
 class Wrong(Enum):
     """The kinds of broken promises."""
 
-    LOST = "an acknowledged record is missing"
-    CHANGED = "an acknowledged record has other bytes"
+    LOST = "a record that was acknowledged, or shown by an opening, is missing"
+    CHANGED = "such a record has other bytes"
     MOVED = "a record has another LSN, or stands elsewhere in its stream"
     DOUBLED = "something is there twice"
     DISORDER = "records are out of order, or a number is left out"

@@ -7,10 +7,16 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import IO, Any
 
-TIMEOUT = 300.0
+TIMEOUT = 120.0
+
+
+FORKING = threading.Lock()
+"""Held while a child is started, and while a thread of this process has a log open: until it runs its own program, a
+child holds a copy of every descriptor, so of the lock of that log too, and the log could not be opened again."""
 
 
 class ChildFailedError(Exception):
@@ -22,15 +28,24 @@ def child_command(module: str, *arguments: object) -> list[str]:
     return [sys.executable, "-m", f"tests.crash.{module}", "--child", json.dumps(arguments)]
 
 
+def start_child(command: Sequence[str], errors: int | IO[bytes]) -> subprocess.Popen[bytes]:
+    """Start a child; it reports through a pipe and complains to `errors`."""
+    # In a session of its own, so that a Ctrl-C reaches only the parent, which then takes things down in order.
+    with FORKING:
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, start_new_session=True)
+
+
 def run_child(command: Sequence[str], *, may_die: bool = False) -> bytes:
     """Run a child to its end; gives what it reported. It may have been killed with SIGKILL only if `may_die`.
 
     Raises: `ChildFailedError`.
     """
-    # In a session of its own, so that a Ctrl-C reaches only the parent, which then takes things down in order.
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True) as process:
+    with start_child(command, subprocess.PIPE) as process:
         try:
             reported, said = process.communicate(timeout=TIMEOUT)
+        except subprocess.TimeoutExpired as error:
+            process.kill()
+            raise ChildFailedError(f"a child was still running after {TIMEOUT:.0f} s") from error
         except BaseException:
             process.kill()
             raise

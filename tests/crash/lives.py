@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
@@ -121,7 +121,6 @@ class Life:
         self.journal: SegmentLogJournal | None = None
         self.die_at: Callable[[Call], bool] | None = None
         self.left: MemoryFileSystem | None = None  # the disk that the death of the process left
-        self._written: set[str] = set()
         self._scope = trio.CancelScope()
         self._ended = trio.Event()
         self._replaced: dict[str, int] = {}
@@ -278,15 +277,15 @@ class Life:
         with self._patience("waiting for a submission"):
             await submission.wait()
         if submission.error is not None and self.die_at is None:
-            with_cause = Broken([Violation(Wrong.REFUSAL, f"{type(submission.error).__name__}: {submission.error}")])
-            self.forgive(with_cause)
+            refusal = Broken([Violation(Wrong.REFUSAL, f"{type(submission.error).__name__}: {submission.error}")])
+            refusal.__cause__ = submission.error
+            self.forgive(refusal)
 
-    async def call(self, name: str, *arguments: Any, **named: Any) -> bool:
+    async def call(self, method: Callable[..., Awaitable[Any]], *arguments: Any, **named: Any) -> bool:
         """Call an asynchronous method of the journal; False if it refused."""
-        assert self.journal is not None
         try:
-            with self._patience(name), declared(Wrong.REFUSAL, name):
-                await getattr(self.journal, name)(*arguments, **named)
+            with self._patience(method.__name__), declared(Wrong.REFUSAL, method.__name__):
+                await method(*arguments, **named)
         except Broken as broken:
             self.forgive(broken)
             return False

@@ -12,6 +12,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import platform
 import shutil
 import signal
 import stat
@@ -44,16 +45,18 @@ class Skipped(Exception):
 # ---- what a suite needs ----------------------------------------------------------------------------------------------
 
 
-def need_root() -> None:
-    """Raises: `Skipped` unless this process may mount."""
-    if os.geteuid() != 0:
-        raise Skipped("not root")
-
-
 def need_device(path: str) -> None:
-    """Raises: `Skipped` if there is no such device here."""
-    if not os.path.exists(path):
-        raise Skipped(f"no {path}")
+    """Raises: `Skipped` unless there is such a device here, and this process may use it."""
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        raise Skipped(f"no {path} ({error.strerror})") from error
+
+
+def need_ext4_on_a_loop() -> None:
+    """Have what `make_ext4` and `mounted_image` need. Raises: `Skipped`."""
+    need_device("/dev/loop-control")
+    need_command("mkfs.ext4", "e2fsprogs")
 
 
 def need_command(command: str, package: str) -> None:
@@ -69,9 +72,10 @@ def _install(package: str) -> None:
         return
     quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     for command in (["apt-get", "update", "-qq"], ["apt-get", "install", "-y", "-qq", package]):
-        subprocess.run(
-            command, env=quiet, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=300, check=False
-        )
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            subprocess.run(
+                command, env=quiet, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=300, check=False
+            )
 
 
 # ---- processes -------------------------------------------------------------------------------------------------------
@@ -79,7 +83,8 @@ def _install(package: str) -> None:
 
 def die_with_parent() -> None:
     """Have the kernel kill this process when the one that started it dies. For children, first thing."""
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if hasattr(_libc, "prctl"):  # Linux
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() == 1:  # it had died before we asked
         os._exit(1)
 
@@ -294,8 +299,8 @@ class Bench:
         self.swept = 0
 
     def __enter__(self) -> Bench:
-        need_root()
-        need_device("/dev/loop-control")
+        if platform.system() != "Linux" or os.geteuid() != 0:
+            raise Skipped("not root on Linux")
         _own_mount_namespace()
         with contextlib.ExitStack() as stack:
             self.swept = sweep()

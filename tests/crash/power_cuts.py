@@ -7,8 +7,8 @@ what is acknowledged, so that both stand in one order with the block writes and 
 a power cut would have left it: at a chosen write, with all that the medium was given, or with some of what it was given
 since the last flush, or with some sectors of that. The image is mounted on a fresh loop device (the file system replays
 its journal), opened, read as a whole, and compared with what was acknowledged by then. Now and then the power is cut
-again right after the opening: what it served must be there a second time. And every recording but the first goes on
-from a disk that a power cut left.
+again right after the opening: what it served must be there a second time. And two recordings of three go on from a disk
+that a power cut left.
 
 Agents, episodes and steps follow from the seed, their timing does not: another run cuts elsewhere. So whatever is
 needed to look at a violation is kept (the image, the ledger), and its place is printed.

@@ -36,18 +36,20 @@ from stepstore.log.files import OsFile, OsFileSystem
 from stepwell import MemoryConfig, RecoveryFailed, StepwellError
 from stepwell.memory.opening import OpenMemory
 from tests.crash import suite
-from tests.crash.children import ChildFailedError, child_command, report_to_parent, run_child
+from tests.crash.children import ChildFailedError, child_command, report_to_parent, run_child, start_child
 from tests.crash.ledger import Ledger, numbers_of
-from tests.crash.media import Bench, die_with_parent, mounted_tmpfs, need_command
+from tests.crash.media import Bench, Skipped, die_with_parent, mounted_tmpfs, need_command
 from tests.crash.reopening import SMALL_SEGMENT, reopen
 from tests.crash.suite import Result
-from tests.crash.workload import Work, go_on, reopened, run_agents
+from tests.crash.workload import HUNG, PATIENCE, Work, work_out
 
 WORK = Work(agents=6, episodes=2, steps=16)
 ENDLESS = Work(agents=6, episodes=100_000, steps=30)
 ROUNDS_PER_MEMORY = 5
 MEMORY = "memory"
 
+STRACE = ("strace", "-D", "-f", "-qq", "--seccomp-bpf")
+"""With -D the child is ours and strace its companion, so that both are gone when we are."""
 CALLS = ("fdatasync", "pwrite64", "fdatasync", "fsync", "fdatasync", "pwrite64", "fallocate", "ftruncate")
 """Which call is made to fail, one round after another."""
 FAILURES: dict[str, tuple[int, tuple[str, ...]]] = {
@@ -63,11 +65,6 @@ FULL_BYTES = 2 * 1024 * 1024
 FULL_AT_ONCE = 6
 REFUSALS = 20
 RECOVERED = 40
-PATIENCE = 40.0
-"""Seconds after which agents that have not come to an end are taken to hang."""
-
-
-HUNG = "hung"
 
 
 # ---- the child -------------------------------------------------------------------------------------------------------
@@ -94,12 +91,7 @@ async def _log(directory: str, seed: str, *, broken: bool) -> None:
     rng = random.Random(seed)
     config = MemoryConfig(segment_bytes=SMALL_SEGMENT, durability=rng.choice(("receipt", "receipt", "commit")))
     async with OpenMemory(directory, config, False, CarelessFiles() if broken else None) as memory:
-        await reopened(memory, report_to_parent)
-        with trio.move_on_after(PATIENCE) as patience:
-            await go_on(memory, report_to_parent, seed=seed, work=WORK)
-            await run_agents(memory, report_to_parent, seed=seed, work=WORK)
-        if patience.cancelled_caught:
-            report_to_parent(["left", HUNG])
+        await work_out(memory, report_to_parent, seed=seed, work=WORK)
 
 
 async def _log_until_full(directory: str, seed: str, ending: str) -> None:
@@ -121,11 +113,7 @@ async def _log_until_full(directory: str, seed: str, ending: str) -> None:
         return refused >= REFUSALS and (durable >= RECOVERED or ending == "gives up")
 
     async with OpenMemory(directory, MemoryConfig(segment_bytes=SMALL_SEGMENT), False, None) as memory:
-        await reopened(memory, report)
-        with trio.move_on_after(PATIENCE) as patience:
-            await run_agents(memory, report, seed=seed, work=ENDLESS, enough=enough)
-        if patience.cancelled_caught:
-            report(["left", HUNG])
+        await work_out(memory, report, seed=seed, work=ENDLESS, enough=enough)
 
 
 def _child(directory: str, seed: str, until_full: str | None, broken: bool) -> None:
@@ -140,6 +128,14 @@ def _child(directory: str, seed: str, until_full: str | None, broken: bool) -> N
 
 
 # ---- errors of system calls ------------------------------------------------------------------------------------------
+
+
+def need_strace() -> None:
+    """Have `strace`, and the right to use it. Raises: `Skipped`."""
+    need_command("strace", "strace")
+    tried = subprocess.run([*STRACE, "-e", "trace=fsync", "true"], capture_output=True, text=True, check=False)
+    if tried.returncode != 0:
+        raise Skipped(f"strace cannot trace here: {tried.stderr.strip()}")
 
 
 def choose_injection(call: str, rng: random.Random, attempt: int) -> str:
@@ -176,15 +172,12 @@ class Injected:
     def _live(self, name: str, call: str, injection: str, what: str) -> int:
         """How many calls failed."""
         trace = self._directory / "trace"
-        # -D: the child is ours and strace its companion, so that both are gone when we are.
-        strace = ["strace", "-D", "-f", "-qq", "--seccomp-bpf", "-o", str(trace)]
-        strace += ["-e", f"trace={call}", "-e", f"inject={injection}"]
+        traced = [*STRACE, "-o", str(trace), "-e", f"trace={call}", "-e", f"inject={injection}"]
         child = child_command("real_errors", str(self._memory), name, None, self._options.broken)
         try:
-            reported = run_child([*strace, *child])
-        except (ChildFailedError, subprocess.TimeoutExpired) as error:
-            self._result.violate(f"{what}: {error}")
-            raise
+            reported = run_child([*traced, *child])
+        except ChildFailedError as error:
+            raise ChildFailedError(f"{what}: {error}") from error
         self._ledger.note_lines(reported)
         return len(re.findall(r"\(INJECTED\)", trace.read_text()))
 
@@ -263,7 +256,7 @@ class FullDisks:
         refused = 0
         with (
             open(self._directory / f"said-{number}", "w+b") as errors,
-            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, start_new_session=True) as child,
+            start_child(command, errors) as child,
         ):
             self._children.append(child)
             assert child.stdout is not None
@@ -282,7 +275,7 @@ class FullDisks:
 
 def meet_errors(options: argparse.Namespace, result: Result) -> None:
     """Three rounds of ten on full disks, several at a time since they mostly wait; the others under strace."""
-    need_command("strace", "strace")
+    need_strace()
     full = options.count * 3 // 10
     with Bench() as bench, suite.Steps("rounds", options.count) as steps, ThreadPoolExecutor(FULL_AT_ONCE) as pool:
         directory = bench.enter(mounted_tmpfs(bench.path / "room", 512 * 1024 * 1024))

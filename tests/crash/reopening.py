@@ -11,6 +11,7 @@ import trio
 from stepstore.log.files import OsFileSystem
 from stepwell import Event, MemoryConfig
 from stepwell.memory.opening import OpenMemory
+from tests.crash.children import FORKING
 from tests.crash.ledger import read_back
 
 SMALL_SEGMENT = 64 * 1024
@@ -44,4 +45,5 @@ def reopen(directory: Path, while_open: Callable[[], object] | None = None, *, r
                 while_open()
             return opened
 
-    return trio.run(opening)
+    with FORKING:
+        return trio.run(opening)

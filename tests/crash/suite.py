@@ -16,6 +16,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from tests.crash.children import ChildFailedError
 from tests.crash.media import Skipped
 
 ENOUGH = 10
@@ -107,6 +108,9 @@ def run(name: str, options: argparse.Namespace, body: Callable[[argparse.Namespa
     except Skipped as reason:
         summary["skipped"] = str(reason)
         print(f"SKIPPED: {name}: {reason}", file=sys.stderr if options.json else sys.stdout)
+    except ChildFailedError as error:
+        result.violations.append(str(error))
+        print(f"VIOLATION: {error}", file=sys.stderr)
     except EnoughViolationsError:
         print("given up after so many violations", file=sys.stderr)
     summary |= result.figures

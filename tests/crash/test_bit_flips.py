@@ -123,7 +123,7 @@ def test_a_reader_that_ignores_checksums_is_objected_to(monkeypatch: pytest.Monk
     last = specimen.frames[specimen.segments[1]][0]
     payload_bits = [
         number
-        for number in range(0, len(field_of(SEED)), 83)
+        for number in range(0, len(field_of(SEED)), 331)
         if field_of(SEED)[number][:2] == (specimen, specimen.segments[1])
         and last.at + 600 < field_of(SEED)[number].offset < last.end
     ]
@@ -138,7 +138,7 @@ def test_a_log_that_takes_every_damage_for_a_torn_write_is_objected_to(monkeypat
     logs = unclean_logs(SEED)
     numbers = [
         number
-        for number in range(0, len(field), 41)
+        for number in range(0, len(field), 331)
         if field[number].specimen.name == logs[0].name
         and field[number].path == logs[0].newest
         and logs[0].last_group[0] + 600 < field[number].offset < logs[0].last_group[1]

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from stepstore.errors import InvalidState, LogFull, OutcomeUnknown
-from stepstore.journal.contract import FLAG_SNAPSHOT, FLAG_TOMBSTONE, Batch, Submission
+from stepstore.journal.contract import FLAG_SNAPSHOT, FLAG_TOMBSTONE, Batch, CompactionReport, Submission
 from stepstore.journal.in_memory import InMemoryJournal
 from stepstore.journal.segment_log import SegmentLogJournal
 from tests.crash.checker import Broken, Wrong
@@ -73,8 +73,11 @@ def test_a_kill_leaves_an_append_in_the_page_cache_and_a_power_cut_tears_one() -
 class JournalThatKnowsAll(InMemoryJournal):
     """For the operations that the segment log does not know yet."""
 
-    async def compact(self, *, purge: bool = False) -> None:
+    _caretaker = object()
+
+    async def compact(self, *, purge: bool = False) -> CompactionReport:
         await trio.lowlevel.checkpoint()
+        return CompactionReport()
 
 
 def test_operations_that_wait_for_the_journal_note_what_they_promise(monkeypatch: pytest.MonkeyPatch) -> None:

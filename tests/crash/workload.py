@@ -32,6 +32,10 @@ Enough = Callable[[], bool]
 
 PAUSE = 0.02
 """Seconds an agent waits after a refusal."""
+PATIENCE = 40.0
+"""Seconds after which agents that have not come to an end are taken to hang."""
+HUNG = "hung"
+"""What is reported of the memory then."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,3 +197,13 @@ async def run_agents(memory: Memory, report: Report, *, seed: str, work: Work, e
     async with trio.open_nursery() as nursery:
         for number in range(work.agents):
             nursery.start_soon(run, number)
+
+
+async def work_out(memory: Memory, report: Report, *, seed: str, work: Work, enough: Enough = _never) -> None:
+    """Report what a memory serves, go on with what was left open, and run the agents to their ends."""
+    await reopened(memory, report)
+    with trio.move_on_after(PATIENCE) as patience:
+        await go_on(memory, report, seed=seed, work=work, enough=enough)
+        await run_agents(memory, report, seed=seed, work=work, enough=enough)
+    if patience.cancelled_caught:
+        report(["left", HUNG])

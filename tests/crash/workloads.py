@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import trio
 
@@ -100,7 +100,8 @@ async def idle(life: Life) -> None:
 
 async def rotate(life: Life) -> None:
     """Go on in another segment."""
-    await life.call("rotate")
+    assert life.journal is not None
+    await life.call(life.journal.rotate)
 
 
 async def delete(life: Life) -> None:
@@ -109,19 +110,23 @@ async def delete(life: Life) -> None:
     if not life.last_seq(life.stream(role)):
         await life.sent(life.send((life.stream(role), 1, 0, 0)))
     await life.sent(life.send((life.stream(role), 1, 0, FLAG_CLOSES | FLAG_TOMBSTONE)))
-    await life.call("forget", life.stream(role))
+    assert life.journal is not None
+    await life.call(life.journal.forget, life.stream(role))
     life.replace(role)
 
 
 async def compact(life: Life) -> None:
     """Rewrite what holds dead records."""
-    await life.call("compact")
+    assert life.journal is not None
+    on_journal: Callable[[], Awaitable[Any]] | None = getattr(life.journal, "compact", None)
+    assert life.journal._caretaker is not None
+    await life.call(on_journal or life.journal._caretaker.compact)
 
 
 async def purge(life: Life) -> None:
     """Rewrite whatever holds a record of a deleted stream."""
     deleted = frozenset(s for s, fate in life.ledger.now().deletions.items() if fate is Fate.STORED)
-    if await life.call("compact", purge=True):
+    if await life.call(cast(Any, life.journal).compact, purge=True):
         life.ledger.purged(deleted)
 
 
@@ -153,7 +158,7 @@ ALPHABET = (
     Operation("rotate", rotate, "rotate"),
     Operation("delete", delete),
     Operation("snapshot", snapshot),
-    Operation("compact", compact, "compact"),
+    Operation("compact", compact),
     Operation("purge", purge, "compact"),
 )
 LOOK = Operation("look", look)

@@ -1,6 +1,6 @@
 """Switch off one thing of the log after the other, and see that a test notices each.
 
-    python -m tests.mutants log [--short] [--only PATTERN] [--jobs N] [--json]
+    python -m tests.mutants log [--short] [--named] [--only PATTERN] [--jobs N] [--json]
     python -m tests.mutants operators [--jobs N] [--json] [FILE ...]
 
 `log`: the declared mutants, one or more for each row of the decision table, each promise of the format, and each part
@@ -19,10 +19,9 @@ import time
 from collections.abc import Sequence
 
 from tests.mutants.log import MUTANTS
-
 from tests.mutants.mutant import matching, why_stale
 from tests.mutants.report import Watching, print_table, summary
-from tests.mutants.trial import BadBaselineError, try_all
+from tests.mutants.trial import WHOLE, BadBaselineError, try_all
 from tests.mutants.workshop import ROOT
 
 
@@ -33,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     log = commands.add_parser("log", help="the declared mutants of the log")
     log.add_argument("--short", action="store_true", help="one mutant for each row, promise and part")
+    log.add_argument("--named", action="store_true", help="where the tests named with a mutant pass, run no others")
     log.add_argument("--only", metavar="PATTERN", help="those whose name matches a regular expression")
     log.add_argument("--jobs", type=int, default=2, help="how many at a time (2)")
     log.add_argument("--json", action="store_true", help="print the summary as JSON")
@@ -46,7 +46,7 @@ def _log(options: argparse.Namespace) -> int:
     chosen = [m for m in matching(MUTANTS, options.only, short=options.short) if m.name not in gone]
     try:
         with Watching(len(chosen)) as watching:
-            verdicts = try_all(chosen, options.jobs, on_verdict=watching.note)
+            verdicts = try_all(chosen, options.jobs, () if options.named else WHOLE, watching.note)
     except BadBaselineError as error:
         print(f"a test fails without any mutant, so nothing can be said: {error}", file=sys.stderr)
         return 1

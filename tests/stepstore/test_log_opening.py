@@ -156,7 +156,7 @@ def test_a_segment_that_was_left_unsealed_by_its_writer_is_scanned_once_too() ->
     """The crash came after the rotation and before the footer: its successor names where it ends."""
     disk = MemoryFileSystem()
     stored = write_log(disk, many_groups(6))
-    stored += write_log(disk, many_groups(1)[:0] + [[(B, [b"in the next life"])]], care=True)
+    stored += write_log(disk, [[(B, [b"in the next life"])]], care=True)
     files = WatchedFiles(disk)
     log = open_log(files, LOG, SMALL)
     newest = segments(disk)[-1]
@@ -235,7 +235,7 @@ def test_a_missing_sidecar_is_written_again() -> None:
 
 
 def test_a_sidecar_of_another_segment_is_not_taken() -> None:
-    disk, stored, segment, sidecar = crashed_with_a_sidecar()
+    disk, stored, _segment, sidecar = crashed_with_a_sidecar()
     write_log(disk, [[(B, [payload(9000)])]])
     write_log(disk, [], care=True)
     other = sidecar_path(segments(disk)[-1])

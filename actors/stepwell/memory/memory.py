@@ -7,7 +7,7 @@ from typing import Any
 
 import trio
 
-from stepstore.journal import Journal
+from stepstore.journal import CompactionReport, Journal
 from stepwell.errors import InvalidInput, InvalidState, NotFound, OutcomeUnknown, StepwellError
 from stepwell.memory.completed import CompletedEpisode
 from stepwell.memory.figures import MemoryRecovery, MemoryStats
@@ -257,6 +257,16 @@ class Memory:
         Raises: `InvalidInput`, `NotFound`, `Closed`, `LogFull`, `OutcomeUnknown`.
         """
         await self._supervisor.delete(await _checked_id(episode_id))
+
+    async def compact(self) -> CompactionReport:
+        """Give back the space of deleted episodes and merge small files of the log, now; by itself it happens in the
+        background when enough is dead. Reading and writing go on meanwhile.
+
+        If cancelled, what is under way is thrown away; nothing is lost. Raises: `Closed`, `OSError`.
+        """
+        await trio.lowlevel.checkpoint()
+        self._supervisor.check_open()
+        return await self._journal.compact()
 
     # ---- logging -----------------------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from typing import NamedTuple, Protocol
 
 import trio
 
+from stepstore.log.compactor import CompactionReport as CompactionReport
 from stepstore.log.frame import FLAG_CLOSES as FLAG_CLOSES
 from stepstore.log.frame import FLAG_OPENS as FLAG_OPENS
 from stepstore.log.frame import FLAG_SNAPSHOT as FLAG_SNAPSHOT
@@ -151,6 +152,14 @@ class Journal(Protocol):
         """Return once everything stored so far lies in files that are complete and stay as they are. A checkpoint.
 
         Raises: `Closed`, `OSError`, `Fenced`."""
+
+    async def compact(self) -> CompactionReport:
+        """Give back the space of deleted streams and superseded snapshots, and merge small files, now; by itself it
+        happens in the background. A checkpoint. Cancelled, what is under way is thrown away; nothing is lost.
+
+        Raises: `Closed`, `OSError`.
+        """
+        ...
 
     def cursor(self, lsn: int) -> str:
         """A text that stands for the place behind a durable record, and is noticed if that record is lost."""

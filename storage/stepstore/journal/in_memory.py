@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator, Sequence
 
 import trio
 
 from stepstore.errors import Closed, InvalidInput, InvalidState, OutcomeUnknown, TooLarge
-from stepstore.journal.contract import SLICE_RECORDS, Batch, Gap, Gate, JournalReport, JournalStats, Record, Submission
+from stepstore.journal.contract import (
+    SLICE_RECORDS,
+    Batch,
+    CompactionReport,
+    Gap,
+    Gate,
+    JournalReport,
+    JournalStats,
+    Record,
+    Submission,
+)
 from stepstore.journal.following import FollowedSlices
 from stepstore.log.cursor import Cursor, parse_cursor
 from stepstore.log.frame import (
@@ -191,6 +200,10 @@ class InMemoryJournal:
     async def rotate(self) -> None:
         await trio.lowlevel.checkpoint()
 
+    async def compact(self) -> CompactionReport:
+        await trio.lowlevel.checkpoint()  # a deletion has given everything back
+        return CompactionReport()
+
     def cursor(self, lsn: int) -> str:
         return str(Cursor(self._log_uuid, self._log_uuid, int(lsn > 0), lsn))
 
@@ -211,11 +224,8 @@ class InMemoryJournal:
     def read(self, stream: bytes, after: int = 0) -> InMemorySlices:
         return InMemorySlices(self, stream, after)
 
-    @asynccontextmanager
-    async def follow(self, after_lsn: int = 0) -> AsyncIterator[FollowedSlices]:
-        await trio.lowlevel.checkpoint()
-        with InMemoryFollower(self, after_lsn) as slices:
-            yield slices
+    def follow(self, after_lsn: int = 0) -> InMemoryFollower:
+        return InMemoryFollower(self, after_lsn)
 
 
 class InMemorySlices:

@@ -62,6 +62,10 @@ class Problem:
     streams_known: bool = False
     row: int = 0
 
+    def __contains__(self, text: str) -> bool:
+        """Whether the sentence that `str` gives contains `text`."""
+        return text in str(self)
+
     @classmethod
     def of_error(cls, error: CorruptLog) -> Problem:
         """The problem that opening the log would raise."""
