@@ -19,7 +19,7 @@ from stepstore.log import frame as fr
 from stepstore.log import segment_header as sh
 from stepstore.log.directory import must_exist
 from stepstore.log.footer import TRAILER_BYTES
-from stepstore.log.frame import Batch
+from stepstore.log.frame import KIND_MARK, Batch
 from stepstore.log.index import STREAM_FORKED
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import LogOptions, open_log, open_log_read_only
@@ -699,6 +699,17 @@ def test_row_07_two_files_for_one_segment_are_refused() -> None:
     must_refuse(log, 7)
 
 
+def test_row_07_two_files_of_one_generation_for_one_segment_are_refused_and_nothing_is_called_missing() -> None:
+    log = many_segments()
+    segment = segments(log.disk)[1]
+    first_lsn = header_of(log.disk, segment).first_lsn
+    other = f"{LOG}/00000002-{first_lsn + 1:016x}.0.seg"
+    put(log.disk, other, content(log.disk, segment))
+    error = must_refuse(log, 7)
+    assert (error.file, error.first_lsn, error.last_lsn) == (other, first_lsn + 1, None)
+    assert posixpath.basename(segment) in str(error)
+
+
 @pytest.mark.parametrize("changed", [{"first_lsn": 99}, {"prev_seq": 7}], ids=str)
 def test_row_07_a_segment_that_does_not_continue_the_one_before_is_refused(changed: dict[str, int]) -> None:
     log = many_segments()
@@ -951,6 +962,17 @@ def test_row_16_a_segment_shorter_than_its_header_is_refused(size: int) -> None:
     assert must_refuse(log, 16).file == segments(log.disk)[-1]
 
 
+@pytest.mark.parametrize("options", [SMALL, CUT], ids=["strict", "cut"])
+@pytest.mark.parametrize("at", [0, 60, 511])
+def test_row_16_the_newest_segment_is_refused_although_its_footer_has_a_copy_of_its_header(
+    at: int, options: LogOptions
+) -> None:
+    log = a_log(close=True)
+    flip(log.disk, log.segment, at)
+    error = must_refuse(log, 16, options=options)
+    assert (error.file, error.first_lsn) == (log.segment, 1)
+
+
 def test_a_file_that_only_resembles_a_segment_is_left_alone() -> None:
     log = many_segments()
     names = ["00000004-0000000000000006.0.seg.bak", "4-6.0.seg", "00000001-0000000000000001.idx", "x.seg"]
@@ -980,3 +1002,28 @@ def test_a_reader_beside_a_writer_does_not_excuse_an_older_file() -> None:
     with pytest.raises(CorruptLog) as caught:
         open_log_read_only(log.disk, LOG)
     assert caught.value.row == 2
+
+
+def test_row_06_a_rotten_byte_in_the_zeros_before_a_mark_does_not_cost_the_group_behind_it() -> None:
+    """The mark still stands there whole, so what lies behind was written in order, and none of it is a torn write."""
+    disk = MemoryFileSystem()
+
+    async def main() -> list[Record]:
+        async with writing(open_log(disk, LOG, SMALL)) as writer:
+            stored = records_of(await store(writer, (A, [b"before the mark"])))
+            writer.want_mark()
+            await trio.testing.wait_all_tasks_blocked()
+            return stored + records_of(await store(writer, (A, [b"behind the mark"])))
+
+    stored = trio.run(main)
+    segment = segments(disk)[-1]
+    first, mark, last = frames_of(disk, segment)
+    assert (mark.head.kind, last.head.first_lsn) == (KIND_MARK, first.head.last_lsn + 1)
+    for at in range(first.end, mark.at, 101):
+        image = clone(disk)
+        flip(image, segment, at)
+        with pytest.raises(CorruptLog) as caught:
+            reopen(image)
+        assert caught.value.row == 6
+        assert verify_log(LOG, files=image).problems
+    assert reopen(disk)[0] == stored

@@ -40,7 +40,7 @@ from tests.stepstore.log_lab import (
 
 async def test_a_segment_that_was_left_half_empty_ends_with_its_trailer() -> None:
     disk = MemoryFileSystem()
-    options = LogOptions(segment_bytes=2 * SMALL.segment_bytes)
+    options = LogOptions(segment_bytes=64 * 1024)
     async with tended(open_log(disk, LOG, options)) as (writer, caretaker):
         await store(writer, (A, [b"little"]))
         await writer.rotate()

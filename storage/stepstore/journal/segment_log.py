@@ -158,11 +158,11 @@ class SegmentLogJournal:
         assert self._caretaker is not None
         await self._caretaker.wait_sealed()
 
-    async def compact(self) -> CompactionReport:
+    async def compact(self, *, purge: bool = False) -> CompactionReport:
         self._writing().check_open(critical=True)
         await self.rotate()
         assert self._caretaker is not None
-        return await self._caretaker.compact()
+        return await self._caretaker.compact(purge=purge)
 
     def cursor(self, lsn: int) -> str:
         identity = self._log.identity

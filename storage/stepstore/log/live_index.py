@@ -127,8 +127,8 @@ class LiveIndex:
         return list(self.deleted)
 
     def mark_forked(self, stream: bytes, lsn: int) -> None:
-        """Two different records carry one number of the stream, the second of them behind record `lsn` (row 11): what it
-        has behind that may continue either, and is not readable."""
+        """Two different records carry one number of the stream, the second of them behind record `lsn` (row 11): what
+        it has behind that may continue either, and is not readable."""
         number = self._numbers[stream]
         self._flags[number] |= STREAM_FORKED
         words = self._runs[number]
