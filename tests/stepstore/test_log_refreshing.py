@@ -231,3 +231,14 @@ def test_row_18_a_read_error_of_a_refresh_is_declared_and_the_next_one_goes_on(o
     assert caught.value.errno == errno.EIO
     files.before = None
     assert refreshed(log) == stored
+
+
+def test_a_first_open_that_was_interrupted_is_taken_up_once_it_was_repeated() -> None:
+    disk = MemoryFileSystem()
+    open_log(disk, LOG, SMALL).release()
+    (only,) = segments(disk)
+    disk.unlink(only)
+    log = open_log_read_only(disk, LOG)
+    assert refreshed(log) == []
+    stored = write_log(disk, [[(A, [b"one"])]])
+    assert refreshed(log) == stored

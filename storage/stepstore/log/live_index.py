@@ -139,9 +139,6 @@ class LiveIndex:
     def __contains__(self, stream: bytes) -> bool:
         return stream in self._numbers
 
-    def __len__(self) -> int:
-        return len(self._numbers)
-
     @property
     def frame_count(self) -> int:
         """How many data frames the segment holds."""

@@ -60,7 +60,7 @@ class SegmentScan(NamedTuple):
     `end_offset`: behind the last sound data frame or mark; `end_lsn`: the last LSN; `chain`: the CRC of that header.
     `proven_lsn`: up to where a later header of this file proves durability. `unproven`: (offset, length) of the frames
     behind that. `index_at`, `index_bytes`: the content of the footer, 0 if there is none. `closed`: whether a close
-    frame was seen. `after`: behind the last sound frame of any kind. `frames`: how many data frames were sound.
+    frame was seen. `after`: behind the last sound frame of any kind.
     """
 
     end_offset: int
@@ -72,7 +72,6 @@ class SegmentScan(NamedTuple):
     index_bytes: int
     closed: bool
     after: int
-    frames: int
     tail: Tail
 
 
@@ -145,7 +144,7 @@ def scan_segment(
     end = window.size if until is None else min(until, window.size)
     offset, lsn, chain = start or (HEADER_BYTES, header.first_lsn, header_crc)
     end_offset, end_chain = offset, chain
-    proven, closed, frames = lsn - 1, False, 0
+    proven, closed = lsn - 1, False
     index_at = index_bytes = 0
     unproven: list[tuple[int, int, int]] = []
     while not closed and (until is None or offset < until):
@@ -167,16 +166,13 @@ def scan_segment(
             end_offset, end_chain = offset, chain
             unproven.append((at, head.frame_len, head.last_lsn))
             if head.kind == KIND_DATA:
-                frames += 1
                 if on_frame is not None:
                     on_frame(head, at, entries)
                 if on_head is not None:
                     on_head(head)
     tail = _examine_tail(window, header, offset, lsn, chain, until) if examine else _NOT_EXAMINED
     rewrite = [item[:2] for item in unproven]
-    return SegmentScan(
-        end_offset, lsn - 1, end_chain, proven, rewrite, index_at, index_bytes, closed, offset, frames, tail
-    )
+    return SegmentScan(end_offset, lsn - 1, end_chain, proven, rewrite, index_at, index_bytes, closed, offset, tail)
 
 
 def _continues(head: FrameHeader, header: SegmentHeader, lsn: int, chain: int) -> bool:

@@ -65,9 +65,6 @@ class SealedIndex:
         """How many data frames the segment holds."""
         return self.head.frames
 
-    def __len__(self) -> int:
-        return self.head.streams
-
     def open_streams(self) -> dict[bytes, None]:
         """The streams that were open when the segment ended."""
         head = self.head

@@ -118,9 +118,7 @@ def sidecar_is_sound(reading: OpenFiles, path: str, seal: Seal) -> bool:
     return head == _SIDECAR_HEAD + size.to_bytes(4, "big") and behind == encode_trailer(seal.trailer)
 
 
-def write_sidecar(
-    files: FileSystem, segment: IndexedSegment, open_streams: Iterable[bytes], *, temporary: str = SIDECAR_TEMPORARY
-) -> Trailer:
+def write_sidecar(files: FileSystem, segment: IndexedSegment, open_streams: Iterable[bytes]) -> Trailer:
     """Write the index of a segment that was scanned beside it, durable, so that the next opening need not. Blocks.
 
     Raises: `OSError`; an index that cannot be written is only missing.
@@ -156,7 +154,7 @@ def write_sidecar(
     )
     target = sidecar_path(segment.path)
     folder = posixpath.dirname(target)
-    scratch = posixpath.join(folder, temporary)
+    scratch = posixpath.join(folder, SIDECAR_TEMPORARY)
     if files.stat(scratch) is not None:
         files.unlink(scratch)
     file = files.open(scratch, create=True)

@@ -67,7 +67,7 @@ class Frame(NamedTuple):
 
 
 class Segment:
-    """The newest segment. Only `write`, `mark` and `seal` touch the medium; they block, and run in a worker thread.
+    """The newest segment. Only `write`, `seal` and `release` touch the medium; they block, and run in a worker thread.
 
     After an error of any of them, nothing more is written to it: the operating system may have marked as clean what
     never reached the medium, so a retry would acknowledge nothing.
@@ -250,11 +250,6 @@ class SegmentSequence:
         self._segment_bytes, self._align = segment_bytes, align
         self._spare: tuple[File, int] | None = None
         self._spare_lock = threading.Lock()
-
-    @property
-    def last_seq(self) -> int:
-        """The number of the newest segment."""
-        return self._cut.seq
 
     def begin(self, cut: Cut | None = None, *, new_epoch: bool = True, preallocate: bool = True) -> Segment:
         """Make the next segment, durable, naming `cut` (default: where the log ended when it was opened).

@@ -289,11 +289,6 @@ class LogWriter:
         """This is a child of the process that opened the log: take nothing."""
         self.gate.is_open = False
 
-    @property
-    def is_idle(self) -> bool:
-        """Whether nothing waits to be written."""
-        return not self._queue
-
     @trio.lowlevel.enable_ki_protection
     def finish(self) -> None:
         """Take no more submissions; `run` returns when the queue is on the medium and the segment is closed."""
