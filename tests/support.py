@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
+import trio
+
+from stepstore.journal import Batch, SegmentLogJournal, Submission
 from stepstore.log.files import File, FileStat, FileSystem
 from stepstore.log.memory_files import MemoryFileSystem
 from stepwell import ExecutionStep, MemoryConfig, StepSuccess
@@ -26,6 +29,52 @@ def open_on(files: FileSystem, config: MemoryConfig | None = None, *, read_only:
 def step(number: int, **fields: Any) -> ExecutionStep:
     """A small step that tells its number."""
     return ExecutionStep("tool", f"action {number}", {"n": number}, StepSuccess(f"output {number}"), **fields)
+
+
+class _CancelAtStep(trio.abc.Instrument):
+    def __init__(self, step: int, scope: trio.CancelScope):
+        self._task, self._left, self._scope = trio.lowlevel.current_task(), step, scope
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        if task is self._task:
+            self._left -= 1
+            if self._left == 0:
+                self._scope.cancel()
+
+
+async def cancelled_at_step(step: int, call: Callable[[], Awaitable[object]]) -> bool:
+    """Make a call and cancel it when its task has been woken `step` times (0: before it begins). False if it had
+    returned before: then a sweep over all steps is over."""
+    with trio.CancelScope() as scope:
+        if step == 0:
+            scope.cancel()
+        instrument = _CancelAtStep(step, scope)
+        trio.lowlevel.add_instrument(instrument)
+        try:
+            await call()
+        finally:
+            trio.lowlevel.remove_instrument(instrument)
+    return scope.cancelled_caught
+
+
+async def force_into_log(files: FileSystem, *batches: Batch) -> None:
+    """Write batches to the log at LOG without asking whether they fit: a writer that is not ours."""
+    journal = SegmentLogJournal.open(LOG, files=files)
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(journal.run)
+            writer = journal._writer
+            assert writer is not None
+            for batch in batches:
+                submission = Submission([batch], 100, False, None)
+                writer._queue.append(submission)
+                writer._queued_bytes += submission.cost
+                writer._wake.unpark_all()
+                await submission.wait()
+                assert submission.error is None
+            journal.finish()
+    finally:
+        journal.release()
 
 
 class HookedFile:

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from stepstore.errors import InvalidState, LogFull, OutcomeUnknown
-from stepstore.journal.contract import FLAG_SNAPSHOT, FLAG_TOMBSTONE, Batch, Submission
+from stepstore.journal.contract import FLAG_SNAPSHOT, FLAG_TOMBSTONE, Batch, CompactionReport, Submission
 from stepstore.journal.in_memory import InMemoryJournal
 from stepstore.journal.segment_log import SegmentLogJournal
 from tests.crash.checker import Broken, Wrong
@@ -75,8 +75,9 @@ class JournalThatKnowsAll(InMemoryJournal):
 
     _caretaker = object()
 
-    async def compact(self, *, purge: bool = False) -> None:
+    async def compact(self, *, purge: bool = False) -> CompactionReport:
         await trio.lowlevel.checkpoint()
+        return CompactionReport()
 
 
 def test_operations_that_wait_for_the_journal_note_what_they_promise(monkeypatch: pytest.MonkeyPatch) -> None:

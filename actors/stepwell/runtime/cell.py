@@ -367,7 +367,7 @@ class EpisodeCell:
         if self._pending and self._interval is not None and not self._due:
             self._flusher.schedule(self)
         commit.resolve(submission.first_lsn, None)
-        if self.should_send or self.full or self.ending_request is not None:
+        if self.should_send or self.full or self.deleting or self.ending_request is not None:
             self.send_or_wake()
 
     @trio.lowlevel.enable_ki_protection

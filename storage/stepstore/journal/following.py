@@ -14,7 +14,8 @@ from stepstore.log.reading import Gap, Record
 
 
 class FollowedSlices(trio.abc.ReceiveChannel[list[Record | Gap]]):
-    """Slices of records in log order, for one task at a time. Closed by `close`, or by leaving it as a `with` block."""
+    """Slices of records in log order, for one task at a time. Closed by `close`, or by leaving it as an `async with`
+    block; one that is dropped without that holds nothing."""
 
     def __init__(self) -> None:
         self._closed = False
@@ -59,8 +60,9 @@ class FollowedSlices(trio.abc.ReceiveChannel[list[Record | Gap]]):
         self.close()
         await trio.lowlevel.checkpoint()
 
-    def __enter__(self) -> FollowedSlices:
+    async def __aenter__(self) -> FollowedSlices:
+        await trio.lowlevel.checkpoint()
         return self
 
-    def __exit__(self, *_error: object) -> None:
+    async def __aexit__(self, *_error: object) -> None:
         self.close()

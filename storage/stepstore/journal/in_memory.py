@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator, Sequence
 
 import trio
 
@@ -14,6 +13,7 @@ from stepstore.journal.contract import (
     SLICE_RECORDS,
     Batch,
     CompactionReport,
+    DeletionReport,
     Gap,
     Gate,
     JournalReport,
@@ -201,9 +201,9 @@ class InMemoryJournal:
     async def rotate(self) -> None:
         await trio.lowlevel.checkpoint()
 
-    async def compact(self) -> CompactionReport:
+    async def compact(self, *, purge: bool = False) -> CompactionReport:
         await trio.lowlevel.checkpoint()  # a deletion has given everything back
-        return CompactionReport()
+        return DeletionReport(streams_purged=len(self._deleted), out_of_reach=()) if purge else CompactionReport()
 
     def cursor(self, lsn: int) -> str:
         return str(Cursor(self._log_uuid, self._log_uuid, int(lsn > 0), lsn))
@@ -225,11 +225,8 @@ class InMemoryJournal:
     def read(self, stream: bytes, after: int = 0) -> InMemorySlices:
         return InMemorySlices(self, stream, after)
 
-    @asynccontextmanager
-    async def follow(self, after_lsn: int = 0) -> AsyncIterator[FollowedSlices]:
-        await trio.lowlevel.checkpoint()
-        with InMemoryFollower(self, after_lsn) as slices:
-            yield slices
+    def follow(self, after_lsn: int = 0) -> InMemoryFollower:
+        return InMemoryFollower(self, after_lsn)
 
 
 class InMemorySlices:

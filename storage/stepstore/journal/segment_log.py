@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import trio
@@ -159,11 +158,11 @@ class SegmentLogJournal:
         assert self._caretaker is not None
         await self._caretaker.wait_sealed()
 
-    async def compact(self) -> CompactionReport:
+    async def compact(self, *, purge: bool = False) -> CompactionReport:
         self._writing().check_open(critical=True)
         await self.rotate()
         assert self._caretaker is not None
-        return await self._caretaker.compact()
+        return await self._caretaker.compact(purge=purge)
 
     def cursor(self, lsn: int) -> str:
         identity = self._log.identity
@@ -198,11 +197,8 @@ class SegmentLogJournal:
     def read(self, stream: bytes, after: int = 0) -> StreamSlices:
         return StreamSlices(self, stream, after)
 
-    @asynccontextmanager
-    async def follow(self, after_lsn: int = 0) -> AsyncIterator[FollowedSlices]:
-        await trio.lowlevel.checkpoint()
-        with SegmentLogFollower(self, after_lsn) as slices:
-            yield slices
+    def follow(self, after_lsn: int = 0) -> SegmentLogFollower:
+        return SegmentLogFollower(self, after_lsn)
 
     async def _blocking(self, call: Callable[..., T], *args: Any) -> T:
         """Make a blocking call of the file layer in the reader's own thread, if it can block at all.
@@ -237,9 +233,9 @@ class StreamSlices:
         return found or self._nothing_more(position)
 
     def _nothing_more(self, position: Position) -> list[Record]:
-        if not position.flags & (STREAM_FORKED | STREAM_GAP):
+        if position.flags & STREAM_DELETED or not position.flags & (STREAM_FORKED | STREAM_GAP):
             return []
-        path, seq = self._journal._log.path, position.last_seq
+        path, seq = self._journal._log.path, min(position.after, position.last_seq)
         if position.flags & STREAM_FORKED:
             raise Forked(
                 f"two different records carry one number in a stream of {path!r}; it is readable up to seq {seq}",

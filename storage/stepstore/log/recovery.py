@@ -431,7 +431,7 @@ def settle_doubts(segment: IndexedSegment, same_records: SameRecords) -> int:
         if covered and all(same_records(run, other) for other in shared):
             duplicates += run.records
         else:
-            live.mark_forked(stream)
+            live.mark_forked(stream, run.first_lsn)
     return duplicates
 
 

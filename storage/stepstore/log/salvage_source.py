@@ -16,12 +16,13 @@ from typing import NamedTuple
 from stepstore.errors import CorruptLog, NotFound, RecoveryFailed, StepwellError
 from stepstore.log import frame as fr
 from stepstore.log import segment_header as sh
-from stepstore.log.directory import look
+from stepstore.log.directory import Identity, look
 from stepstore.log.files import FileSystem
 from stepstore.log.footer import HEAD_BYTES, TRAILER_BYTES, Trailer, parse_head, parse_trailer
 from stepstore.log.frame import FLAG_TOMBSTONE, KIND_DATA, KIND_FLAGS, DirectoryEntry, FrameHeader
 from stepstore.log.index import run_fields
 from stepstore.log.live_index import STREAM_DELETED
+from stepstore.log.manifest import newest_manifest
 from stepstore.log.names import SegmentName, parse_segment_name
 from stepstore.log.open_files import OpenFiles
 from stepstore.log.packed_table import UnsoundIndex
@@ -199,6 +200,7 @@ class Source:
                 self.frames = array("Q")
                 self._walk(window, deleted, reached)
                 self._deleted_by_index(deleted)
+            self._check_rewritten()
             if file.unreadable:
                 self.notes.append(
                     f"{self.path}: the medium gave an error for {sum(file.unreadable.values()):,} bytes, the first at "
@@ -207,6 +209,15 @@ class Source:
         finally:
             file.close()
         reached(self.size)
+
+    def _check_rewritten(self) -> None:
+        """The header of a rewritten file says up to which LSN it stands for the log."""
+        header = self.header
+        if header is not None and header.generation and self.last_lsn < header.orig_end_lsn:
+            self._note_break(
+                Break(self.size, self.size, self.last_lsn + 1, header.orig_end_lsn), "the end of the segment"
+            )
+            self.last_lsn = header.orig_end_lsn
 
     def _follow(self, window: Window, deleted: set[bytes], reached: OnProgress) -> bool:
         """Read the segment as an opening would; False if it is not sound to its end."""
@@ -475,6 +486,7 @@ def list_sources(files: FileSystem, path: str, reading: OpenFiles) -> Sources:
     """
     notes: list[str] = []
     log_uuid: str | None = None
+    identity: Identity | None = None
     try:
         identity = look(files, path)
         log_uuid = None if identity is None else str(identity.log_uuid)
@@ -484,6 +496,8 @@ def list_sources(files: FileSystem, path: str, reading: OpenFiles) -> Sources:
         found = files.stat(path)
         listed = [] if found is None else files.list_names(path)
         names = [name for name in map(parse_segment_name, listed) if name is not None]
+        if identity is not None:
+            names = _without_leftovers(files, path, listed, names, identity, notes)
         if not names and log_uuid is None:
             raise NotFound(f"there is no Stepwell log in {path!r}: it holds no segment (a file named *.seg)")
         segments = [Source(files, reading, posixpath.join(path, str(name)), name) for name in names]
@@ -500,6 +514,25 @@ def list_sources(files: FileSystem, path: str, reading: OpenFiles) -> Sources:
             kept.append(source)
     _find_ends(kept)
     return Sources(kept, log_uuid, notes)
+
+
+def _without_leftovers(
+    files: FileSystem, path: str, listed: list[str], names: list[SegmentName], identity: Identity, notes: list[str]
+) -> list[SegmentName]:
+    """The segments without those that a compaction has replaced, or was about to put in the place of others: all they
+    hold is in the files that the manifest lists, or was removed on purpose."""
+    try:
+        manifest = newest_manifest(files, path, listed, identity)
+    except CorruptLog as error:
+        notes.append(f"{error} Salvage reads every segment there is.")
+        return names
+    if manifest is None:
+        return names
+    wanted = {file.name for file in manifest.files}
+    leftovers = [name for name in names if name.seq <= manifest.seq_last and name not in wanted]
+    if leftovers:
+        notes.append(f"left over from a compaction, and not read: {', '.join(map(str, leftovers))}")
+    return [name for name in names if name not in leftovers]
 
 
 def _find_ends(segments: list[Source]) -> None:

@@ -101,8 +101,8 @@ def _verify(
         raise RecoveryFailed.from_os_error("look into", error, file=path) from error
     if not live:
         report.notes += [
-            f"{posixpath.join(path, name)}: left over from a compaction; the next opening removes it"
-            for name in listing.leftovers
+            f"{posixpath.join(path, left)}: left over from a compaction; the next opening removes it"
+            for left in listing.leftovers
         ]
     reading = OpenFiles(files)
     checks = [
@@ -239,7 +239,7 @@ class _SegmentCheck:
             self._problem("the footer or the close frame behind it is damaged; no record is", offset=scan.after)
         elif self.successor is not None and _named_end(self.header, scan) != _named_cut(self.successor):
             self._problem("it does not end where the segment behind it says that it ends", row=2, advice=SALVAGE)
-        self._check_end(scan)
+        self._check_end(trailer.end_lsn)
         try:
             index = open_index(self.reading, self.path, trailer)
             index.check()
@@ -268,9 +268,12 @@ class _SegmentCheck:
         self.streams.update(own_streams)
         report.bytes += scan.end_offset
         sound = f"{self.path}: sound up to offset {scan.end_offset} (LSN {scan.end_lsn})"
-        self._check_end(scan)
+        if generation and scan.end_lsn != self.header.orig_end_lsn:
+            self._damage(f"{sound}, but a rewritten file is whole before it has its name", scan, 2)
+            return
+        self._check_end(scan.end_lsn)
         if generation:
-            self._problem("its footer, or what belongs behind it, is damaged; the next opening takes longer")
+            self._problem("its footer, or what belongs behind it, is damaged", offset=scan.after)
             return
         self._check_sidecar(scan)
         if self.successor is not None:
@@ -333,16 +336,14 @@ class _SegmentCheck:
         if why is not None:
             self.report.problems.append(Problem(file=self.sidecar, text=why, advice=REMOVE_SIDECAR))
 
-    def _check_end(self, scan: SegmentScan) -> None:
-        """What is there of a rewritten file, and of one in the manifest's range, was durable to its end."""
-        header = self.header
-        if header.generation and scan.end_lsn != header.orig_end_lsn:
-            text = f"it holds records up to LSN {scan.end_lsn}, not to {header.orig_end_lsn}"
-            self._problem(text, row=2, advice=SALVAGE)
-        end_lsn = header.orig_end_lsn if header.generation else scan.end_lsn
-        if self.listed_end_lsn not in (None, end_lsn):
-            text = f"it ends with LSN {end_lsn}, and the MANIFEST says with {self.listed_end_lsn}"
-            self._problem(text, row=2, advice=SALVAGE)
+    def _check_end(self, end_lsn: int) -> None:
+        """A rewritten file, and one in the manifest's range, ends where its header and the manifest say."""
+        for who, said in (
+            ("its header", self.header.orig_end_lsn if self.header.generation else end_lsn),
+            ("the MANIFEST", end_lsn if self.listed_end_lsn is None else self.listed_end_lsn),
+        ):
+            if said != end_lsn:
+                self._problem(f"it ends with LSN {end_lsn}, and {who} says with {said}", row=2, advice=SALVAGE)
 
     def _problem(self, what: str, *, offset: int | None = None, row: int = 0, advice: str = NO_RECORD) -> None:
         self.report.problems.append(Problem(file=self.path, text=what, offset=offset, row=row, advice=advice))
