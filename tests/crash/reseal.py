@@ -196,7 +196,7 @@ def reseal_trailer(data: bytearray, index_at: int, index_end: int) -> None:
     """Have the trailer at the end of a segment or a sidecar name the index in [index_at, index_end)."""
     head = index_head(data, index_at)
     at = len(data) - ft.TRAILER_BYTES
-    if head is None or at < index_end:
+    if head is None or not index_at + ft.HEAD_BYTES <= index_end <= at:
         return
     trailer = ft.Trailer(
         segment_tag=int.from_bytes(data[at + 6 : at + 10]),

@@ -274,6 +274,7 @@ def test_sealed_anew_a_changed_payload_passes_every_checksum() -> None:
     assert survived.outcomes == ("verify: nothing", "read-only: readable", "strict: readable", "cut: readable")
 
 
+@pytest.mark.xfail(strict=True, reason="see test_spoilt_files_bugs")
 @pytest.mark.usefixtures("hurried")
 def test_a_sample_survives() -> None:
     hunt = Hunt(Tally())

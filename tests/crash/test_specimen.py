@@ -116,6 +116,7 @@ def sound(groups: int | None = None) -> Reading:
     contents = SPECIMEN.contents(len(SPECIMEN.groups) if groups is None else groups)
     return Reading(
         end_lsn=contents.end_lsn,
+        has_streams=True,
         streams={stream: list(records) for stream, records in contents.streams.items()},
         last_seqs={stream: len(records) for stream, records in contents.streams.items()},
         open_streams=contents.open_streams,
@@ -201,6 +202,12 @@ def test_the_comparison_objects(change: Callable[[Reading], None]) -> None:
     reading = copy.deepcopy(sound())
     change(reading)
     assert compare(SPECIMEN, reading).kind == "wrong"
+
+
+def test_in_log_order_alone_is_compared_as_well() -> None:
+    events = SPECIMEN.contents(len(SPECIMEN.groups)).events
+    assert compare(SPECIMEN, Reading(end_lsn=sound().end_lsn, in_order=list(events))).kind == "identical"
+    assert compare(SPECIMEN, Reading(end_lsn=sound().end_lsn, in_order=list(events[1:]))).kind == "wrong"
 
 
 def test_damage_is_no_excuse_for_a_shorter_log() -> None:
