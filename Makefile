@@ -44,7 +44,7 @@ check: $(DEV)
 	@$(BIN)/pyright
 	@$(BIN)/lint-imports
 
-CRASH := enumerator power_cuts kill9 bit_flips truncations failing_calls real_errors ghost_pages fuzz
+CRASH := enumerator failing_calls kill9 bit_flips truncations power_cuts real_errors ghost_pages
 
 crash: $(DEV)
 	@$(BIN)/python -m tests.crash.syncs

@@ -59,6 +59,7 @@ def test_the_segment_header_is_as_drawn(segment: bytes) -> None:
     assert parsed is not None
     for row, value in zip(rows[1:-2], parsed[0], strict=True):
         assert row.head == segment[row.at]
+        assert row.head is not None
         assert SIZES[row.head] == row.size - 1
         raw = segment[row.at + 1 : row.at + row.size]
         assert raw == value if isinstance(value, bytes) else int.from_bytes(raw, "big") == value, row.name

@@ -3,7 +3,8 @@
     python -m tests.crash.bit_flips [--short] [--seed N] [--jobs N] [--json]
 
 All bits of every file of a 64 KiB log that was closed in order, and of short logs whose process died behind a last
-group full of NULs; and of the keys of an encrypted log. The short form samples 20,000 of them. For each flip:
+group full of NULs; of the keys of an encrypted log; and of what compaction makes. The short form samples 20,000 of
+them. For each flip:
 
 - `verify` reports a problem, or refuses to look at all;
 - opening for writing refuses, or everything reads as it was stored, but for streams that raise an error;
@@ -32,7 +33,7 @@ import trio
 
 from stepstore.log.frame import SECTOR
 from tests.crash.readback import Verdict, compare, read_read_only, read_writable, verify_outcome
-from tests.crash.specimen import Specimen, disk_with, encrypted, sealed, unclean_logs
+from tests.crash.specimen import Specimen, compacted, disk_with, encrypted, sealed, unclean_logs
 from tests.crash.sweep import Tally, conclude, evenly, parser_for, sweep
 
 SHORT = 20_000
@@ -84,7 +85,9 @@ def field_of(seed: int) -> Field:
     whole = [(specimen, path) for specimen in (sealed(seed), first) for path in specimen.files]
     with_keys = encrypted(seed)
     keys = [(with_keys, path) for path in with_keys.files if not path.endswith((".seg", "FORMAT"))]
-    return Field([*whole, *((specimen, specimen.newest) for specimen in others), *keys])
+    merged = compacted(seed)
+    rewritten = [(merged, path) for path in merged.files if "MANIFEST" in path or path == merged.segments[0]]
+    return Field([*whole, *((specimen, specimen.newest) for specimen in others), *keys, *rewritten])
 
 
 def is_lone_bit(flip: Flip) -> bool:
@@ -170,7 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.short:
         numbers = sorted({*evenly(bits, SHORT, seed), *field_of(seed).lone_bits()})
     if not options.json:
-        print(f"bit flips: {len(numbers):,} of the {bits:,} bits of 5 logs, seed {seed}", flush=True)
+        print(f"bit flips: {len(numbers):,} of the {bits:,} bits of 6 logs, seed {seed}", flush=True)
     tally = sweep(numbers, functools.partial(try_flips, seed), jobs=options.jobs)
     return conclude("bit_flips", tally, began, as_json=options.json, seed=seed, bits=bits)
 

@@ -35,7 +35,7 @@ from tests.crash.sweep import Tally, conclude, parser_for, sweep
 
 SHORT, LONG, COVERAGE = 20_000, 800_000, 200_000
 SHORT_SEED = 20240229
-CHUNK = 1000
+CHUNK = 500
 BRIEF_SECONDS, MINIMISE_SECONDS = 0.2, 20.0
 SAMPLED_EVERY = 200
 """Of one in so many inputs the memory is measured exactly."""
@@ -132,7 +132,7 @@ class Hunt:
             max_examples=count,
             database=None,
             deadline=None,
-            suppress_health_check=list(HealthCheck),
+            suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
             phases=(Phase.generate,),
         )
         @given(inputs())
@@ -146,11 +146,11 @@ _KNOWN: set[str] = set()
 """Kinds of failure that this process has minimised."""
 
 
-def feed_chunks(seeds: Sequence[int]) -> Tally:
-    """Feed `CHUNK` inputs from each seed."""
+def feed_chunks(chunks: Sequence[tuple[int, int]]) -> Tally:
+    """Feed so many inputs from each seed: (count, seed)."""
     hunt = Hunt(Tally(), _KNOWN)
-    for seed in seeds:
-        hunt.with_hypothesis(CHUNK, seed)
+    for count, seed in chunks:
+        hunt.with_hypothesis(count, seed)
     return hunt.tally
 
 
@@ -210,8 +210,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.json:
         print(f"fuzzing recovery: {count:,} inputs, {guided:,} more guided by coverage, seed {seed}", flush=True)
     dice = random.Random(seed)
-    seeds = [dice.randrange(2**32) for _ in range(-(-count // CHUNK))]
-    tally = sweep(seeds, feed_chunks, jobs=options.jobs, chunk=1, weight=CHUNK)
+    chunks = [(min(CHUNK, count - start), dice.randrange(2**32)) for start in range(0, count, CHUNK)]
+    tally = sweep(chunks, feed_chunks, jobs=options.jobs, chunk=1, total=count)
     if guided:
         tally.add(cover(guided, seed % 2**31, options.jobs))
     return conclude("fuzz", tally, began, as_json=options.json, seed=seed, inputs=count, guided=guided)

@@ -7,13 +7,15 @@ A process of its own, since libFuzzer never gives the process back. What was see
 
 from __future__ import annotations
 
+import importlib
 import json
 import random
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
-import atheris  # type: ignore[import-untyped, import-not-found, unused-ignore]
+atheris: Any = importlib.import_module("atheris")  # comes without types, and only for some Pythons
 
 with atheris.instrument_imports(include=["stepstore"]):
     from tests.crash.dice import BytesDice

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import posixpath
+import re
 import struct
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -14,7 +16,7 @@ from stepstore.log.frame import Batch, build_frame, header_position
 from stepstore.log.names import SegmentName, parse_segment_name
 from tests.crash import reseal as rs
 from tests.crash.dice import Dice, hostile_number, pick
-from tests.crash.specimen import STREAMS, Image, sealed, several_lives, small, unclean_logs
+from tests.crash.specimen import STREAMS, Image, compacted, sealed, several_lives, small, unclean_logs
 from tests.stepstore.log_lab import LOG
 
 Draft = dict[str, bytes | None]
@@ -43,6 +45,7 @@ def bases() -> Sequence[Image]:
         sealed(BASES_SEED, size=6 * 1024),
         sealed(BASES_SEED, small, size=6 * 1024),
         several_lives(BASES_SEED, size=6 * 1024),
+        compacted(BASES_SEED),
         *unclean_logs(BASES_SEED),
     ]
     return [{path: data for path, data in log.image.items() if "/quarantine/" not in path} for log in logs]
@@ -189,7 +192,17 @@ def noise(dice: Dice, draft: Draft) -> None:
 
 _NAMES = (
     *("LOCK", "FORMAT", "FORMAT.tmp", "spare.tmp", "reserve", "quarantine", "keys", "catalog.sqlite", "stray.tmp"),
-    *("MANIFEST-1", "MANIFEST-2", "MANIFEST-99999999999999999999", "MANIFEST-x", "keys/KEYS-1", "x.seg", "x.idx"),
+    *(
+        "MANIFEST-00000001",
+        "MANIFEST-00000002",
+        "MANIFEST-99999999999999999999",
+        "MANIFEST-x",
+        "MANIFEST.tmp",
+        "compact.tmp",
+        "keys/KEYS-1",
+        "x.seg",
+        "x.idx",
+    ),
     *("00000001-0000000000000001.idx", "00000001-ffffffffffffffff.0.seg", "00000002-0000000000000000.1.seg"),
     *("99999999999999999999-0000000000000001.0.seg", "0000000001-0000000000000001.0.seg", "é.seg", "\udcff.tmp"),
     *("٠٠٠٠٠٠٠١-0000000000000001.0.seg",),
@@ -490,6 +503,28 @@ def _change_trailer(data: bytearray, **fields: int) -> None:
         data[-ft.TRAILER_BYTES :] = ft.encode_trailer(trailer._replace(**narrow))
 
 
+def change_manifest(dice: Dice, draft: Draft) -> None:
+    """Numbers in a manifest, its checksum right; perhaps its name, too."""
+    paths = sorted(path for path, data in draft.items() if data and "/MANIFEST-" in path)
+    if not paths:
+        return
+    path = pick(dice, paths)
+    data = bytearray(draft[path] or b"")
+    for _ in range(1 + dice.below(2)):
+        places = [match.start() + 1 for match in re.finditer(rb"[\x1a\x1b\x9a]", data[:-5])]
+        if places:
+            at = pick(dice, places)
+            bits = 64 if data[at - 1] == 0x1B else 32
+            value = int.from_bytes(data[at : at + bits // 8])
+            data[at : at + bits // 8] = hostile_number(dice, value, bits).to_bytes(bits // 8)
+    data = data[:LARGEST_FILE]
+    data[-4:] = zlib.crc32(data[:-5]).to_bytes(4)
+    if dice.below(4) == 0:
+        _remove(draft, path)
+        path = posixpath.join(LOG, f"MANIFEST-{dice.below(12):08d}")
+    _set(draft, path, bytes(data))
+
+
 def many_frames(dice: Dice, draft: Draft) -> None:
     """Hundreds of the smallest frames, or one frame of hundreds of the smallest batches."""
     if (found := _a_segment(dice, draft)) is None:
@@ -548,5 +583,5 @@ def renumber(dice: Dice, draft: Draft) -> None:
 CHANGES: Sequence[Callable[[Dice, Draft], None]] = (
     *(flip_bits, overwrite, splice, swap_sectors, cut_or_extend, noise, move_files, write_format, write_lock),
     *(change_frame_header, change_directory, change_segment_header, append_frames, change_index, change_trailer) * 2,
-    *(many_frames, begin_at, renumber),
+    *(change_manifest, many_frames, begin_at, renumber),
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -92,6 +92,7 @@ def reseal(data: bytearray, *, batches: bool = True, ends: bool = True) -> End |
     parsed = sh.parse_segment_header(bytes(data[:SEGMENT_HEADER_BYTES]))
     end = End(SEGMENT_HEADER_BYTES, 0 if parsed is None else parsed[0].first_lsn - 1, chain)
     index: tuple[int, int] | None = None
+    crcs: dict[int, int] = {}
     for at in frame_places(data):
         fields = frame_fields(data, at)
         body_at = at + FRAME_HEADER_BYTES
@@ -99,10 +100,10 @@ def reseal(data: bytearray, *, batches: bool = True, ends: bool = True) -> End |
         if behind <= len(data):
             directory_at = body_at + ITEM_HEAD_BYTES
             if batches:
-                _reseal_batches(data, directory_at, fields, behind)
+                crcs |= _reseal_batches(data, directory_at, fields, behind)
             if fields[KIND] == KIND_FOOTER:
                 index = body_at + 2 * ITEM_HEAD_BYTES, behind
-                reseal_index(data, *index, end if ends else None)
+                reseal_index(data, *index, end if ends else None, crcs)
             fields[DIR_CRC] = zlib.crc32(data[directory_at : directory_at + fields[DIR_LEN]])
             fields[BODY_CRC] = zlib.crc32(data[body_at:behind])
             fields[ZEROS] = count_zero_pieces(data[at:behind], at)
@@ -115,18 +116,21 @@ def reseal(data: bytearray, *, batches: bool = True, ends: bool = True) -> End |
     return end
 
 
-def _reseal_batches(data: bytearray, directory_at: int, fields: Sequence[int], end: int) -> None:
+def _reseal_batches(data: bytearray, directory_at: int, fields: Sequence[int], end: int) -> dict[int, int]:
+    """The CRCs by the offset of the bytes that they are of."""
+    crcs: dict[int, int] = {}
     entries = (fields[DIR_LEN] - 4 * fields[RECORDS]) // ENTRY.size
     payload_at = directory_at + fields[DIR_LEN] + ITEM_HEAD_BYTES
     for number in range(entries):
         at = directory_at + number * ENTRY.size
         if at + ENTRY.size > end:
-            return
+            break
         entry = list(ENTRY.unpack_from(data, at))
         size = entry[4]
-        entry[5] = zlib.crc32(data[payload_at : min(payload_at + size, end)])
+        entry[5] = crcs[payload_at] = zlib.crc32(data[payload_at : min(payload_at + size, end)])
         ENTRY.pack_into(data, at, *entry)
         payload_at += size
+    return crcs
 
 
 def relink(segments: Sequence[bytearray], *, batches: bool = True) -> None:
@@ -145,6 +149,7 @@ def relink(segments: Sequence[bytearray], *, batches: bool = True) -> None:
 
 SIDECAR_INDEX_AT = 8
 TABLE_PAGE_BYTES = 4096
+_RUN_PAYLOAD_AT, _RUN_CRC = 20, 32
 
 
 def index_head(data: bytes | bytearray, at: int) -> ft.IndexHead | None:
@@ -159,11 +164,17 @@ def index_head(data: bytes | bytearray, at: int) -> ft.IndexHead | None:
         return None
 
 
-def reseal_index(data: bytearray, at: int, end: int, records_end: End | None) -> None:
-    """Make the checksums of the index in [at, end) right; with `records_end`, have it tell that."""
+def reseal_index(data: bytearray, at: int, end: int, records_end: End | None, crcs: Mapping[int, int]) -> None:
+    """Make the checksums of the index in [at, end) right; with `records_end`, have it tell that. `crcs`: those of the
+    batches, by where they lie, for the entries of the runs that are there."""
     head = index_head(data, at)
     if head is None:
         return
+    for page in range(at + head.runs_at, min(at + head.snapshots_at, end, len(data)), TABLE_PAGE_BYTES):
+        for run in range(page, min(page + TABLE_PAGE_BYTES - ft.RUN_BYTES, len(data) - ft.RUN_BYTES), ft.RUN_BYTES):
+            (payload_at,) = struct.unpack_from(">I", data, run + _RUN_PAYLOAD_AT)
+            if payload_at in crcs:
+                struct.pack_into(">I", data, run + _RUN_CRC, crcs[payload_at])
     for page in range(at + head.frames_at, min(end, len(data)) - TABLE_PAGE_BYTES + 1, TABLE_PAGE_BYTES):
         struct.pack_into(">I", data, page + TABLE_PAGE_BYTES - 4, zlib.crc32(data[page : page + TABLE_PAGE_BYTES - 4]))
     head = head._replace(
@@ -204,7 +215,7 @@ def reseal_sidecar(data: bytearray) -> None:
     """Make the checksums of a sidecar right, whatever it tells."""
     end = len(data) - ft.TRAILER_BYTES
     if end >= SIDECAR_INDEX_AT + ft.HEAD_BYTES:
-        reseal_index(data, SIDECAR_INDEX_AT, end, None)
+        reseal_index(data, SIDECAR_INDEX_AT, end, None, {})
         reseal_trailer(data, SIDECAR_INDEX_AT, end)
 
 

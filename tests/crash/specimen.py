@@ -196,14 +196,23 @@ SETTLE, IDLE = 0.5, 2.0
 
 
 async def store_groups(
-    files: MemoryFileSystem, groups: Sequence[Group], options: LogOptions, *, close: bool, pause: float = 0
+    files: MemoryFileSystem,
+    groups: Sequence[Group],
+    options: LogOptions,
+    *,
+    close: bool,
+    pause: float = 0,
+    compact: bool = False,
 ) -> list[list[Stored]]:
-    """Open the log, store each group as one frame with a pause before it, then crash, or `close` in order."""
+    """Open the log, perhaps compact it, store each group as one frame with a pause before it, then crash, or `close` in
+    order."""
     stored: list[list[Stored]] = []
     journal = SegmentLogJournal.open(LOG, options, files)
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(journal.run)
+            if compact:
+                await journal.compact()
             for group in groups:
                 await trio.sleep(pause)
                 stored.append(await _store(journal, group))
@@ -239,10 +248,16 @@ async def _store(journal: SegmentLogJournal, group: Group) -> list[Stored]:
 
 
 def _write(
-    files: MemoryFileSystem, groups: Sequence[Group], options: LogOptions, *, close: bool, pause: float = SETTLE
+    files: MemoryFileSystem,
+    groups: Sequence[Group],
+    options: LogOptions,
+    *,
+    close: bool,
+    pause: float = SETTLE,
+    compact: bool = False,
 ) -> list[list[Stored]]:
-    clock = trio.testing.MockClock(autojump_threshold=0)
-    return trio.run(functools.partial(store_groups, files, groups, options, close=close, pause=pause), clock=clock)
+    store = functools.partial(store_groups, files, groups, options, close=close, pause=pause, compact=compact)
+    return trio.run(store, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
 def _payload(dice: random.Random) -> bytes:
@@ -281,7 +296,7 @@ class _Lives:
         return sorted(self._seen)
 
 
-def mixed(dice: random.Random) -> Iterator[Group]:
+def mixed(dice: random.Random, *, deletions: int = 3) -> Iterator[Group]:
     """Many streams, batches big and small, runs of NULs; snapshots; a few streams are deleted."""
     lives = _Lives(dice)
     streams = list(STREAMS)
@@ -293,7 +308,7 @@ def mixed(dice: random.Random) -> Iterator[Group]:
             group.append((stream, payloads, lives.flags(stream)))
             if dice.random() < 0.15:
                 group.append((stream, [b"a snapshot " * dice.randrange(1, 20)], FLAG_SNAPSHOT))
-        if number % 4 == 0 and len(streams) > len(STREAMS) - 3:
+        if number % 4 == 0 and len(streams) > len(STREAMS) - deletions:
             stream = dice.choice([stream for stream in lives.seen if stream in streams])
             streams.remove(stream)
             group.append((stream, [b"deleted"], FLAG_CLOSES | FLAG_TOMBSTONE))
@@ -339,6 +354,24 @@ def encrypted(seed: int) -> Specimen:
     """A short log closed in order, compressed and encrypted."""
     options = LogOptions(compression=Compression("zstd"), key_provider=PlainKeys())
     return replace(sealed(seed, size=8 * KIBIBYTE, options=options), name="sealed, encrypted", _prefixes={})
+
+
+def compacted(seed: int) -> Specimen:
+    """A log of small segments that were merged without their superseded snapshots; then it was written on, compacted
+    once more, and closed. Nothing was deleted: when a tombstone goes is compaction's own affair."""
+    options = LogOptions(segment_bytes=LOG_BYTES)
+    supply = mixed(random.Random(seed), deletions=0)
+    disk = MemoryFileSystem()
+    stored: list[list[Stored]] = []
+    with fixed_randomness(seed):
+        for life in range(6):
+            groups = [next(supply), [(STREAMS[0], [b"a record"], 0)], [_snapshot(life)]]
+            stored += _write(disk, groups, options, close=True, compact=life in (3, 5))
+    return Specimen("compacted", tree(disk), stored, options, clean=True)
+
+
+def _snapshot(life: int) -> tuple[bytes, Sequence[bytes], int]:
+    return STREAMS[0], [b"as of life %d " % life * 20], FLAG_SNAPSHOT
 
 
 def several_lives(seed: int, *, size: int = LOG_BYTES // 2) -> Specimen:

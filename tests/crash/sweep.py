@@ -71,11 +71,17 @@ class Tally:
 
 
 def sweep(
-    cases: Sequence[Case], work: Callable[[Sequence[Case]], Tally], *, jobs: int, chunk: int = 500, weight: int = 1
+    cases: Sequence[Case],
+    work: Callable[[Sequence[Case]], Tally],
+    *,
+    jobs: int,
+    chunk: int = 500,
+    total: int | None = None,
 ) -> Tally:
-    """Have every case worked on, in this process (`jobs` = 1) or in several. Each counts as `weight` in a tally."""
+    """Have every case worked on, in this process (`jobs` = 1) or in several. `total`: what the tallies will add up to,
+    if not to the number of cases."""
     chunks = [cases[start : start + chunk] for start in range(0, len(cases), chunk)]
-    total = Tally()
+    seen = Tally()
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -86,17 +92,22 @@ def sweep(
         disable=not sys.stderr.isatty(),
     )
     with bar:
-        task = bar.add_task("cases", total=len(cases) * weight)
+        task = bar.add_task("cases", total=len(cases) if total is None else total)
         for tally in _tallies(chunks, work, jobs):
-            total.add(tally)
-            bar.update(task, completed=total.cases)
-    return total
+            seen.add(tally)
+            bar.update(task, completed=seen.cases)
+    return seen
 
 
 def _tallies(chunks: list[Sequence[Case]], work: Callable[[Sequence[Case]], Tally], jobs: int) -> Iterator[Tally]:
     if jobs == 1:
+        logger = logging.getLogger("stepstore")
+        level = logger.level
         _quiet()
-        yield from map(work, chunks)
+        try:
+            yield from map(work, chunks)
+        finally:
+            logger.setLevel(level)
         return
     with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"), initializer=_quiet) as pool:
         waiting = [pool.submit(work, chunk) for chunk in chunks]

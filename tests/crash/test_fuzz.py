@@ -226,7 +226,7 @@ def test_every_change_changes_something(change: str) -> None:
         draft: Draft = dict(before)
         change_it(dice, draft)
         changed += draft != before
-    assert changed >= 20
+    assert changed >= (6 if change == "change_manifest" else 20)  # only some logs have one
 
 
 def test_the_inputs_reach_far() -> None:

@@ -15,6 +15,7 @@ from tests.crash.readback import Reading, compare, read_read_only, read_writable
 from tests.crash.specimen import (
     LOG_BYTES,
     Specimen,
+    compacted,
     disk_with,
     encrypted,
     is_exempt,
@@ -24,7 +25,7 @@ from tests.crash.specimen import (
     small,
     unclean_logs,
 )
-from tests.stepstore.log_lab import frames_of
+from tests.stepstore.log_lab import frames_of, header_of
 
 MAKERS: dict[str, Callable[[int], Specimen]] = {
     "mixed": lambda seed: sealed(seed, mixed),
@@ -32,6 +33,7 @@ MAKERS: dict[str, Callable[[int], Specimen]] = {
     "several lives": several_lives,
     "unclean": lambda seed: unclean_logs(seed)[0],
     "encrypted": encrypted,
+    "compacted": compacted,
 }
 
 
@@ -86,6 +88,15 @@ def test_an_encrypted_log_has_keys_and_hides_its_payloads() -> None:
     stored = b"".join(specimen.files.values())
     payloads = [stored.record.payload for group in specimen.groups for stored in group]
     assert not any(payload in stored for payload in payloads if len(payload) > 30)
+
+
+def test_a_compacted_log_has_manifests_and_files_that_stand_for_several() -> None:
+    specimen = compacted(1)
+    assert sum("/MANIFEST-" in path for path in specimen.files) == 2
+    disk = disk_with(specimen.image)
+    headers = [header_of(disk, path) for path in specimen.segments]
+    assert any(header.seq_last > header.seq for header in headers)
+    assert headers[-1].generation == 0
 
 
 def test_lock_reserve_and_quarantine_are_exempt_and_nothing_else() -> None:

@@ -4,7 +4,7 @@
 
 A 64 KiB log is cut to every length from nothing to all of it: as one sequence of bytes over all segments (those behind
 the cut are gone), and each other file by itself. Each cut log is opened for writing and read. The long form does so
-with three workloads, and makes of each cut what the short form makes of one in 16: look at it with `verify` and opened
+with four workloads, and makes of each cut what the short form makes of one in 16: look at it with `verify` and opened
 for reading only, then open it a second time.
 
 - Where the newest segment is the one cut, exactly the groups that are whole in what is left are read, or opening
@@ -34,7 +34,7 @@ import trio
 from stepstore.errors import CorruptLog
 from stepstore.log.memory_files import MemoryFileSystem
 from tests.crash.readback import Reading, Verdict, compare, read_read_only, read_writable, verify_outcome
-from tests.crash.specimen import Image, Specimen, disk_with, sealed, several_lives, small, store_groups
+from tests.crash.specimen import Image, Specimen, compacted, disk_with, sealed, several_lives, small, store_groups
 from tests.crash.sweep import Tally, conclude, parser_for, sweep
 from tests.stepstore.log_lab import stream_id
 
@@ -81,7 +81,12 @@ class Cuts:
 @functools.cache
 def cuts_of(seed: int, workloads: int) -> Cuts:
     """The cuts of the logs made with this seed."""
-    makers: list[Callable[[int], Specimen]] = [sealed, several_lives, functools.partial(sealed, workload=small)]
+    makers: list[Callable[[int], Specimen]] = [
+        sealed,
+        several_lives,
+        functools.partial(sealed, workload=small),
+        compacted,
+    ]
     return Cuts([make(seed) for make in makers[:workloads]])
 
 
@@ -104,13 +109,17 @@ def cut_image(cut: Cut) -> tuple[Image, str]:
     return left, path
 
 
-def whole_groups(specimen: Specimen, image: Image) -> int:
-    """How many groups the segments of an image hold wholly."""
-    groups = 0
+def whole_groups(specimen: Specimen, image: Image) -> int | None:
+    """How many groups are whole in what the segments of an image hold, up to the first frame that is not; None if it
+    ends inside a group, which only a frame that is several groups can do."""
+    lsn = 0
     for path in specimen.segments:
         size = len(image.get(path) or b"")
-        groups += sum(frame.end <= size for frame in specimen.frames[path])
-    return groups
+        for frame in specimen.frames[path]:
+            if frame.end > size:
+                return specimen.group_ends.get(lsn)
+            lsn = frame.head.last_lsn
+    return specimen.group_ends.get(lsn)
 
 
 async def try_cut(cut: Cut, tally: Tally, *, closely: bool, store: bool) -> None:
@@ -199,9 +208,9 @@ def try_cuts(seed: int, workloads: int, every: int, numbers: Sequence[int]) -> T
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Cut, and print what was seen; the exit status is 1 on any violation."""
-    options = parser_for("truncations", __doc__, "one workload instead of three").parse_args(arguments)
+    options = parser_for("truncations", __doc__, "one workload instead of four").parse_args(arguments)
     seed = random.randrange(2**32) if options.seed is None else options.seed
-    workloads, every = (1, CLOSELY_EVERY) if options.short else (3, 1)
+    workloads, every = (1, CLOSELY_EVERY) if options.short else (4, 1)
     began = time.monotonic()
     numbers = range(len(cuts_of(seed, workloads)))
     if not options.json:

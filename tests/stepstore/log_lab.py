@@ -238,6 +238,28 @@ class FullDisk:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), call.path)
 
 
+class Checkpoints(trio.abc.Instrument):
+    """Counts the steps of the task that enters it, and cancels a scope in front of the n-th."""
+
+    def __init__(self, scope: trio.CancelScope | None, number: int = 0):
+        self._scope, self._number = scope, number
+        self._task = trio.lowlevel.current_task()
+        self.seen = 0
+
+    def __enter__(self) -> Checkpoints:
+        trio.lowlevel.add_instrument(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        trio.lowlevel.remove_instrument(self)
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        if task is self._task:
+            self.seen += 1
+            if self._scope is not None and self.seen == self._number:
+                self._scope.cancel()
+
+
 # ---- disks -----------------------------------------------------------------------------------------------------------
 
 

@@ -704,19 +704,6 @@ async def test_an_index_that_cannot_be_written_is_only_missing(caplog: pytest.Lo
     assert disk.stat(sidecar_path(segments(disk)[0])) is not None
 
 
-async def test_a_segment_whose_index_was_replaced_meanwhile_gets_no_sidecar() -> None:
-    disk = MemoryFileSystem()
-    async with writing(open_log(disk, LOG, SMALL)) as writer:
-        await store(writer, (A, [b"1"]))
-    log = open_log(disk, LOG, SMALL)
-    (segment,) = log.unindexed
-    log.index.segments = ()
-    async with tended(log) as (_writer, caretaker):
-        await all_done(caretaker)
-    assert not log.unindexed
-    assert disk.stat(sidecar_path(segment.path)) is None
-
-
 def test_the_files_of_a_crashed_log_are_indexed_behind_the_first_reads() -> None:
     disk = MemoryFileSystem()
     stored: list[Record] = []

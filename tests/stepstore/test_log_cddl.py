@@ -27,6 +27,7 @@ from stepstore.log.frame import FLAG_SNAPSHOT, FLAG_TOMBSTONE, Batch
 from stepstore.log.keys import LocalKeyProvider
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import LogOptions
+from tests.stepstore.compaction_lab import a_log_with_dead_records, compact, manifest_paths
 from tests.stepstore.log_lab import LOG, A, B, C, clone, content, payload, segments
 
 SCHEMA = Validator(resources.files(stepstore.log).joinpath("format.cddl").read_text())
@@ -144,6 +145,23 @@ def test_sidecars_and_keys_follow_their_rules(disk: MemoryFileSystem) -> None:
         check(rule, data[at : stream.tell()])
         rule, slots = "keys-slot", slots + 1
     assert slots > 2
+
+
+def test_manifests_follow_their_rule() -> None:
+    disk = MemoryFileSystem()
+
+    async def main() -> None:
+        await compact(disk, await a_log_with_dead_records(disk))
+
+    trio.run(main)
+    assert manifest_paths(disk)
+    for path in manifest_paths(disk):
+        data = content(disk, path)
+        check("manifest", data)
+        assert not is_valid("manifest", data.replace(b"stepmani", b"stepmany"))
+    for segment in segments(disk):
+        for item in items_of(content(disk, segment)):
+            check(item.rule, item.data)
 
 
 def structural_bytes(item: Item) -> Iterator[int]:

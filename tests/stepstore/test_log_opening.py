@@ -205,7 +205,7 @@ def test_a_flipped_byte_anywhere_in_a_sidecar_costs_time_and_no_record_and_verif
         image = clone(disk)
         flip(image, sidecar, at, at % 8)
         (problem,) = verify_log(LOG, files=image).problems
-        assert sidecar in problem, at
+        assert sidecar in str(problem), at
         found, report = reopen(image)
         assert (found, report.notes, report.quarantined) == (stored, (), ()), at
 
@@ -274,7 +274,7 @@ def test_a_stale_sidecar_beside_a_segment_with_a_successor_is_written_anew() -> 
     put(earlier, segment, bytes(last.head.frame_len), at=last.at)
     write_log(earlier, [], care=True)
     put(disk, sidecar_path(segment), content(earlier, sidecar_path(segment)))
-    assert "another state" in verify_log(LOG, files=disk).problems[0]
+    assert "another state" in str(verify_log(LOG, files=disk).problems[0])
     files = WatchedFiles(disk)
     log = open_log(files, LOG, SMALL)
     assert segment in scanned(files)
@@ -342,7 +342,7 @@ def test_a_segment_whose_footer_is_unsound_is_read_from_its_frames(part: str, nu
     assert {path: after[path] for path in before} == before, "what is damaged stays as it is"
     problems = verify_log(LOG, files=disk).problems
     assert problems
-    assert all(segment in problem for problem in problems)
+    assert all(segment in str(problem) for problem in problems)
 
 
 def test_an_unsound_open_set_of_the_newest_footer_is_made_up_for_at_the_opening() -> None:
@@ -476,8 +476,8 @@ def test_row_16_an_older_sealed_segment_is_read_with_the_copy_of_its_header(at: 
         flip(image, segment, at)
         assert reopen(image)[0] == stored
         (problem,) = verify_log(LOG, files=image).problems
-        assert "header" in problem
-        assert segment in problem
+        assert "header" in str(problem)
+        assert segment in str(problem)
 
 
 def test_row_16_without_a_sound_copy_it_is_refused() -> None:

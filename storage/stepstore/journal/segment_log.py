@@ -8,7 +8,16 @@ from typing import Any, TypeVar
 
 import trio
 
-from stepstore.errors import Closed, CorruptLog, Damaged, Forked, InvalidInput, InvalidState, RecoveryFailed
+from stepstore.errors import (
+    Closed,
+    CorruptLog,
+    Damaged,
+    Forked,
+    InvalidInput,
+    InvalidState,
+    RecoveryFailed,
+    Unavailable,
+)
 from stepstore.journal.contract import SLICE_BYTES, SLICE_RECORDS, Batch, Gate, JournalReport, Record, Submission
 from stepstore.journal.following import FollowedSlices
 from stepstore.log.caretaker import LogCaretaker
@@ -154,15 +163,18 @@ class SegmentLogJournal:
 
     async def rotate(self) -> None:
         await trio.lowlevel.checkpoint()
-        await self._writing().rotate()
+        try:
+            await self._writing().rotate()
+        except OSError as error:
+            raise Unavailable(f"the log in {self._log.path!r} cannot go on in another file now: {error}") from error
         assert self._caretaker is not None
         await self._caretaker.wait_sealed()
 
-    async def compact(self) -> CompactionReport:
+    async def compact(self, *, purge: bool = False) -> CompactionReport:
         self._writing().check_open(critical=True)
         await self.rotate()
         assert self._caretaker is not None
-        return await self._caretaker.compact()
+        return await self._caretaker.compact(purge=purge)
 
     def cursor(self, lsn: int) -> str:
         identity = self._log.identity
@@ -235,7 +247,7 @@ class StreamSlices:
     def _nothing_more(self, position: Position) -> list[Record]:
         if position.flags & STREAM_DELETED or not position.flags & (STREAM_FORKED | STREAM_GAP):
             return []
-        path, seq = self._journal._log.path, position.last_seq
+        path, seq = self._journal._log.path, min(position.after, position.last_seq)
         if position.flags & STREAM_FORKED:
             raise Forked(
                 f"two different records carry one number in a stream of {path!r}; it is readable up to seq {seq}",

@@ -29,6 +29,7 @@ General layout, in reading order:
 - `files`: the file layer, real; `memory_files`: the same in memory, with a durable and a volatile image.
 - `scan`: walks one segment and says where and how its chain of frames ends.
 - `recovery`: judges what is found, by the decision table; changes nothing. `sealing`: finds and writes indexes.
+- `manifest`, `listing`: which files are the log, once it was compacted.
 - `repair`: carries out what recovery decided, in the order that survives a crash at any point.
 - `live_index`, `sealed_index`: which records of which stream lie where in one segment, in memory or read from its
   footer; `index` puts the segments together. `reading`: fetches records; `open_files`: what it reads through.
@@ -36,10 +37,13 @@ General layout, in reading order:
 - `batch_codec`, `keys`: compression and encryption of batches.
 - `opening` puts these together; `refreshing` keeps a read-only opening up with the writer; `cursor` says how far a
   follower has come.
+- `compaction`: rewrites segments without what is dead in them; `dead_records` knows how much that is; `purge` proves
+  that nothing of deleted streams is left.
 - `writer`: the one task that commits groups; `caretaker`: the one that seals, marks and tidies up behind it;
-  `scrubber`: the one that reads sealed segments again (`scrub`: one, block by block); `submission`: what the writer is
-  given. These four are the only modules that know Trio.
+  `compactor`: the one that compacts, by itself and on request; `scrubber`: the one that reads sealed segments again
+  (`scrub`: one, block by block); `submission`: what the writer is given. These five alone know Trio.
 - `verify`: checks every byte of a log without touching it.
-- `salvage`: writes a new log (`new_log`) from what is sound in a damaged one (`salvage_source`, which follows frames
-  across damage by `resync`), sets aside what a hole cuts off (`set_aside`), and lists what is lost (`salvage_report`).
+- `salvage`: writes a new log (`new_log`) from what is sound in the files of a damaged one (`salvage_listing`,
+  `salvage_source`; `resync` follows frames across damage), sets aside what a hole cuts off (`set_aside`), and lists
+  what is lost (`salvage_report`). `examine`, `problems`: what `verify` says of damage.
 """

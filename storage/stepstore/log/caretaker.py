@@ -9,17 +9,19 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, overload
 
 import trio
 
 from stepstore.errors import StepwellError
-from stepstore.log.compactor import CompactionReport, LogCompactor
+from stepstore.log.compaction import CompactionReport
+from stepstore.log.compactor import LogCompactor
 from stepstore.log.footer import Trailer
 from stepstore.log.index import IndexedSegment, open_streams_after
 from stepstore.log.live_index import LiveIndex
 from stepstore.log.opening import OpenLog
 from stepstore.log.packed_table import UnsoundIndex
+from stepstore.log.purge import DeletionReport
 from stepstore.log.recovery import rebuild_index
 from stepstore.log.sealing import open_index, write_sidecar
 from stepstore.log.segment import Segment
@@ -51,8 +53,15 @@ class LogCaretaker:
             nursery.start_soon(self.compactor.run, name="stepwell log compactor")
             await self._look_after()
 
-    async def compact(self) -> CompactionReport:
-        """Compact everything that is worth it now, while `run` runs. See `LogCompactor.compact`."""
+    @overload
+    async def compact(self, *, purge: Literal[True]) -> DeletionReport: ...
+    @overload
+    async def compact(self, *, purge: bool = False) -> CompactionReport: ...
+    async def compact(self, *, purge: bool = False) -> CompactionReport:
+        """Compact everything that is worth it now, while `run` runs; or (`purge`) everything that holds a dead record,
+        and prove that nothing of deleted streams is left. See `LogCompactor.compact` and `purge`."""
+        if purge:
+            return await self.compactor.purge(self.wait_settled)
         return await self.compactor.compact(self.wait_settled)
 
     async def _look_after(self) -> None:
@@ -86,7 +95,7 @@ class LogCaretaker:
         if self._spare_is_due():
             await self._prepare_spare()
             return True
-        if self._log.unindexed:
+        if self._log.unindexed and self._log.pending_repair is None:  # a sidecar says that what it names is durable
             await self._index_next()
             return True
         return False

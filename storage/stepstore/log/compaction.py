@@ -20,6 +20,7 @@ import posixpath
 import secrets
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from stepstore.errors import Damaged, StepwellError
@@ -65,6 +66,25 @@ MAX_SPAN = 0xFFFF_FFFF
 
 OnDead = Callable[[DirectoryEntry, bytes], None]
 """Called for each dead batch with its entry and the bytes that are stored for it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompactionReport:
+    """What one compaction did.
+
+    `files_rewritten`: segments that were replaced; `files_written`: by so many. `bytes_before`, `bytes_after`: sizes of
+    those files. `streams_removed`, `records_removed`: what was left out; a superseded snapshot is a record too.
+    `left_alone`: files that are damaged, which compaction does not touch.
+    """
+
+    files_rewritten: int = 0
+    files_written: int = 0
+    bytes_before: int = 0
+    bytes_after: int = 0
+    streams_removed: int = 0
+    records_removed: int = 0
+    left_alone: tuple[str, ...] = ()
+    seconds: float = 0.0
 
 
 class Weight(NamedTuple):

@@ -10,17 +10,19 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Collection
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Generator
+from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeVar
 
 import trio
 
 from stepstore.errors import Damaged, StepwellError, Unavailable
+from stepstore.log.compaction import CompactionReport as CompactionReport
 from stepstore.log.compaction import HalfInPlace, OnDead, Rewriting, Weight, choose, put_in_place, remove
 from stepstore.log.dead_records import DeadRecords
 from stepstore.log.index import IndexedSegment
 from stepstore.log.opening import OpenLog
+from stepstore.log.purge import OUT_OF_REACH, DeletionReport, Proof, Samples, clean_quarantine
 from stepstore.log.segment import NO_ROOM
 from stepstore.log.writer import RETRY_FULL_SECONDS, LogWriter
 
@@ -42,23 +44,11 @@ class Blocking(Protocol):
     def __call__(self, call: Callable[..., T], *args: Any) -> Awaitable[T]: ...
 
 
-@dataclass(frozen=True, kw_only=True)
-class CompactionReport:
-    """What one compaction did.
+WaitSettled = Callable[[], Awaitable[None]]
 
-    `files_rewritten`: segments that were replaced; `files_written`: by so many. `bytes_before`, `bytes_after`: sizes of
-    those files. `streams_removed`, `records_removed`: what was left out; a superseded snapshot is a record too.
-    `left_alone`: files that are damaged, which compaction does not touch.
-    """
 
-    files_rewritten: int = 0
-    files_written: int = 0
-    bytes_before: int = 0
-    bytes_after: int = 0
-    streams_removed: int = 0
-    records_removed: int = 0
-    left_alone: tuple[str, ...] = ()
-    seconds: float = 0.0
+def _has_more(steps: Generator[None, None, None]) -> bool:
+    return next(steps, True) is None
 
 
 class Tally:
@@ -249,18 +239,80 @@ class LogCompactor:
 
     # ---- on request --------------------------------------------------------------------------------------------------
 
-    async def compact(self, wait_settled: Callable[[], Awaitable[None]]) -> CompactionReport:
+    async def compact(self, wait_settled: WaitSettled) -> CompactionReport:
         """Compact everything that is worth it now, at full speed. `wait_settled` returns once all footers are written.
 
         Raises: `Closed`, `Unavailable` (an I/O error; nothing is lost, and it may be repeated).
         """
-        self._writer.check_open(critical=True)
         tally = Tally()
+        async with self._at_once():
+            if self._log.segment is not None and self._log.index.deleted_in(self._log.index.segments[-1]):
+                await self._writer.rotate()  # what a segment makes dead is not counted before it ends
+            await wait_settled()
+            await self._rewrite_all(tally, all_dead=False)
+        return CompactionReport(**tally.fields())
+
+    async def purge(self, wait_settled: WaitSettled) -> DeletionReport:
+        """Rewrite every file that holds anything dead, and prove that nothing of deleted streams is left.
+
+        If it is cancelled or fails, or the process dies, what is done stays done; calling it again does the rest.
+        Raises: as `compact`.
+        """
+        tally = Tally()
+        async with self._at_once():
+            await self._writer.rotate()
+            await wait_settled()
+            await self._take_up_all()
+            deleted = dict(self._dead.deleted)
+            samples = Samples(deleted)
+            await self._rewrite_all(tally, all_dead=True, on_dead=samples.take)
+            removed = await self._blocking(clean_quarantine, self._log, deleted, samples.pieces)
+            proof = await self._prove(deleted, samples)
+            found = {*proof.segments_found} - {*self._left_alone}
+            again = [segment for segment in self._log.ended_segments() if segment.path in found]
+            if again:  # an index had not told of all that is in them
+                for segment in again:
+                    await self._rewrite_one([segment], tally, samples.take)
+                proof = await self._prove(deleted, samples)
+        other = (f"what is not the log's: {', '.join(proof.others)}",) if proof.others else ()
+        return DeletionReport(
+            **tally.fields(),
+            streams_purged=len(deleted),
+            files_checked=proof.files_checked,
+            frames_checked=proof.frames_checked,
+            batches_checked=proof.batches_checked,
+            bytes_searched=proof.bytes_searched,
+            samples=len(samples.pieces),
+            quarantine_removed=tuple(removed),
+            found=tuple(proof.found),
+            unreadable=tuple(proof.unreadable),
+            shared=tuple(proof.shared),
+            out_of_reach=OUT_OF_REACH + other,
+        )
+
+    async def _prove(self, deleted: Collection[bytes], samples: Samples) -> Proof:
+        proof = Proof(self._log, deleted, samples.pieces)
+        steps = proof.run()
+        try:
+            while await self._blocking(_has_more, steps):
+                pass
+        finally:
+            steps.close()
+        return proof
+
+    @asynccontextmanager
+    async def _at_once(self) -> AsyncGenerator[None, None]:
+        """Nothing else is compacted meanwhile."""
+        self._writer.check_open(critical=True)
         self._waiting += 1
         self._pause.unpark_all()  # what is being compacted in the background need not be slow now
         try:
             async with self._lock:
-                await self._compact(wait_settled, tally)
+                if self._lost is not None:
+                    raise self._lost_its_way() from self._lost
+                self._left_alone.clear()
+                await self._remove_gone()  # what an earlier request, that was cancelled, has left
+                yield
         except OSError as error:
             self._note_error(error)
             raise Unavailable(
@@ -270,26 +322,20 @@ class LogCompactor:
         finally:
             self._waiting -= 1
             self.notice()
-        return CompactionReport(**tally.fields())
 
-    async def _compact(self, wait_settled: Callable[[], Awaitable[None]], tally: Tally) -> None:
-        if self._lost is not None:
-            raise self._lost_its_way() from self._lost
-        log = self._log
-        if log.segment is not None and log.index.deleted_in(log.index.segments[-1]):
-            await self._writer.rotate()  # what was deleted just now is not known to be dead before its segment ends
-        await wait_settled()
-        self._left_alone.clear()
+    async def _rewrite_all(self, tally: Tally, *, all_dead: bool, on_dead: OnDead | None = None) -> None:
         await self._take_up_all()
-        while sources := self._choose(all_dead=False, neighbours=NEIGHBOURS_ON_REQUEST):
-            self._writer.check_open(critical=True)
-            try:
-                await self._rewrite(sources, self._dead.deleted, tally)
-            except Damaged as error:
-                self._note_error(error)
-                tally.left_alone.append(error.file)
+        while sources := self._choose(all_dead=all_dead, neighbours=NEIGHBOURS_ON_REQUEST):
+            await self._rewrite_one(sources, tally, on_dead)
             await self._take_up_all()
-        await self._remove_gone()
+
+    async def _rewrite_one(self, sources: list[IndexedSegment], tally: Tally, on_dead: OnDead | None) -> None:
+        self._writer.check_open(critical=True)
+        try:
+            await self._rewrite(sources, self._dead.deleted, tally, on_dead=on_dead)
+        except Damaged as error:
+            self._note_error(error)
+            tally.left_alone.append(error.file)
 
     def _lost_its_way(self) -> Unavailable:
         return Unavailable(

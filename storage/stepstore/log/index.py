@@ -436,7 +436,7 @@ class LogIndex:
         self._ask(segment, lambda index: index.check_streams())
         return [
             (entry.first_lsn, entry.stream)
-            for entry in segment.index.streams()
+            for entry in self._ask(segment, lambda index: list(index.streams()))
             if after < entry.first_lsn <= upto
             and not entry.flags & STREAM_DELETED
             and self._begins_here(segments, number, entry)

@@ -27,13 +27,14 @@ from stepstore.log.open_files import OpenFiles
 from stepstore.log.opening import LogOptions
 from stepstore.log.problems import StreamName, TouchedStream
 from stepstore.log.reading import CODED, Position, Record
+from stepstore.log.salvage_listing import list_sources
 from stepstore.log.salvage_report import (
     DamagedPlace,
     SalvagedStream,
     SalvageReport,
     write_report,
 )
-from stepstore.log.salvage_source import FoundBatch, Lost, Source, list_sources
+from stepstore.log.salvage_source import FoundBatch, Lost, Source
 from stepstore.log.set_aside import Describe, SetAside
 from stepstore.log.verify import is_locked
 
@@ -205,7 +206,7 @@ class _Salvage:
         for stream in sorted(self._deleted - self._buried):
             # What the tombstone said is lost, but not that the stream was deleted: its id is not to be used again.
             self._buried.add(stream)
-            self._log.add(Batch(stream, 1, [b""], FLAG_TOMBSTONE))
+            self._log.add(Batch(stream, 1, [b""], FLAG_CLOSES | FLAG_TOMBSTONE))
 
     @staticmethod
     def _see(seen: list[tuple[int, int]], first: int, last: int) -> None:

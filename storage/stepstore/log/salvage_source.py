@@ -3,26 +3,22 @@ batches in them. Nothing is judged by the rules of opening; whatever carries a s
 
 from __future__ import annotations
 
-import posixpath
 import struct
-import uuid
 import zlib
 from array import array
 from bisect import bisect_left
-from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from stepstore.errors import CorruptLog, NotFound, RecoveryFailed, StepwellError
+from stepstore.errors import CorruptLog, RecoveryFailed, StepwellError
 from stepstore.log import frame as fr
 from stepstore.log import segment_header as sh
-from stepstore.log.directory import look
 from stepstore.log.files import FileSystem
 from stepstore.log.footer import HEAD_BYTES, TRAILER_BYTES, Trailer, parse_head, parse_trailer
 from stepstore.log.frame import FLAG_TOMBSTONE, KIND_DATA, KIND_FLAGS, DirectoryEntry, FrameHeader
 from stepstore.log.index import run_fields
 from stepstore.log.live_index import STREAM_DELETED
-from stepstore.log.names import SegmentName, parse_segment_name
+from stepstore.log.names import SegmentName
 from stepstore.log.open_files import OpenFiles
 from stepstore.log.packed_table import UnsoundIndex
 from stepstore.log.reading import CODED
@@ -199,6 +195,7 @@ class Source:
                 self.frames = array("Q")
                 self._walk(window, deleted, reached)
                 self._deleted_by_index(deleted)
+            self._check_rewritten()
             if file.unreadable:
                 self.notes.append(
                     f"{self.path}: the medium gave an error for {sum(file.unreadable.values()):,} bytes, the first at "
@@ -207,6 +204,15 @@ class Source:
         finally:
             file.close()
         reached(self.size)
+
+    def _check_rewritten(self) -> None:
+        """The header of a rewritten file says up to which LSN it stands for the log."""
+        header = self.header
+        if header is not None and header.generation and self.last_lsn < header.orig_end_lsn:
+            self._note_break(
+                Break(self.size, self.size, self.last_lsn + 1, header.orig_end_lsn), "the end of the segment"
+            )
+            self.last_lsn = header.orig_end_lsn
 
     def _follow(self, window: Window, deleted: set[bytes], reached: OnProgress) -> bool:
         """Read the segment as an opening would; False if it is not sound to its end."""
@@ -458,63 +464,3 @@ def _note_deleted(entries: list[DirectoryEntry], deleted: set[bytes]) -> None:
     for entry in entries:
         if entry[6] & KIND_FLAGS == FLAG_TOMBSTONE:
             deleted.add(entry[0])
-
-
-class Sources(NamedTuple):
-    """The segments of a log, oldest first, and what is odd about the directory."""
-
-    segments: list[Source]
-    log_uuid: str | None
-    notes: list[str]
-
-
-def list_sources(files: FileSystem, path: str, reading: OpenFiles) -> Sources:
-    """What there is to read in a log directory, FORMAT or not.
-
-    Raises: `NotFound` if there is no segment, `InvalidInput`, `RecoveryFailed`.
-    """
-    notes: list[str] = []
-    log_uuid: str | None = None
-    try:
-        identity = look(files, path)
-        log_uuid = None if identity is None else str(identity.log_uuid)
-    except CorruptLog as error:
-        notes.append(f"{error} Salvage goes by the headers of the segments.")
-    try:
-        found = files.stat(path)
-        listed = [] if found is None else files.list_names(path)
-        names = [name for name in map(parse_segment_name, listed) if name is not None]
-        if not names and log_uuid is None:
-            raise NotFound(f"there is no Stepwell log in {path!r}: it holds no segment (a file named *.seg)")
-        segments = [Source(files, reading, posixpath.join(path, str(name)), name) for name in names]
-    except OSError as error:
-        raise RecoveryFailed.from_os_error("look into", error, file=path) from error
-    if log_uuid is None:
-        owners = Counter(source.header.log_uuid for source in segments if source.header is not None)
-        log_uuid = str(uuid.UUID(bytes=owners.most_common(1)[0][0])) if owners else None
-    kept: list[Source] = []
-    for source in sorted(segments, key=_rank):
-        if source.header is not None and str(uuid.UUID(bytes=source.header.log_uuid)) != log_uuid:
-            notes.append(f"{source.path} belongs to another log and was left out; salvage that one by itself")
-        else:
-            kept.append(source)
-    _find_ends(kept)
-    return Sources(kept, log_uuid, notes)
-
-
-def _find_ends(segments: list[Source]) -> None:
-    """What the header of the next segment says about where one ends, for those that do not say it themselves."""
-    named: dict[int, KnownEnd] = {}
-    for source in segments:
-        header = source.header
-        if header is not None:
-            named[header.prev_seq] = KnownEnd(header.prev_end_offset, header.prev_end_lsn, header.prev_chain)
-    for source in segments:
-        source.find_end(named)
-
-
-def _rank(source: Source) -> tuple[int, int, bool, int]:
-    """In log order; of several files for one segment the one with its own name first, and the one rewritten last."""
-    header, name = source.header, source.name
-    is_itself = header is not None and (header.seq, header.first_lsn, header.generation) == name
-    return source.first_lsn, source.seqs[0], not is_itself, -name.generation

@@ -10,18 +10,21 @@ from dataclasses import dataclass, field
 
 from stepstore.errors import CorruptLog, RecoveryFailed, StepwellError
 from stepstore.log import segment_header as sh
-from stepstore.log.directory import must_exist
+from stepstore.log.directory import Identity, must_exist
 from stepstore.log.examine import examine, name_streams
 from stepstore.log.files import File, FileSystem, OsFileSystem
 from stepstore.log.footer import TRAILER_BYTES, Trailer, parse_trailer
 from stepstore.log.frame import HEADER_BYTES, MARK_ALIGNMENT, DirectoryEntry, FrameHeader, looks_like_header
+from stepstore.log.keys import check_keys
 from stepstore.log.listing import again_if_replaced, list_log
-from stepstore.log.names import LOCK, parse_segment_name
+from stepstore.log.manifest import read_manifest
+from stepstore.log.names import LOCK, parse_manifest_name, parse_segment_name
 from stepstore.log.open_files import OpenFiles
 from stepstore.log.packed_table import UnsoundIndex
 from stepstore.log.problems import NO_RECORD, REMOVE_SIDECAR, SALVAGE, Problem, StreamName
 from stepstore.log.recovery import judge_newest, open_for_reading, read_headers
-from stepstore.log.salvage_source import Source, list_sources
+from stepstore.log.salvage_listing import list_sources
+from stepstore.log.salvage_source import Source
 from stepstore.log.scan import SegmentScan, Window, scan_segment
 from stepstore.log.sealing import find_seal, open_index, read_trailer, sidecar_is_sound, sidecar_path
 from stepstore.log.segment import digest_of
@@ -101,9 +104,10 @@ def _verify(
         raise RecoveryFailed.from_os_error("look into", error, file=path) from error
     if not live:
         report.notes += [
-            f"{posixpath.join(path, name)}: left over from a compaction; the next opening removes it"
-            for name in listing.leftovers
+            f"{posixpath.join(path, left)}: left over from a compaction; the next opening removes it"
+            for left in listing.leftovers
         ]
+    report.problems += _check_files_beside(files, path, identity, live=live)
     reading = OpenFiles(files)
     checks = [
         _SegmentCheck(
@@ -140,6 +144,22 @@ def _verify(
         reading.close()
     report.streams = len(streams)
     return report
+
+
+def _check_files_beside(files: FileSystem, path: str, identity: Identity, *, live: bool) -> list[Problem]:
+    """What is wrong with the keys, and with manifests that a later one supersedes. Raises: `RecoveryFailed`."""
+    problems: list[Problem] = []
+    try:
+        for name in files.list_names(path):
+            full = posixpath.join(path, name)
+            if parse_manifest_name(name) is not None and read_manifest(files, full) is None:
+                problems.append(Problem(file=full, text="it is not what was written", advice=NO_RECORD))
+        check_keys(files, path, identity.log_uuid, live=live)
+    except CorruptLog as error:
+        problems.append(Problem.of_error(error))
+    except OSError as error:
+        raise RecoveryFailed.from_os_error("look into", error, file=path) from error
+    return problems
 
 
 def _examine_all(files: FileSystem, path: str, error: CorruptLog, name: StreamName | None) -> VerifyReport:
@@ -239,7 +259,7 @@ class _SegmentCheck:
             self._problem("the footer or the close frame behind it is damaged; no record is", offset=scan.after)
         elif self.successor is not None and _named_end(self.header, scan) != _named_cut(self.successor):
             self._problem("it does not end where the segment behind it says that it ends", row=2, advice=SALVAGE)
-        self._check_end(scan)
+        self._check_end(trailer.end_lsn)
         try:
             index = open_index(self.reading, self.path, trailer)
             index.check()
@@ -268,9 +288,12 @@ class _SegmentCheck:
         self.streams.update(own_streams)
         report.bytes += scan.end_offset
         sound = f"{self.path}: sound up to offset {scan.end_offset} (LSN {scan.end_lsn})"
-        self._check_end(scan)
+        if generation and scan.end_lsn != self.header.orig_end_lsn:
+            self._damage(f"{sound}, but a rewritten file is whole before it has its name", scan, 2)
+            return
+        self._check_end(scan.end_lsn)
         if generation:
-            self._problem("its footer, or what belongs behind it, is damaged; the next opening takes longer")
+            self._problem("its footer, or what belongs behind it, is damaged", offset=scan.after)
             return
         self._check_sidecar(scan)
         if self.successor is not None:
@@ -333,16 +356,14 @@ class _SegmentCheck:
         if why is not None:
             self.report.problems.append(Problem(file=self.sidecar, text=why, advice=REMOVE_SIDECAR))
 
-    def _check_end(self, scan: SegmentScan) -> None:
-        """What is there of a rewritten file, and of one in the manifest's range, was durable to its end."""
-        header = self.header
-        if header.generation and scan.end_lsn != header.orig_end_lsn:
-            text = f"it holds records up to LSN {scan.end_lsn}, not to {header.orig_end_lsn}"
-            self._problem(text, row=2, advice=SALVAGE)
-        end_lsn = header.orig_end_lsn if header.generation else scan.end_lsn
-        if self.listed_end_lsn not in (None, end_lsn):
-            text = f"it ends with LSN {end_lsn}, and the MANIFEST says with {self.listed_end_lsn}"
-            self._problem(text, row=2, advice=SALVAGE)
+    def _check_end(self, end_lsn: int) -> None:
+        """A rewritten file, and one in the manifest's range, ends where its header and the manifest say."""
+        for who, said in (
+            ("its header", self.header.orig_end_lsn if self.header.generation else end_lsn),
+            ("the MANIFEST", end_lsn if self.listed_end_lsn is None else self.listed_end_lsn),
+        ):
+            if said != end_lsn:
+                self._problem(f"it ends with LSN {end_lsn}, and {who} says with {said}", row=2, advice=SALVAGE)
 
     def _problem(self, what: str, *, offset: int | None = None, row: int = 0, advice: str = NO_RECORD) -> None:
         self.report.problems.append(Problem(file=self.path, text=what, offset=offset, row=row, advice=advice))
@@ -358,8 +379,6 @@ class _SegmentCheck:
                 why, file=self.path, offset=scan.after, first_lsn=scan.end_lsn + 1, last_lsn=None, row=row
             )
             damaged = [Problem.of_error(error)]
-        elif self.path in why:  # a sentence of its own: what opening says
-            damaged[0].text = f"{damaged[0].text}. {why}"
         self.report.problems += damaged
         self.report.frames, self.report.records = found.frames, found.records  # what is left, behind damage too
         self.streams |= found.streams

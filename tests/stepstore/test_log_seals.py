@@ -1,0 +1,147 @@
+"""Footers, trailers and marks as a crash and a long life leave them."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+import trio.testing
+
+from stepstore.log import frame as fr
+from stepstore.log.footer import TRAILER_BYTES, encode_head, encode_trailer, parse_head, parse_trailer
+from stepstore.log.live_index import LiveIndex
+from stepstore.log.memory_files import MemoryFileSystem
+from stepstore.log.opening import LogOptions, open_log
+from stepstore.log.reading import Record
+from stepstore.log.verify import verify_log
+from tests.stepstore.log_lab import (
+    LOG,
+    SMALL,
+    A,
+    B,
+    Call,
+    WatchedFiles,
+    clone,
+    content,
+    flip,
+    frames_of,
+    header_of,
+    payload,
+    put,
+    records_of,
+    reopen,
+    segments,
+    store,
+    stream_id,
+    tended,
+    write_log,
+    writing,
+)
+
+
+async def test_a_segment_that_was_left_half_empty_ends_with_its_trailer() -> None:
+    disk = MemoryFileSystem()
+    options = LogOptions(segment_bytes=64 * 1024)
+    async with tended(open_log(disk, LOG, options)) as (writer, caretaker):
+        await store(writer, (A, [b"little"]))
+        await writer.rotate()
+        await caretaker.wait_sealed()
+    first = segments(disk)[0]
+    data = content(disk, first)
+    assert len(data) == frames_of(disk, first)[-1].end + TRAILER_BYTES < options.segment_bytes
+    assert parse_trailer(data[-TRAILER_BYTES:]) is not None
+
+
+@pytest.mark.parametrize("way", ["left", "closed"])
+async def test_whatever_single_write_of_a_seal_a_power_cut_keeps_the_log_is_sound(way: str) -> None:
+    """A trailer that is there without the footer it points to would be damage to the footer."""
+    disk = MemoryFileSystem()
+    images: list[tuple[Call, MemoryFileSystem]] = []
+
+    def crash(call: Call) -> None:
+        for item in disk.unsynced():
+            images.append((call, disk.image({item.number: (1 << item.pieces) - 1})))
+
+    files = WatchedFiles(disk)
+    async with tended(open_log(files, LOG, SMALL), close=way == "closed") as (writer, caretaker):
+        stored = records_of(await store(writer, (A, [payload(700)]), (B, [b"x"])))
+        files.before = crash
+        if way == "left":
+            await writer.rotate()
+            await caretaker.wait_sealed()
+    assert {"datasync", "truncate", "write"} <= {call.operation for call, _image in images}
+    for call, image in images:
+        assert verify_log(LOG, files=image).problems == [], call
+        assert reopen(image)[0] == stored, call
+        assert verify_log(LOG, files=image).problems == [], call
+
+
+async def test_a_segment_is_left_before_its_index_outgrows_a_footer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many small streams: their index takes more space than they do."""
+    monkeypatch.setattr("stepstore.log.index.INDEX_BYTES", 1500)
+    disk = MemoryFileSystem()
+    stored: list[Record] = []
+    async with writing(open_log(disk, LOG, SMALL)) as writer:
+        for n in range(60):
+            stored += records_of(await store(writer, (stream_id(str(n)), [b""])))
+    log = open_log(disk, LOG, SMALL)
+    sizes = [segment.index.size_so_far for segment in log.index.segments if isinstance(segment.index, LiveIndex)]
+    log.release()
+    assert len(sizes) == len(segments(disk)) == 5
+    assert all(1500 <= size < 1700 for size in sizes[:-1])
+    assert reopen(disk)[0] == stored
+
+
+async def test_behind_a_mark_the_index_names_the_end_that_the_next_segment_names() -> None:
+    disk = MemoryFileSystem()
+    log = open_log(disk, LOG, SMALL)
+    async with writing(log) as writer:
+        await store(writer, (A, [b"x"]))
+        writer.want_mark()
+        await trio.testing.wait_all_tasks_blocked()
+        await writer.rotate()
+        first, second = log.index.segments
+        assert frames_of(disk, first.path)[-1].head.kind == fr.KIND_MARK
+        named = second.header.prev_end_offset, second.header.prev_end_lsn, second.header.prev_chain
+        assert first.named_end == named
+        assert header_of(disk, second.path) == second.header
+
+
+def test_every_flipped_bit_of_a_mark_is_a_problem_for_verify_and_costs_no_record() -> None:
+    """A mark lies within one sector, so a part of one is no torn write."""
+
+    async def main() -> None:
+        async with writing(open_log(disk, LOG, SMALL)) as writer:
+            stored.extend(records_of(await store(writer, (A, [b"x"]))))
+            writer.want_mark()
+            await trio.testing.wait_all_tasks_blocked()
+
+    disk = MemoryFileSystem()
+    stored: list[Record] = []
+    trio.run(main)
+    (segment,) = segments(disk)
+    mark = frames_of(disk, segment)[-1]
+    assert mark.head.kind == fr.KIND_MARK
+    for at in range(mark.at, mark.end):
+        image = clone(disk)
+        flip(image, segment, at, bit=at % 8)
+        (problem,) = verify_log(LOG, files=image).problems
+        assert problem.first_lsn is None, str(problem)
+        assert reopen(image)[0] == stored
+
+
+def test_the_digest_of_a_sealed_segment_is_that_of_its_bytes_and_verify_compares_it() -> None:
+    disk = MemoryFileSystem()
+    write_log(disk, [[(A, [payload(900)])], [(B, [b"x"])]], close=True)
+    assert verify_log(LOG, digests=True, files=disk).problems == []
+    (segment,) = segments(disk)
+    data = bytearray(content(disk, segment))
+    trailer = parse_trailer(bytes(data[-TRAILER_BYTES:]))
+    assert trailer is not None
+    head = parse_head(bytes(data[trailer.index_at :]))
+    other = encode_head(head._replace(digest=bytes(32)))
+    data[trailer.index_at : trailer.index_at + len(other)] = other
+    data[-TRAILER_BYTES:] = encode_trailer(trailer._replace(head_crc=int.from_bytes(other[-4:], "big")))
+    put(disk, segment, data)
+    for digests in (False, True):
+        found = [str(problem) for problem in verify_log(LOG, digests=digests, files=disk).problems]
+        assert any("digest" in problem for problem in found) == digests, found
