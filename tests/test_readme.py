@@ -9,16 +9,40 @@ import subprocess
 import sys
 
 import pytest
+import trio
+
+from stepwell import open_memory
 
 README = (pathlib.Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
 MOST_LINES = 15
 
 
+def programs() -> list[str]:
+    """The Python blocks of the README, each of them a program."""
+    blocks = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    assert blocks, "the README shows no Python program"
+    return blocks
+
+
 def program() -> str:
-    """The first Python block of the README."""
-    block = re.search(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-    assert block is not None, "the README shows no Python program"
-    return block[1]
+    """The first of them."""
+    return programs()[0]
+
+
+def run(text: str, directory: pathlib.Path) -> str:
+    """What a program prints that is run in a directory."""
+    (directory / "program.py").write_text(text, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "program.py"],
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout
 
 
 def commands() -> list[str]:
@@ -33,27 +57,31 @@ def commands() -> list[str]:
 
 
 def test_the_program_of_the_readme_runs_as_it_stands(tmp_path: pathlib.Path) -> None:
-    (tmp_path / "program.py").write_text(program(), encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "program.py"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    assert re.fullmatch(r"the order was random \| 2 steps \| reward \d+\.\d+\n", done.stdout), done.stdout
+    printed = run(program(), tmp_path)
+    assert re.fullmatch(r"the order was random \| 2 steps \| reward \d+\.\d+\n", printed), printed
     inside = sorted(path.name for path in (tmp_path / "agent-memory").iterdir())
     assert "FORMAT" in inside
     assert any(name.endswith(".seg") for name in inside)
 
 
-def test_the_program_of_the_readme_is_short() -> None:
-    lines = [line for line in program().splitlines() if line.strip()]
-    assert lines[0].startswith("import ")
-    assert len(lines) <= MOST_LINES, f"{len(lines)} lines, not {MOST_LINES}"
+def test_the_second_program_follows_the_first_and_deletes_its_episode(tmp_path: pathlib.Path) -> None:
+    run(program(), tmp_path)
+    printed = run(programs()[1], tmp_path)
+    event = r"[0-9a-f-]{36} \{.*'the order was random'.*\} [0-9a-f]{32}\.[0-9a-f]{32}\.1\.4\n"
+    assert re.fullmatch(event, printed), printed
+
+    async def left() -> list[str]:
+        async with open_memory(tmp_path / "agent-memory") as memory:
+            return [episode_id async for episode_id in memory.episode_ids()]
+
+    assert trio.run(left) == []
+
+
+def test_the_programs_of_the_readme_are_short() -> None:
+    for text in programs():
+        lines = [line for line in text.splitlines() if line.strip()]
+        assert lines[0].startswith("import ")
+        assert len(lines) <= MOST_LINES, f"{len(lines)} lines, not {MOST_LINES}"
 
 
 def test_every_command_of_the_readme_exists() -> None:

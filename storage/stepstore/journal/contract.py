@@ -230,9 +230,14 @@ async def delete(journal: Journal, stream: bytes, payload: bytes) -> None:
     If cancelled, the tombstone is written all the same once it is queued, but the key may outlive it: call `forget`.
     Raises: as `append`, and `OSError` as `forget`; `InvalidState` if the stream is deleted.
     """
+    await journal.wait_room()
     await journal.look_up(stream)
-    last_seq, flags = journal.last_seq(stream), FLAG_CLOSES | FLAG_TOMBSTONE
-    await append(journal, stream, [payload], expected_seq=last_seq, flags=flags, critical=True)
+    # No checkpoint from here to the submission: compaction may tell the last number of an unsound stream otherwise.
+    tombstone = Batch(stream, journal.last_seq(stream) + 1, [payload], FLAG_CLOSES | FLAG_TOMBSTONE)
+    submission = journal.submit([tombstone], critical=True)
+    await submission.wait()
+    if submission.error is not None:
+        raise submission.error
     await journal.forget(stream)
 
 

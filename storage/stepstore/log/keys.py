@@ -37,7 +37,7 @@ from collections.abc import Iterable, Mapping
 from types import ModuleType
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from stepstore.errors import CorruptLog, InvalidInput, KeyDestroyed, RecoveryFailed, StepwellError, Unavailable
+from stepstore.errors import CorruptLog, InvalidInput, KeyDestroyed, RecoveryFailed, Unavailable
 from stepstore.log.files import File, FileSystem, write_all
 
 KEY_BYTES = 32
@@ -55,7 +55,7 @@ class KeyProvider(Protocol):
     """Wraps the keys of streams, and unwraps them: a key management service, a key ring of the system, or a file.
 
     Both calls may block, are made in worker threads, and by several at once. What they raise reaches the caller as
-    `Unavailable`, unless it is a `StepwellError` already.
+    `Unavailable`, unless it is that or `InvalidInput` already.
     """
 
     def wrap(self, key: bytes) -> bytes:
@@ -479,7 +479,7 @@ class KeyRing:
         provider = self._the_provider()
         try:
             wrapped = provider.wrap(key)
-        except StepwellError:
+        except (Unavailable, InvalidInput):
             raise
         except Exception as error:
             raise Unavailable(f"the key provider could not wrap a key ({error!r})") from error
@@ -493,7 +493,7 @@ class KeyRing:
         provider = self._the_provider()
         try:
             key = provider.unwrap(wrapped)
-        except StepwellError:
+        except (Unavailable, InvalidInput):
             raise
         except Exception as error:
             raise Unavailable(f"the key provider could not unwrap the key of a stream ({error!r})") from error

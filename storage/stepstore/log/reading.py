@@ -81,8 +81,8 @@ class SegmentReader:
         batch is larger; and the position behind them. None left: an empty list, and a position whose `flags` and
         `last_seq` tell whether the stream is sound.
 
-        Raises: `Damaged` if the bytes are not those that were written, `RecoveryFailed` on an I/O error,
-        `KeyDestroyed`, `Unavailable` (the key provider failed).
+        Raises, if it is the very next batch: `Damaged` if the bytes are not those that were written, `KeyDestroyed`,
+        `Unavailable` or `InvalidInput` (of the key provider). On an I/O error: `RecoveryFailed`.
         """
         while True:
             version = self._index.version
@@ -126,7 +126,15 @@ class SegmentReader:
             if number >= here.entry.runs:
                 part, number = part + 1, -1
         self._fetch_together(runs)
-        found = [record for run in runs for record in self.read_run(stream, run)]
+        found: list[Record] = []
+        for run in runs:
+            try:
+                found += self.read_run(stream, run)
+            except (Damaged, KeyDestroyed, Unavailable, InvalidInput):
+                if not found or found[-1].seq <= after:
+                    raise
+                # What is sound before it is given first; the next call meets it again.
+                return [record for record in found if record.seq > after], Position(found[-1].seq)
         if found and found[0].seq <= after:
             found = [record for record in found if record.seq > after]
         end = found[-1].seq if found else after

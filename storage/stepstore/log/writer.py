@@ -27,6 +27,7 @@ from stepstore.errors import (
     Fenced,
     InvalidInput,
     InvalidState,
+    KeyDestroyed,
     LogFull,
     OutcomeUnknown,
     RecoveryFailed,
@@ -371,7 +372,7 @@ class LogWriter:
         except Fenced as error:
             self._fail(group, error)
             return
-        except (Unavailable, InvalidInput) as error:  # of the key provider; nothing was written
+        except (Unavailable, InvalidInput, KeyDestroyed) as error:  # of the keys; nothing was written
             if len(group) > 1:  # one stream whose key cannot be had must not cost the others their records
                 self._queue.extendleft(reversed(group))
                 self._one_by_one = len(group)

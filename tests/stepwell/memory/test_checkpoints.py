@@ -10,24 +10,35 @@ import trio
 from trio.testing import assert_checkpoints
 
 from stepstore.log.memory_files import MemoryFileSystem
-from stepwell import ExecutionStep, Memory, StepwellError, Success
-from tests.support import open_on, step
+from stepwell import ExecutionStep, InvalidState, Memory, NotFound, StepwellError, Success
+from tests.support import cancelled_at_step, open_on, step
 
 BAD = ExecutionStep(tool="")
 
 
 @asynccontextmanager
 async def prepared() -> AsyncIterator[Memory]:
-    """A memory with an episode that is live ("e"), and one that has ended ("ended")."""
+    """A memory with an episode that is live ("e"), one that has ended ("ended"), and one that was deleted ("gone")."""
     async with open_on(MemoryFileSystem()) as memory:
-        await (await memory.start_episode("task", episode_id="e")).log_step(step(1, key="k"))
-        await (await memory.start_episode("task", episode_id="ended")).complete(Success())
+        await fill(memory)
         yield memory
+
+
+async def fill(memory: Memory) -> None:
+    await (await memory.start_episode("task", episode_id="e")).log_step(step(1, key="k"))
+    await (await memory.start_episode("task", episode_id="ended")).complete(Success())
+    await memory.start_episode("task", episode_id="gone")
+    await memory.delete_episode("gone")
 
 
 async def drain(iterator: AsyncIterator[object]) -> None:
     async for _ in iterator:
         pass
+
+
+async def first_event(memory: Memory) -> None:
+    async with memory.follow() as events:
+        await events.receive()
 
 
 CALLS: dict[str, Callable[[Memory], Awaitable[object]]] = {
@@ -67,6 +78,21 @@ CALLS: dict[str, Callable[[Memory], Awaitable[object]]] = {
     "episode_ids": lambda m: drain(m.episode_ids()),
     "events": lambda m: drain(m.events("e")),
     "events, unknown": lambda m: drain(m.events("nope")),
+    "delete_episode": lambda m: m.delete_episode("e"),
+    "delete_episode, ended": lambda m: m.delete_episode("ended"),
+    "delete_episode, deleted": lambda m: m.delete_episode("gone"),
+    "delete_episode, unknown": lambda m: m.delete_episode("nope"),
+    "delete_episode, bad id": lambda m: m.delete_episode(5),  # type: ignore[arg-type]
+    "start_episode, deleted": lambda m: m.start_episode("task", episode_id="gone"),
+    "log_step, deleted": lambda m: m.log_step("gone", step(2)),
+    "complete, deleted": lambda m: m.complete_episode("gone", Success()),
+    "resume, deleted": lambda m: m.resume("gone"),
+    "get_episode, deleted": lambda m: m.get_episode("gone"),
+    "events, deleted": lambda m: drain(m.events("gone")),
+    "flush_steps, deleted": lambda m: m.flush_steps("gone"),
+    "follow": lambda m: first_event(m),
+    "follow, entering": lambda m: m.follow().__aenter__(),
+    "follow, bad cursor": lambda m: m.follow("nonsense").__aenter__(),
     "the run scope, entering": lambda m: m.episode("x").__aenter__(),
     "the run scope, bad task": lambda m: m.episode("").__aenter__(),
     "the step scope, entering": lambda m: m.handle("e").step("tool").__aenter__(),
@@ -91,6 +117,36 @@ async def test_is_cancelled_before_anything_happens_if_the_caller_is_cancelled_a
             await CALLS[name](memory)
         assert scope.cancelled_caught
         assert [event.seq async for event in memory.events("e")] == before
+
+
+@pytest.mark.parametrize("name", CALLS)
+async def test_cancelled_at_any_point_it_leaves_a_sound_memory_and_can_be_repeated(name: str) -> None:
+    """At each step of the calling task in turn, until the call gets through."""
+    steps, cancelled = 0, True
+    while cancelled:
+        files = MemoryFileSystem()
+        with trio.fail_after(10):
+            async with open_on(files) as memory:
+                await fill(memory)
+
+                async def call(memory: Memory = memory) -> None:
+                    with suppress(StepwellError):
+                        await CALLS[name](memory)
+
+                cancelled = await cancelled_at_step(steps, call)
+                await call()
+                other = await memory.start_episode("another task", episode_id="other")
+                receipts = [await other.log_step(step(1))]
+                with suppress(InvalidState, NotFound):  # it may have been completed, or deleted
+                    receipts.append(await memory.log_step("e", step(99)))
+                await memory.flush()
+                assert all(receipt.is_durable for receipt in receipts)
+        async with open_on(files) as memory:
+            for episode_id in [item async for item in memory.episode_ids()]:
+                found = await memory.get_episode(episode_id)
+                assert [item.seq for item in found.steps] == list(range(2, len(found.steps) + 2))
+        steps += 1
+    assert steps > 1
 
 
 async def test_receipts_and_opening_are_checkpoints_too() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -617,6 +618,46 @@ async def test_a_deletion_goes_on_when_its_caller_is_cancelled() -> None:
         await trio.testing.wait_all_tasks_blocked()
         await check_gone(memory)
     await check_gone_for_good(files)
+
+
+@pytest.mark.parametrize("checkpoints", range(12))
+def test_ctrl_c_during_a_deletion_leaves_all_of_the_episode_or_nothing(tmp_path: Path, checkpoints: int) -> None:
+    async def interrupt() -> None:
+        for _ in range(checkpoints):
+            await trio.lowlevel.checkpoint()
+        signal.raise_signal(signal.SIGINT)
+
+    async def main() -> None:
+        async with open_memory(tmp_path / "m") as memory:
+            handle = await memory.start_episode("task", episode_id="e")
+            for number in range(5):
+                await handle.log_step(step(number))
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(interrupt)
+                await memory.delete_episode("e")
+                await trio.sleep_forever()
+
+    async def look() -> None:
+        async with open_memory(tmp_path / "m") as memory:
+            try:
+                found = await memory.get_episode("e")
+            except NotFound:
+                await check_gone(memory)
+            else:
+                assert [item.action for item in found.steps] == [f"action {n}" for n in range(5)]
+                await memory.delete_episode("e")
+                await check_gone(memory)
+
+    with pytest.raises(BaseException) as caught:
+        trio.run(main)
+    assert KeyboardInterrupt in [type(error) for error in leaves(caught.value)]
+    trio.run(look)
+
+
+def leaves(error: BaseException) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for inner in error.exceptions for leaf in leaves(inner)]
+    return [error]
 
 
 # ---- when the medium fails -------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -436,6 +437,41 @@ async def test_a_read_error_leaves_receive_and_the_next_one_gives_the_same_event
                         await events.receive()
                 failing = False
             assert [seen(event) for event in await take(events, len(expected) - 7)] == expected[7:]
+
+
+def test_ctrl_c_in_a_follower_leaves_everything_in_order(tmp_path: Path) -> None:
+    seqs: list[int] = []
+
+    async def main() -> None:
+        async with open_memory(tmp_path / "m") as memory, trio.open_nursery() as nursery:
+            handle = await memory.start_episode("task", episode_id="e")
+
+            async def write() -> None:
+                for number in range(1_000):
+                    await handle.log_step(step(number))
+
+            nursery.start_soon(write)
+            async with memory.follow() as events:
+                async for event in events:
+                    seqs.append(sound(event).seq)
+                    if len(seqs) == 50:
+                        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(BaseException) as caught:
+        trio.run(main)
+    error = caught.value
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, KeyboardInterrupt)
+    assert seqs == list(range(1, 51))
+
+    async def look() -> None:
+        async with open_memory(tmp_path / "m") as memory:
+            found = await memory.get_episode("e")
+            assert [item.seq for item in found.steps] == list(range(2, found.last_seq + 1))
+            assert found.last_seq >= 50
+
+    trio.run(look)
 
 
 async def test_two_tasks_cannot_receive_at_once(path: str) -> None:
