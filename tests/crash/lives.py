@@ -191,7 +191,7 @@ class Life:
         self.left = self.disk.page_cache_copy() if left is None else left
         if self.journal is not None:
             self._scope.cancel()
-            with trio.CancelScope(shield=True):
+            with self._patience("dying"):
                 await self._ended.wait()
             with suppress(Stopped):
                 self.journal.release()

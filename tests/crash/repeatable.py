@@ -12,7 +12,10 @@ from uuid import UUID
 import trio
 from trio.testing import MockClock
 
-from tests.crash.checker import Broken
+from tests.crash.checker import Broken, Violation, Wrong
+
+ENDLESS = 1e6
+"""Seconds of the clock that jumps which no run takes."""
 
 
 class Dice:
@@ -53,10 +56,18 @@ def deterministic() -> Iterator[Dice]:
 def run(main: Callable[[], Awaitable[None]]) -> None:
     """Run on a clock that jumps ahead when nothing else can happen.
 
-    Raises: the `Broken` that came out of it, freed of the groups of its nurseries.
+    Raises: the `Broken` that came out of it, freed of the groups of its nurseries; one of its own if it comes to rest
+    without having come to its end.
     """
+
+    async def until_stuck() -> None:
+        with trio.move_on_after(ENDLESS) as scope:
+            await main()
+        if scope.cancelled_caught:
+            raise Broken([Violation(Wrong.STUCK, "the whole run")])
+
     try:
-        trio.run(main, clock=MockClock(autojump_threshold=0))
+        trio.run(until_stuck, clock=MockClock(autojump_threshold=0))
     except BaseExceptionGroup as group:
         broken, others = group.split(Broken)
         if broken is None or others is not None:

@@ -176,14 +176,6 @@ def only_segment(disk: MemoryFileSystem) -> str:
     return f"{LOG}/{name}"
 
 
-@pytest.mark.xfail(strict=True, reason="an OSError leaves the opening")
-def test_an_error_of_stat_on_a_sealed_segment_is_a_failed_recovery() -> None:
-    disk = MemoryFileSystem()
-    store(disk, b"one", close=True)
-    with pytest.raises(StepwellError):
-        SegmentLogJournal.open(LOG, SMALL, failing_once(disk, "stat", only_segment(disk)))
-
-
 @pytest.mark.xfail(strict=True, reason="on a full medium an opening serves what it could not make durable")
 def test_what_a_log_on_a_full_medium_shows_survives_a_power_cut() -> None:
     """A process dies with a record in the page cache. The next opening has no room to write it again, and shows it to
