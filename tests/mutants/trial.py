@@ -14,7 +14,7 @@ from tests.mutants.mutant import Mutant, StaleError
 from tests.mutants.workshop import Answer, Workshop
 
 WHOLE = ("tests/stepstore", "tests/journal")
-SECONDS, SECONDS_OF_THE_WHOLE, SECONDS_A_TEST = 180.0, 1800.0, 60.0
+SECONDS, SECONDS_OF_THE_WHOLE, SECONDS_A_TEST = 180.0, 1800.0, 30.0
 """Limits for the tests that are named, for all of them, and for one test."""
 
 Fate = Literal["killed", "hung", "survived", "stale", "broken"]
@@ -52,8 +52,10 @@ def _fate_of(answer: Answer) -> tuple[Fate, str]:
         return "survived", ""
     if answer.code in (4, 5):
         return "stale", "the tests named with it do not exist"
+    if "::" in answer.failed and "Timeout" in answer.message:
+        return "hung", answer.failed
     if answer.code == 1 and "::" in answer.failed:
-        return ("hung" if "Timeout" in answer.message else "killed"), answer.failed
+        return "killed", answer.failed
     return "broken", f"{answer.failed} {answer.message}".strip() or answer.output.strip()[-200:]
 
 
