@@ -132,7 +132,6 @@ MUTANTS = (
         "            return False\n",
         COMPACTION,
         "leaves_out_what_is_dead",
-        short=True,
     ),
     mutant(
         "dead: a tombstone is kept",

@@ -10,6 +10,8 @@ FAILURES = "tests/stepstore/test_log_writer_failures.py"
 ROWS = "tests/stepstore/test_log_recovery_rows.py"
 REPAIR = "tests/stepstore/test_log_repair.py"
 DIRECTORY = "tests/stepstore/test_log_directory.py"
+FOREIGN = "tests/stepstore/test_log_foreign_frames.py"
+DURABILITY = "tests/journal/test_journal_durability.py"
 JOURNAL = "tests/journal/test_journal_contract.py"
 
 MUTANTS = (
@@ -245,15 +247,15 @@ MUTANTS = (
         '            files.sync_directory(directory)\n        doing = "begin',
         '            pass\n        doing = "begin',
         REPAIR,
-        "power_cut or promise_5 or page_cache",
+        "before_anything_else",
     ),
     mutant(
         "promise 5: proven are only frames that a later one calls durable",
         "scan.py",
         "unproven = [item for item in unproven if item[2] > proven]",
         "unproven = []",
-        REPAIR,
-        "written_again or page_cache",
+        FOREIGN,
+        "no_later_one",
     ),
     mutant(
         "promise 5: what a later frame proves durable is left alone",
@@ -464,8 +466,8 @@ MUTANTS = (
         "                frame.at, frame.end, frame.first_lsn, frame.last_lsn, frame.header_crc, frame.entries\n"
         "            )\n"
         "            began = time.perf_counter()\n            try:\n",
-        JOURNAL,
-        "durable",
+        DURABILITY,
+        "",
     ),
     mutant(
         "promise 8: a follower waits for what is durable and not for what is written",
@@ -478,8 +480,8 @@ MUTANTS = (
         "            self.durable_lsn = frame.last_lsn\n"
         "            self._advanced.unpark_all()\n"
         "            began = time.perf_counter()\n            try:\n",
-        JOURNAL,
-        "sees_durable_records_only",
+        DURABILITY,
+        "",
         short=True,
     ),
     mutant(

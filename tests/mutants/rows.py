@@ -667,8 +667,8 @@ MUTANTS = (
         "repair.py",
         'if name.endswith(".tmp") or name in recovered.leftovers:  # row 17',
         'if name.endswith((".tmp", ".idx")):',
-        OPENING,
-        "scanned_once",
+        DIRECTORY,
+        "row_17_nothing_else",
     ),
     # ---- row 18: read errors -----------------------------------------------------------------------------------------
     mutant(

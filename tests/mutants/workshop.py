@@ -22,7 +22,7 @@ from tests.mutants.mutant import Mutant, changed_text
 ROOT = Path(__file__).resolve().parents[2]
 _COPIED = ("actors", "storage", "tests", "docs", "pyproject.toml")
 _SOURCES = ("actors", "storage")
-_LEFT_OUT = shutil.ignore_patterns("__pycache__", ".*", "*.egg-info")
+LEFT_OUT = shutil.ignore_patterns("__pycache__", ".*", "*.egg-info")
 _FAILED = re.compile(r"^(?:FAILED|ERROR) (.+?)(?: - (.*))?$", re.MULTILINE)
 
 
@@ -45,7 +45,7 @@ class Workshop:
         for name in copied:
             source = root / name
             if source.is_dir():
-                shutil.copytree(source, self.tree / name, ignore=_LEFT_OUT)
+                shutil.copytree(source, self.tree / name, ignore=LEFT_OUT)
             elif source.exists():
                 shutil.copy(source, self.tree / name)
         for name in sources:

@@ -422,6 +422,20 @@ def test_row_17_temporary_files_of_a_dead_incarnation_are_removed() -> None:
     assert content(disk, f"{LOG}/kept.txt") == b"not ours"
 
 
+def test_row_17_nothing_else_is_removed() -> None:
+    """Neither what is not ours, nor a sidecar, although that could be written again."""
+    disk = a_log()
+    write_log(disk, [], care=True)
+    names = ["notes.txt", "spare.tmp.bak", "tmp", "00000009-0000000000000009.idx", "catalog.sqlite"]
+    for name in names:
+        put(disk, f"{LOG}/{name}", b"kept")
+    before = tree(disk)
+    (sidecar,) = [path for path in before if path.endswith(".idx") and path != f"{LOG}/{names[3]}"]
+    reopen(disk)
+    assert {path: tree(disk).get(path) for path in before} == before
+    assert before[sidecar]
+
+
 def test_row_17_temporary_files_stay_when_the_log_is_refused_or_only_read() -> None:
     disk = a_log()
     put(disk, f"{LOG}/spare.tmp", b"half")

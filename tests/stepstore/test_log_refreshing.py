@@ -86,11 +86,16 @@ async def test_what_a_writer_adds_behind_a_mark_is_taken_up() -> None:
     disk = MemoryFileSystem()
     async with writing(open_log(disk, LOG, SMALL)) as writer:
         stored = records_of(await store(writer, (A, [b"before"])))
-        log = open_log_read_only(disk, LOG)
+        files = WatchedFiles(disk)
+        log = open_log_read_only(files, LOG)
         writer.want_mark()
         await trio.testing.wait_all_tasks_blocked()
-        assert frames_of(disk, segments(disk)[0])[-1].head.kind == fr.KIND_MARK
+        mark = frames_of(disk, segments(disk)[0])[-1]
+        assert mark.head.kind == fr.KIND_MARK
         assert refreshed(log) == stored
+        files.calls.clear()
+        refresh(log)
+        assert min(call.offset for call in files.calls if call.operation == "read") >= mark.end
         stored += records_of(await store(writer, (A, [b"behind"])))
         assert refreshed(log) == stored
 

@@ -7,11 +7,14 @@ import trio
 import trio.testing
 
 from stepstore.log import frame as fr
-from stepstore.log.footer import TRAILER_BYTES, encode_head, encode_trailer, parse_head, parse_trailer
+from stepstore.log.footer import TRAILER_BYTES, Trailer, encode_head, encode_trailer, parse_head, parse_trailer
 from stepstore.log.live_index import LiveIndex
 from stepstore.log.memory_files import MemoryFileSystem
+from stepstore.log.open_files import OpenFiles
 from stepstore.log.opening import LogOptions, open_log
+from stepstore.log.packed_table import UnsoundIndex
 from stepstore.log.reading import Record
+from stepstore.log.sealing import SIDECAR_INDEX_AT, find_seal, open_index, read_trailer, sidecar_path
 from stepstore.log.verify import verify_log
 from tests.stepstore.log_lab import (
     LOG,
@@ -28,6 +31,7 @@ from tests.stepstore.log_lab import (
     payload,
     put,
     records_of,
+    remove,
     reopen,
     segments,
     store,
@@ -73,6 +77,85 @@ async def test_whatever_single_write_of_a_seal_a_power_cut_keeps_the_log_is_soun
         assert verify_log(LOG, files=image).problems == [], call
         assert reopen(image)[0] == stored, call
         assert verify_log(LOG, files=image).problems == [], call
+
+
+def sealed_log() -> tuple[MemoryFileSystem, str, Trailer]:
+    disk = MemoryFileSystem()
+    write_log(disk, [[(A, [payload(900)])], [(B, [b"x"])]], close=True)
+    (segment,) = segments(disk)
+    trailer = parse_trailer(content(disk, segment)[-TRAILER_BYTES:])
+    assert trailer is not None
+    return disk, segment, trailer
+
+
+@pytest.mark.parametrize("field", ["index_bytes", "head_crc", "end_offset", "end_lsn", "chain", "records"])
+def test_an_index_is_taken_only_under_the_trailer_that_names_it(field: str) -> None:
+    disk, segment, trailer = sealed_log()
+    reading = OpenFiles(disk)
+    assert len(open_index(reading, segment, trailer)) == 2
+    with pytest.raises(UnsoundIndex):
+        open_index(reading, segment, trailer._replace(**{field: getattr(trailer, field) + 1}))
+    reading.close()
+
+
+def test_a_trailer_is_none_if_its_index_reaches_beyond_the_file_or_it_is_of_another_segment() -> None:
+    disk, segment, trailer = sealed_log()
+    file = disk.open(segment)
+    size = file.size()
+    assert read_trailer(file, size, trailer.segment_tag) == read_trailer(file, size, None) == trailer
+    assert read_trailer(file, size, trailer.segment_tag ^ 1) is None
+    for index_bytes, found in ((size - trailer.index_at, True), (size - trailer.index_at + 1, False)):
+        file.write(size - TRAILER_BYTES, encode_trailer(trailer._replace(index_bytes=index_bytes)))
+        assert (read_trailer(file, size, trailer.segment_tag) is not None) == found
+    file.close()
+
+
+# ---- sidecars --------------------------------------------------------------------------------------------------------
+
+
+def crashed_with_a_sidecar(seed: int) -> tuple[MemoryFileSystem, list[Record], str, str]:
+    """A segment that a crash left, cut at its end, and its sidecar. Whatever the seed, they are of one size."""
+    disk = MemoryFileSystem()
+    stored = write_log(disk, [[(A, [payload(900, seed)])], [(B, [payload(90, seed)])]])
+    write_log(disk, [], care=True)
+    (segment,) = segments(disk)
+    return disk, stored, segment, sidecar_path(segment)
+
+
+def test_a_sidecar_of_a_segment_of_another_log_is_not_taken_although_the_sizes_fit() -> None:
+    disk, stored, segment, sidecar = crashed_with_a_sidecar(1)
+    other, *_rest = crashed_with_a_sidecar(2)
+    assert len(content(other, segment)) == len(content(disk, segment))
+    put(disk, sidecar, content(other, sidecar))
+    assert reopen(disk)[0] == stored
+
+
+def test_a_sidecar_that_is_not_sound_is_written_again() -> None:
+    disk, stored, segment, sidecar = crashed_with_a_sidecar(1)
+    whole = content(disk, sidecar)
+    header = header_of(disk, segment)
+    reading = OpenFiles(disk)
+    for place in (SIDECAR_INDEX_AT, SIDECAR_INDEX_AT + 100, len(whole) - 1):
+        flip(disk, sidecar, place)
+        assert reopen(disk)[0] == stored
+        write_log(disk, [], care=True)
+        assert content(disk, sidecar) == whole
+    seal = find_seal(disk, reading, segment, header, sidecar=True)
+    assert seal is not None
+    assert seal.found is not None
+    reading.close()
+
+
+def test_a_sidecar_is_on_the_medium_when_it_has_its_name() -> None:
+    disk, _stored, _segment, sidecar = crashed_with_a_sidecar(1)
+    whole = content(disk, sidecar)
+    remove(disk, sidecar)
+    images: list[MemoryFileSystem] = []
+    files = WatchedFiles(disk, lambda call: images.append(disk.durable_copy()))
+    write_log(files, [], care=True)
+    seen = [content(image, sidecar) for image in (*images, disk.durable_copy()) if image.stat(sidecar) is not None]
+    assert seen
+    assert set(seen) == {whole}
 
 
 async def test_a_segment_is_left_before_its_index_outgrows_a_footer(monkeypatch: pytest.MonkeyPatch) -> None:
