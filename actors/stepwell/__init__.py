@@ -15,6 +15,7 @@ General layout, bottom to top (an arrow never runs up):
 from __future__ import annotations
 
 from stepstore.journal import CompactionReport as CompactionReport
+from stepstore.journal import DeletionReport as DeletionReport
 from stepstore.journal import Gap as Gap
 from stepstore.log.keys import KeyProvider as KeyProvider
 from stepstore.log.keys import LocalKeyProvider as LocalKeyProvider

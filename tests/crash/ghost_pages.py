@@ -9,7 +9,8 @@ opening on the full medium) and the memory opened: whatever it serves must be on
 a copy of the medium taken while the memory is open, as a power cut would leave it, and through the same mount when the
 kernel has been made to forget every clean page. And what it serves is compared with what was acknowledged.
 
-A round counts only if there were ghosts: bytes of a segment that the page cache showed and the medium had not.
+A round counts only if there were ghosts: bytes of a segment that the page cache showed and the medium had not. It does
+not if the full medium hit the file system itself, which then lets nobody write any more.
 
 With --broken the opening does not write again what it recovered, it only syncs, and the suite must object.
 """
@@ -144,6 +145,10 @@ def only_sync(files: FileSystem, state: SegmentState) -> None:
         file.close()
 
 
+class FileSystemLostError(Exception):
+    """The file system has made itself read-only: the full medium refused a block of its own."""
+
+
 class Round:
     """One medium that fills up, and what becomes of the memory on it."""
 
@@ -167,7 +172,11 @@ class Round:
             # The medium is copied while it is mounted, so nothing may go to it by itself meanwhile.
             quiet = "commit=300"
             with mounted_image(image, self._bench / "mounted", single_blocks=True, options=quiet) as mounted:
-                return self._fill_and_reopen(mounted, image, filler)
+                try:
+                    return self._fill_and_reopen(mounted, image, filler)
+                except FileSystemLostError:
+                    self._result.count("rounds_in_which_the_file_system_was_lost")
+                    return False
 
     def _fill_and_reopen(self, mounted: Path, image: Path, filler: Path) -> bool:
         memory = mounted / MEMORY
@@ -205,6 +214,8 @@ class Round:
         try:
             served = reopen(memory, lambda: copy_sparse(image, copy)).served
         except StepwellError as error:
+            if os.statvfs(memory).f_flag & os.ST_RDONLY:
+                raise FileSystemLostError from error
             if full and isinstance(error, RecoveryFailed):
                 self._result.count("openings_refused_on_the_full_medium")
             else:

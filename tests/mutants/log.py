@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.mutants import parts, promises, rows
+from tests.mutants import compaction, parts, promises, rows
 from tests.mutants.mutant import Mutant
 
-MUTANTS: tuple[Mutant, ...] = (*rows.MUTANTS, *promises.MUTANTS, *parts.MUTANTS)
+MUTANTS: tuple[Mutant, ...] = (*rows.MUTANTS, *promises.MUTANTS, *parts.MUTANTS, *compaction.MUTANTS)

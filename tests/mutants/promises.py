@@ -121,10 +121,8 @@ MUTANTS = (
     mutant(
         "promise 3: a mark and a seal say up to which LSN their file is durable",
         "segment.py",
-        "            durable_lsn=self._durable_lsn,\n            segment_tag=self.header.segment_tag,\n"
-        "            prev_crc=self._chain,\n        )\n        return Frame(data, at, crc, first_lsn, first_lsn - 1, [])",
-        "            durable_lsn=0,\n            segment_tag=self.header.segment_tag,\n"
-        "            prev_crc=self._chain,\n        )\n        return Frame(data, at, crc, first_lsn, first_lsn - 1, [])",
+        "durable_lsn=behind.end_lsn,",
+        "durable_lsn=0,",
         ROWS,
         "row_02_a_mark or row_02_what_seals",
     ),
@@ -268,7 +266,7 @@ MUTANTS = (
     mutant(
         "promise 5: frames that a successor proves durable are left alone",
         "recovery.py",
-        "[] if successor is not None else scan.unproven,",
+        "[] if successor is not None or header.generation else scan.unproven,",
         "scan.unproven,",
         REPAIR,
         "frames_of_older_files",
@@ -294,7 +292,8 @@ MUTANTS = (
     mutant(
         "promise 6: a group whose write failed is not written again to that file",
         "writer.py",
-        "            except OSError as error:\n                await self._leave_segment(group, error)\n                return\n",
+        "            except OSError as error:\n                await self._leave_segment(group, error)\n"
+        "                return\n",
         "            except OSError:\n                await self._blocking(segment.write, frame)\n",
         FAILURES,
         "an_io_error_makes_the_group_unknown",
@@ -360,7 +359,8 @@ MUTANTS = (
     mutant(
         "promise 6: ENOSPC of a write leaves the segment too",
         "writer.py",
-        "            except OSError as error:\n                await self._leave_segment(group, error)\n                return\n",
+        "            except OSError as error:\n                await self._leave_segment(group, error)\n"
+        "                return\n",
         "            except OSError as error:\n                if error.errno in NO_ROOM:\n"
         "                    await self._no_segment(group, error)\n                    return\n"
         "                await self._leave_segment(group, error)\n                return\n",
@@ -423,7 +423,7 @@ MUTANTS = (
         "promise 7: the copy reaches to the last byte that is not zero",
         "recovery.py",
         "None if leftover is None else leftover + 1,\n                [] if",
-        "None if leftover is None else leftover,\n                [] if",
+        "leftover,\n                [] if",
         REPAIR,
         "reaches_far",
     ),

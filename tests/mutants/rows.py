@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from tests.mutants.mutant import mutant, several
+from tests.mutants.mutant import mutant
 
 ROWS = "tests/stepstore/test_log_recovery_rows.py"
 READING = "tests/stepstore/test_log_reading.py"
 REPAIR = "tests/stepstore/test_log_repair.py"
 DIRECTORY = "tests/stepstore/test_log_directory.py"
 INDEX = "tests/stepstore/test_log_index.py"
+OPENING = "tests/stepstore/test_log_opening.py"
+FOREIGN = "tests/stepstore/test_log_foreign_frames.py"
+EVERYWHERE = "tests/stepstore/test_log_damage_everywhere.py"
+FAILURES = "tests/stepstore/test_log_writer_failures.py"
+ROW_14 = "tests/stepwell/memory/test_undecodable_records.py"
 CURSOR = "tests/stepstore/test_log_cursor.py"
 
 MUTANTS = (
@@ -93,16 +98,16 @@ MUTANTS = (
         "recovery.py",
         "            raise _contradiction(segment, successor)",
         "            pass",
-        ROWS,
-        "row_02",
+        OPENING,
+        "names_another_end",
     ),
     mutant(
         "row 2: the scan stops where the successor says that the file ends",
         "recovery.py",
-        "until = None if successor is None else successor.prev_end_offset",
+        "until = None if successor is None or header.generation else successor.prev_end_offset",
         "until = None",
-        ROWS,
-        "row_02 or what_follows_a_cut",
+        EVERYWHERE,
+        "row_08_a_flipped_bit_anywhere_in_a_sealed_segment",
     ),
     mutant(
         "row 2: later headers are looked for in every block of the file",
@@ -126,7 +131,7 @@ MUTANTS = (
         'return "beyond the end"',
         'return "a lost branch"',
         CURSOR,
-        "beyond_the_end",
+        "as_far_as_its_epoch",
     ),
     # ---- row 3: closed -----------------------------------------------------------------------------------------------
     mutant(
@@ -151,7 +156,7 @@ MUTANTS = (
         "recovery.py",
         "if scan.closed or scan.index_bytes:",
         "if scan.index_bytes:",
-        ROWS,
+        FOREIGN,
         "row_03",
     ),
     mutant(
@@ -217,14 +222,14 @@ MUTANTS = (
         "segment.py",
         "features_compatible=0 if capacity else sh.FEATURE_NOT_PREALLOCATED",
         "features_compatible=0",
-        ROWS,
-        "row_04_a_file_that_was_not_preallocated",
+        FAILURES,
+        "no_room_for_a_frame",
     ),
     mutant(
         "row 4: the cut is made",
         "recovery.py",
-        "_size_to_keep(scan) if scan.tail.size > _size_to_keep(scan) else None,",
-        "None,",
+        "                to_keep if scan.tail.size > to_keep else None,\n",
+        "                None,\n",
         ROWS,
         "row_04_header_place_zero",
     ),
@@ -307,7 +312,7 @@ MUTANTS = (
     # ---- row 7: missing segments -------------------------------------------------------------------------------------
     mutant(
         "row 7: a gap in the numbers of segments is noticed",
-        "recovery.py",
+        "listing.py",
         "if after.seq != before.seq + 1:",
         "if False:",
         ROWS,
@@ -316,15 +321,15 @@ MUTANTS = (
     ),
     mutant(
         "row 7: the first segment is number 1",
-        "recovery.py",
-        "if found and found[0].seq != 1:",
+        "listing.py",
+        "if found and found[0].seq != last_seq + 1:",
         "if False:",
         ROWS,
         "row_07_a_missing_segment",
     ),
     mutant(
         "row 7: two files for one segment are one too many",
-        "recovery.py",
+        "listing.py",
         "if after.seq == before.seq:",
         "if False:",
         ROWS,
@@ -425,8 +430,8 @@ MUTANTS = (
         "recovery.py",
         "if scan.end_offset != segment.end_offset:",
         "if False:",
-        "tests/stepstore",
-        "row_08 or rebuil or built_again",
+        OPENING,
+        "damaged_frames_together",
     ),
     # ---- row 9: seen before ------------------------------------------------------------------------------------------
     mutant(
@@ -467,7 +472,7 @@ MUTANTS = (
         "scan.py",
         "        head.segment_tag == header.segment_tag\n        and head.prev_crc == chain",
         "        head.prev_crc == chain",
-        ROWS,
+        FOREIGN,
         "row_09",
     ),
     mutant(
@@ -482,9 +487,9 @@ MUTANTS = (
     mutant(
         "row 10: records that are stored twice, equally, are counted and kept once",
         "recovery.py",
-        "                duplicates += run.records",
-        "                live.mark_forked(stream)",
-        "tests/stepstore",
+        "            duplicates += run.records\n",
+        "            live.mark_forked(stream)\n",
+        FOREIGN,
         "row_10",
         short=True,
     ),
@@ -499,9 +504,9 @@ MUTANTS = (
     mutant(
         "row 11: different bytes under one number are a fork",
         "recovery.py",
-        "                live.mark_forked(stream)",
-        "                pass",
-        "tests/stepstore",
+        "        else:\n            live.mark_forked(stream)\n",
+        "",
+        FOREIGN,
         "row_11",
         short=True,
     ),
@@ -510,7 +515,7 @@ MUTANTS = (
         "reading.py",
         "return all(mine.get(record.seq, record.payload) == record.payload",
         "return all(True",
-        "tests/stepstore",
+        FOREIGN,
         "row_11",
     ),
     mutant(
@@ -534,8 +539,8 @@ MUTANTS = (
         "writer.py",
         "if state & UNWRITABLE and (",
         "if state & STREAM_DELETED and (",
-        "tests/journal",
-        "fork",
+        FOREIGN,
+        "row_11",
     ),
     # ---- rows 12, 13, 15, 16: headers and FORMAT ---------------------------------------------------------------------
     mutant(
@@ -566,8 +571,8 @@ MUTANTS = (
     mutant(
         "row 13: a segment of another log is refused",
         "recovery.py",
-        "if (header.log_uuid, header.branch_uuid) != (identity.log_uuid.bytes, identity.branch_uuid.bytes):",
-        "if header.branch_uuid != identity.branch_uuid.bytes:",
+        "if (header.log_uuid, header.branch_uuid) != (identity.log_uuid.bytes, branch):",
+        "if header.branch_uuid != branch:",
         ROWS,
         "row_13",
         short=True,
@@ -575,7 +580,7 @@ MUTANTS = (
     mutant(
         "row 13: a segment of another branch is refused",
         "recovery.py",
-        "if (header.log_uuid, header.branch_uuid) != (identity.log_uuid.bytes, identity.branch_uuid.bytes):",
+        "if (header.log_uuid, header.branch_uuid) != (identity.log_uuid.bytes, branch):",
         "if header.log_uuid != identity.log_uuid.bytes:",
         ROWS,
         "row_13",
@@ -585,8 +590,8 @@ MUTANTS = (
         "actors/stepwell/memory/following.py",
         "        except (EpisodeUnavailable, Damaged, Forked):\n            return Gap(item.lsn, item.lsn)\n",
         "        except ZeroDivisionError:\n            return Gap(item.lsn, item.lsn)\n",
-        "tests/stepwell/memory",
-        "follow",
+        ROW_14,
+        "",
         short=True,
     ),
     mutant(
@@ -602,7 +607,7 @@ MUTANTS = (
         "actors/stepwell/model/codec.py",
         "                or not _is_body(kind, data, meta)\n            ):\n                return None",
         "            ):\n                return None",
-        "tests/stepwell/model/test_hostile_records.py",
+        ROW_14,
         "",
     ),
     mutant(
@@ -636,23 +641,23 @@ MUTANTS = (
         "recovery.py",
         "if parsed is None and not newest:",
         "if False:",
-        "tests/stepstore",
-        "row_16 or row_08",
+        OPENING,
+        "row_16_an_older_sealed",
     ),
     mutant(
         "row 16: the newest segment is refused although its footer holds a copy",
         "recovery.py",
         "if parsed is None and not newest:",
         "if parsed is None:",
-        "tests/stepstore",
-        "row_16",
+        ROWS,
+        "row_16_the_newest",
     ),
     # ---- row 17: left-over temporary files ---------------------------------------------------------------------------
     mutant(
         "row 17: temporary files of a dead incarnation are removed",
         "repair.py",
-        'if name.endswith(".tmp"):  # row 17',
-        "if False:",
+        'if name.endswith(".tmp") or name in recovered.leftovers:  # row 17',
+        "if name in recovered.leftovers:",
         DIRECTORY,
         "row_17",
         short=True,
@@ -660,10 +665,10 @@ MUTANTS = (
     mutant(
         "row 17: nothing else is removed",
         "repair.py",
-        'if name.endswith(".tmp"):  # row 17',
+        'if name.endswith(".tmp") or name in recovered.leftovers:  # row 17',
         'if name.endswith((".tmp", ".idx")):',
-        "tests/stepstore",
-        "sidecar or row_17 or idx",
+        OPENING,
+        "scanned_once",
     ),
     # ---- row 18: read errors -----------------------------------------------------------------------------------------
     mutant(
@@ -704,7 +709,7 @@ MUTANTS = (
         "directory.py",
         "if len(data) < min(4096, file.size()):",
         "if False:",
-        "tests/stepstore",
+        REPAIR,
         "row_18_a_short_read",
     ),
     mutant(
@@ -715,15 +720,11 @@ MUTANTS = (
         REPAIR,
         "row_18_a_read_error_names",
     ),
-    several(
-        "row 18: a segment that vanishes from the listing is an error of the listing",
-        [
-            (
-                "recovery.py",
-                'raise RecoveryFailed.from_os_error("list", error, file=path) from error',
-                "listed = []",
-            )
-        ],
+    mutant(
+        "row 18: a directory that cannot be listed is not empty",
+        "listing.py",
+        'raise RecoveryFailed.from_os_error("list", error, file=path) from error',
+        "listed = []",
         REPAIR,
         "row_18_an_error_at_any_call",
     ),

@@ -192,7 +192,7 @@ def manifest_paths(disk: FileSystem, path: str = LOG) -> list[str]:
     return [posixpath.join(path, name) for name in disk.list_names(path) if name.startswith("MANIFEST")]
 
 
-def newest_of(disk: FileSystem, path: str = LOG) -> Manifest:
+def newest(disk: FileSystem, path: str = LOG) -> Manifest:
     """The manifest that counts."""
     found = read_manifest(disk, manifest_paths(disk, path)[-1])
     assert found is not None

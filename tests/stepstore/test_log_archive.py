@@ -28,7 +28,7 @@ from tests.stepstore.compaction_lab import (
     compact,
     delete,
     life,
-    newest_of,
+    newest,
     put,
 )
 from tests.stepstore.log_lab import (
@@ -560,7 +560,7 @@ async def test_a_restored_log_keeps_the_manifest_of_a_merged_one() -> None:
     async with life(disk, kept) as (_writer, caretaker, _log):
         await caretaker.archive(ARCHIVE)
     restore_archive(ARCHIVE, RESTORED, files=disk)
-    manifest = newest_of(disk, RESTORED)
+    manifest = newest(disk, RESTORED)
     assert [*manifest.epochs] == ends
     assert manifest.branch_uuid == must_exist(disk, RESTORED).branch_uuid.bytes
     assert {file.branch_uuid for file in manifest.files} == {must_exist(disk, LOG).branch_uuid.bytes}

@@ -39,7 +39,7 @@ from tests.stepstore.compaction_lab import (
     delete,
     life,
     manifest_paths,
-    newest_of,
+    newest,
     put,
 )
 from tests.stepstore.log_lab import (
@@ -162,7 +162,7 @@ async def test_the_manifest_is_one_cbor_item_that_lists_the_files() -> None:
     assert len(paths) == 2
     assert content(disk, paths[-1]).startswith(b"\xd9\xd9\xf7")  # the self-described-CBOR tag
     magic, version, number, log_uuid, branch_uuid, files, epochs, _crc = cbor2.loads(content(disk, paths[-1]))
-    manifest = newest_of(disk)
+    manifest = newest(disk)
     assert (magic, version, number) == ("stepmani", 1, manifest.number)
     assert (log_uuid, branch_uuid) == (manifest.log_uuid, manifest.branch_uuid)
     assert [tuple(file) for file in files] == [tuple(file) for file in manifest.files]
@@ -649,7 +649,7 @@ async def test_row_07_a_missing_newest_manifest_is_refused_and_not_answered_with
 async def test_row_07_a_file_that_the_manifest_lists_is_missed(place: int) -> None:
     disk, _kept = await a_compacted_log()
     path = segments(disk)[place]
-    listed = newest_of(disk).files[place]
+    listed = newest(disk).files[place]
     disk.unlink(path)
     disk.sync_directory(LOG)
     error = refused(disk, 7)
@@ -658,7 +658,7 @@ async def test_row_07_a_file_that_the_manifest_lists_is_missed(place: int) -> No
 
 async def test_row_07_a_rewritten_file_behind_the_manifests_range_is_refused() -> None:
     disk, _kept = await a_compacted_log()
-    last = newest_of(disk).files[-1]
+    last = newest(disk).files[-1]
     stray = f"{LOG}/{last.seq_last + 1:08d}-{last.end_lsn + 1:016x}.1.seg"
     file = disk.open(stray, create=True)
     file.write(0, content(disk, segments(disk)[-1]))
@@ -671,9 +671,9 @@ async def test_row_07_a_rewritten_file_behind_the_manifests_range_is_refused() -
 async def test_row_13_the_manifest_of_another_log_is_refused() -> None:
     disk, _kept = await a_compacted_log()
     other, _kept = await a_compacted_log()
-    number = newest_of(disk).number + 1
+    number = newest(disk).number + 1
     file = disk.open(f"{LOG}/MANIFEST-{number:08d}", create=True)
-    file.write(0, encode_manifest(newest_of(other)._replace(number=number)))
+    file.write(0, encode_manifest(newest(other)._replace(number=number)))
     file.datasync()
     file.close()
     disk.sync_directory(LOG)

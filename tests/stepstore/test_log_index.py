@@ -338,14 +338,16 @@ def test_row_11_a_batch_that_repeats_records_and_goes_on_behind_them_is_a_fork()
 
 
 def test_row_11_a_fork_within_one_segment_ends_what_is_readable() -> None:
-    made = Building(same=never).segment().frame((A, 1, 2), (B, 1, 1))
+    made = Building(same=never).segment().frame((A, 1, 2), (B, 1, 1)).frame((A, 2, 1)).frame((A, 3, 1), (A, 4, 1))
     live = made.index.segments[0].index
     assert isinstance(live, LiveIndex)
-    live.mark_forked(A)
-    made.segment().frame((A, 3, 1))
+    ((stream, (_seq, lsn, *_rest)),) = live.doubts
+    live.mark_forked(stream, lsn)
+    made.segment().frame((A, 5, 1))
     for index in (made.index, made.seal().index):
         assert index.flags(A) == STREAM_FORKED
         assert words_of(index, A) == [("1", 1, 1, 2)]
+        assert index.tail(A)[0] == 5, "no number is given out twice"
 
 
 # ---- deleted streams and snapshots -----------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ from tests.stepstore.log_lab import (
     follow_log,
     frames_of,
     payload,
+    put,
     read_log,
     read_stream,
     records_of,
@@ -353,6 +354,34 @@ def test_row_08_every_flipped_bit_of_a_run_is_noticed() -> None:
             reader.read_run(A, run)
         flip(disk, segment, at, bit)
     reader.read_run(A, run)
+
+
+def test_row_08_every_flipped_bit_of_a_single_record_is_noticed() -> None:
+    disk = MemoryFileSystem()
+    stored = write_log(disk, [[(A, [b"some text"])], [(A, [b"more"])], [(B, [b"other"])]])
+    log = open_log_read_only(disk, LOG)
+    run = log.index.runs_after(A, 0)[0]
+    (segment,) = segments(disk)
+    for at, bit in itertools.product(range(run.payload_at, run.payload_at + run.size), range(8)):
+        flip(disk, segment, at, bit)
+        with pytest.raises(Damaged) as caught:
+            read_stream(reader_of(log), A)
+        assert (caught.value.first_lsn, caught.value.last_lsn, caught.value.streams) == (1, 1, (A,))
+        assert read_stream(reader_of(log), A, after=1) == stored[1:2]
+        assert read_stream(reader_of(log), B) == stored[2:]
+        flip(disk, segment, at, bit)
+    assert read_stream(reader_of(log), A) == stored[:2]
+
+
+def test_row_08_a_sound_frame_of_other_records_is_a_gap_for_a_follower() -> None:
+    """A write that the medium put at another place: every checksum is right, and the records are not those."""
+    disk = MemoryFileSystem()
+    stored = write_log(disk, [[(A, [b"%d" % n])] for n in range(3)])
+    log = open_log_read_only(disk, LOG)
+    (segment,) = segments(disk)
+    first, second, _third = frames_of(disk, segment)
+    put(disk, segment, content(disk, segment)[second.at : second.end], at=first.at)
+    assert follow_log(log) == [Gap(1, 1), *stored[1:]]
 
 
 def test_row_08_every_flipped_byte_of_a_frame_is_noticed_or_changes_nothing() -> None:

@@ -14,14 +14,17 @@ import pytest
 import trio
 import trio.testing
 
-from stepstore.errors import CorruptLog, RecoveryFailed
+from stepstore.errors import CorruptLog, InvalidState, RecoveryFailed
 from stepstore.log import frame as fr
 from stepstore.log import segment_header as sh
+from stepstore.log.directory import must_exist
 from stepstore.log.footer import TRAILER_BYTES
-from stepstore.log.frame import Batch
+from stepstore.log.frame import KIND_MARK, Batch
+from stepstore.log.index import STREAM_FORKED
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import LogOptions, open_log, open_log_read_only
-from stepstore.log.reading import Record
+from stepstore.log.reading import Record, SegmentReader
+from stepstore.log.recovery import recover
 from stepstore.log.verify import verify_log
 from tests.stepstore.log_lab import (
     LOG,
@@ -39,6 +42,7 @@ from tests.stepstore.log_lab import (
     payload,
     put,
     read_log,
+    read_stream,
     records_of,
     remove,
     reopen,
@@ -695,6 +699,17 @@ def test_row_07_two_files_for_one_segment_are_refused() -> None:
     must_refuse(log, 7)
 
 
+def test_row_07_two_files_of_one_generation_for_one_segment_are_refused_and_nothing_is_called_missing() -> None:
+    log = many_segments()
+    segment = segments(log.disk)[1]
+    first_lsn = header_of(log.disk, segment).first_lsn
+    other = f"{LOG}/00000002-{first_lsn + 1:016x}.0.seg"
+    put(log.disk, other, content(log.disk, segment))
+    error = must_refuse(log, 7)
+    assert (error.file, error.first_lsn, error.last_lsn) == (other, first_lsn + 1, None)
+    assert posixpath.basename(segment) in str(error)
+
+
 @pytest.mark.parametrize("changed", [{"first_lsn": 99}, {"prev_seq": 7}], ids=str)
 def test_row_07_a_segment_that_does_not_continue_the_one_before_is_refused(changed: dict[str, int]) -> None:
     log = many_segments()
@@ -762,6 +777,116 @@ def test_row_09_a_payload_that_holds_a_copy_of_earlier_frames_does_no_harm() -> 
         torn = Damaged(clone(log.disk), stored)
         put(torn.disk, segment, bytes(end - start), at=start)
         must_cut(torn, sh.HEADER_BYTES, kept=4)
+
+
+# ---- rows 10 and 11: a number of a stream twice ----------------------------------------------------------------------
+
+
+def repeat(disk: MemoryFileSystem, *batches: tuple[int, list[bytes]], seal: bool = False) -> None:
+    """Store batches of A whatever numbers it has already: what no writer of ours does, but an import might have."""
+
+    async def main() -> None:
+        async with writing(open_log(disk, LOG, SMALL), close=seal) as writer:
+            for first_seq, payloads in batches:
+                writer._pending_seq[A] = first_seq - 1
+                submission = writer.submit([Batch(A, first_seq, payloads, 0)])
+                await submission.wait()
+                assert submission.error is None
+
+    trio.run(main)
+
+
+def read_a(disk: MemoryFileSystem) -> tuple[list[bytes], int]:
+    """What can be read of A after an opening, and what is wrong with it."""
+    log = open_log(disk, LOG, SMALL)
+    try:
+        reader = SegmentReader(log.reading, log.index)
+        return [record.payload for record in read_stream(reader, A)], log.index.flags(A)
+    finally:
+        log.release()
+
+
+def duplicates_in(disk: MemoryFileSystem) -> int:
+    return recover(disk, LOG, must_exist(disk, LOG)).duplicates
+
+
+@pytest.mark.parametrize(
+    ("again", "count"),
+    [
+        ([(2, [b"two"])], 1),
+        ([(1, [b"one"])], 1),
+        ([(2, [b"two", b"three"])], 2),
+        ([(1, [b"one"]), (3, [b"three"]), (3, [b"three"])], 3),
+        ([(1, [b"one", b"two", b"three"])], 3),
+    ],
+    ids=["the second", "the first", "a whole batch", "several", "over two batches"],
+)
+def test_row_10_records_stored_twice_with_equal_bytes_are_kept_once_and_counted(
+    again: list[tuple[int, list[bytes]]], count: int
+) -> None:
+    disk = MemoryFileSystem()
+    repeat(disk, (1, [b"one"]), (2, [b"two", b"three"]), *again, (4, [b"four"]))
+    assert duplicates_in(disk) == count
+    assert read_a(disk) == ([b"one", b"two", b"three", b"four"], 0)
+
+
+@pytest.mark.parametrize("seal", [False, True], ids=["crashed", "sealed"])
+def test_row_10_a_segment_that_begins_with_a_retry_continues_its_stream(seal: bool) -> None:
+    disk = MemoryFileSystem()
+    repeat(disk, (1, [b"one"]), (2, [b"two", b"three"]), seal=seal)
+    repeat(disk, (2, [b"two", b"three"]), (4, [b"four"]), seal=seal)
+    repeat(disk, (1, [b"one"]), seal=seal)
+    repeat(disk, (5, [b"five"]), seal=seal)
+    assert read_a(disk) == ([b"one", b"two", b"three", b"four", b"five"], 0)
+
+
+@pytest.mark.parametrize(
+    ("again", "readable"),
+    [
+        ([(2, [b"TWO"])], 3),
+        ([(2, [b"two", b"THREE"])], 3),
+        ([(3, [b"three", b"and on"])], 3),
+        ([(2, [b"two"]), (1, [b"ONE"])], 3),
+    ],
+    ids=["another record", "a batch that ends differently", "a batch that goes on", "a retry and a fork"],
+)
+@pytest.mark.parametrize("seal", [False, True], ids=["crashed", "sealed"])
+def test_row_11_a_number_with_different_bytes_is_a_fork_and_ends_what_is_readable(
+    again: list[tuple[int, list[bytes]]], readable: int, seal: bool
+) -> None:
+    """In one segment, and in two of them. Every other stream is untouched."""
+    for apart in (False, True):
+        disk = MemoryFileSystem()
+        others = write_log(disk, [[(B, [b"of another stream"])]])
+        first = [(1, [b"one"]), (2, [b"two", b"three"])]
+        if apart:
+            repeat(disk, *first, seal=seal)
+            for batch in again:
+                repeat(disk, batch, seal=seal)
+        else:
+            repeat(disk, *first, *again, (4, [b"behind the fork"]))
+        found, flags = read_a(disk)
+        assert flags & STREAM_FORKED
+        assert found == [b"one", b"two", b"three"][:readable]
+        log = open_log(disk, LOG, SMALL)
+        assert read_stream(SegmentReader(log.reading, log.index), B) == others
+        log.release()
+
+
+def test_row_11_a_forked_stream_takes_no_writes_and_can_be_deleted() -> None:
+    disk = MemoryFileSystem()
+    repeat(disk, (1, [b"one"]), (1, [b"ONE"]))
+
+    async def main() -> None:
+        async with writing(open_log(disk, LOG, SMALL)) as writer:
+            with pytest.raises(InvalidState, match="forked"):
+                writer.submit([Batch(A, 2, [b"two"], 0)])
+            submission = writer.submit([Batch(A, 2, [b"gone"], fr.FLAG_TOMBSTONE)])
+            await submission.wait()
+            assert submission.error is None
+
+    trio.run(main)
+    assert read_a(disk)[0] == []
 
 
 # ---- rows 12, 13, 16: segment headers --------------------------------------------------------------------------------
@@ -837,6 +962,17 @@ def test_row_16_a_segment_shorter_than_its_header_is_refused(size: int) -> None:
     assert must_refuse(log, 16).file == segments(log.disk)[-1]
 
 
+@pytest.mark.parametrize("options", [SMALL, CUT], ids=["strict", "cut"])
+@pytest.mark.parametrize("at", [0, 60, 511])
+def test_row_16_the_newest_segment_is_refused_although_its_footer_has_a_copy_of_its_header(
+    at: int, options: LogOptions
+) -> None:
+    log = a_log(close=True)
+    flip(log.disk, log.segment, at)
+    error = must_refuse(log, 16, options=options)
+    assert (error.file, error.first_lsn) == (log.segment, 1)
+
+
 def test_a_file_that_only_resembles_a_segment_is_left_alone() -> None:
     log = many_segments()
     names = ["00000004-0000000000000006.0.seg.bak", "4-6.0.seg", "00000001-0000000000000001.idx", "x.seg"]
@@ -866,3 +1002,28 @@ def test_a_reader_beside_a_writer_does_not_excuse_an_older_file() -> None:
     with pytest.raises(CorruptLog) as caught:
         open_log_read_only(log.disk, LOG)
     assert caught.value.row == 2
+
+
+def test_row_06_a_rotten_byte_in_the_zeros_before_a_mark_does_not_cost_the_group_behind_it() -> None:
+    """The mark still stands there whole, so what lies behind was written in order, and none of it is a torn write."""
+    disk = MemoryFileSystem()
+
+    async def main() -> list[Record]:
+        async with writing(open_log(disk, LOG, SMALL)) as writer:
+            stored = records_of(await store(writer, (A, [b"before the mark"])))
+            writer.want_mark()
+            await trio.testing.wait_all_tasks_blocked()
+            return stored + records_of(await store(writer, (A, [b"behind the mark"])))
+
+    stored = trio.run(main)
+    segment = segments(disk)[-1]
+    first, mark, last = frames_of(disk, segment)
+    assert (mark.head.kind, last.head.first_lsn) == (KIND_MARK, first.head.last_lsn + 1)
+    for at in range(first.end, mark.at, 101):
+        image = clone(disk)
+        flip(image, segment, at)
+        with pytest.raises(CorruptLog) as caught:
+            reopen(image)
+        assert caught.value.row == 6
+        assert verify_log(LOG, files=image).problems
+    assert reopen(disk)[0] == stored

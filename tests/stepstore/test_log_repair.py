@@ -32,6 +32,7 @@ from tests.stepstore.log_lab import (
     header_of,
     payload,
     put,
+    remove,
     reopen,
     segments,
     stopping_at,
@@ -291,6 +292,22 @@ def test_what_lies_before_a_footer_is_not_written_again() -> None:
         log.release()
 
 
+def test_what_is_written_again_is_synced_and_then_its_directory_before_anything_else_is_done() -> None:
+    """The file ends with its last frame, so nothing is cut, and no other sync comes."""
+    disk = MemoryFileSystem()
+    write_log(disk, [[(A, [payload(500, n)])] for n in range(2)])
+    (segment,) = segments(disk)
+    last = frames_of(disk, segment)[-1]
+    put(disk, segment, b"", at=0, size=last.end)
+    files = WatchedFiles(disk)
+    open_log(files, LOG, SMALL).release()
+    calls = [(call.operation, call.path) for call in files.calls if call.operation in ("write", "datasync", "truncate")]
+    assert [operation for operation, path in calls if path == segment] == ["write", "datasync"]
+    written = position(files.calls, "datasync", lambda path: path == segment)
+    following = next(call for call in files.calls if call.number > written)
+    assert (following.operation, following.path) == ("sync_directory", LOG)
+
+
 def test_what_was_only_in_the_page_cache_is_on_the_medium_before_it_is_served() -> None:
     """The process died between write and fdatasync; the next one sees the frame, and a power cut must not take it."""
     disk = MemoryFileSystem()
@@ -350,6 +367,32 @@ def test_an_earlier_copy_in_quarantine_will_do_but_only_if_it_is_whole(torn: Tor
         put(disk, f"{LOG}/quarantine/early-{posixpath.basename(torn.segment)}-{torn.cut}", part)
         torn.check_repaired(disk, part)
         assert len(disk.list_names(f"{LOG}/quarantine")) == copies
+
+
+def test_what_lies_behind_the_cut_of_an_older_file_is_never_lost_in_a_power_cut(torn: Torn) -> None:
+    """No segment is begun for it, so nothing else makes the name of the quarantine durable before the file is cut."""
+    open_log(torn.disk, LOG, SMALL).release()
+    put(torn.disk, torn.segment, torn.leftover, at=torn.cut)
+    for name in torn.disk.list_names(f"{LOG}/quarantine"):
+        remove(torn.disk, f"{LOG}/quarantine/{name}")
+    disk = MemoryFileSystem()
+    for path, data in tree(torn.disk).items():
+        if data is None and not path.endswith("quarantine"):
+            disk.make_directory(path)
+            disk.sync_directory(posixpath.dirname(path))
+        elif data is not None:
+            put(disk, path, data)
+    images: list[tuple[Call, MemoryFileSystem]] = []
+    open_log(WatchedFiles(disk, lambda call: images.append((call, disk.durable_copy()))), LOG, SMALL).release()
+    images.append((images[-1][0], disk.durable_copy()))
+    cut = 0
+    for call, image in images:
+        if len(content(image, torn.segment)) > torn.cut:
+            continue
+        cut += 1
+        folder = f"{LOG}/quarantine"
+        assert [content(image, f"{folder}/{name}") for name in image.list_names(folder)] == [torn.leftover], call
+    assert cut
 
 
 def test_two_crashes_leave_two_entries_in_quarantine(torn: Torn) -> None:

@@ -10,7 +10,7 @@ from stepstore.log import frame as fr
 from stepstore.log.footer import TRAILER_BYTES, encode_head, encode_trailer, parse_head, parse_trailer
 from stepstore.log.live_index import LiveIndex
 from stepstore.log.memory_files import MemoryFileSystem
-from stepstore.log.opening import open_log
+from stepstore.log.opening import LogOptions, open_log
 from stepstore.log.reading import Record
 from stepstore.log.verify import verify_log
 from tests.stepstore.log_lab import (
@@ -40,13 +40,14 @@ from tests.stepstore.log_lab import (
 
 async def test_a_segment_that_was_left_half_empty_ends_with_its_trailer() -> None:
     disk = MemoryFileSystem()
-    async with tended(open_log(disk, LOG, SMALL)) as (writer, caretaker):
+    options = LogOptions(segment_bytes=64 * 1024)
+    async with tended(open_log(disk, LOG, options)) as (writer, caretaker):
         await store(writer, (A, [b"little"]))
         await writer.rotate()
         await caretaker.wait_sealed()
     first = segments(disk)[0]
     data = content(disk, first)
-    assert len(data) == frames_of(disk, first)[-1].end + TRAILER_BYTES < SMALL.segment_bytes
+    assert len(data) == frames_of(disk, first)[-1].end + TRAILER_BYTES < options.segment_bytes
     assert parse_trailer(data[-TRAILER_BYTES:]) is not None
 
 
@@ -76,7 +77,7 @@ async def test_whatever_single_write_of_a_seal_a_power_cut_keeps_the_log_is_soun
 
 async def test_a_segment_is_left_before_its_index_outgrows_a_footer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many small streams: their index takes more space than they do."""
-    monkeypatch.setattr("stepstore.log.index._INDEX_BYTES", 1500)
+    monkeypatch.setattr("stepstore.log.index.INDEX_BYTES", 1500)
     disk = MemoryFileSystem()
     stored: list[Record] = []
     async with writing(open_log(disk, LOG, SMALL)) as writer:

@@ -258,3 +258,22 @@ def test_a_log_that_is_refused_as_a_whole_is_looked_at_all_the_same() -> None:
     assert "FORMAT" in report.problems[0].text
     assert report.problems[1].file == segments(disk)[0]
     assert report.problems[2].file == segments(disk)[1]
+
+
+def test_a_flipped_bit_in_the_keys_or_in_a_superseded_manifest_is_a_problem() -> None:
+    from tests.crash.specimen import compacted, encrypted
+
+    for specimen, folder, prefix in ((encrypted(1), f"{LOG}/keys", "KEYS-"), (compacted(1), LOG, "MANIFEST-")):
+        disk = MemoryFileSystem()
+        disk.make_directory(LOG)
+        disk.make_directory(f"{LOG}/keys")
+        for path, data in specimen.files.items():
+            put(disk, path, data)
+        assert verify_log(LOG, files=disk).problems == []
+        names = [name for name in disk.list_names(folder) if name.startswith(prefix)]
+        assert names
+        for name in names:
+            for at in range(0, 40, 3):
+                image = clone(disk)
+                flip(image, f"{folder}/{name}", at)
+                assert verify_log(LOG, files=image).problems, (name, at)

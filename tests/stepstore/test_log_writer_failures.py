@@ -48,6 +48,7 @@ from tests.stepstore.log_lab import (
     store,
     stream_id,
     submit,
+    write_log,
     writing,
 )
 
@@ -523,6 +524,56 @@ async def test_opened_on_a_full_disk_a_torn_log_can_be_read_and_is_written_again
         stored += records_of(await store(writer, (A, [b"three"])))
     assert reopen(disk)[0] == stored
     assert [name for name in disk.list_names(f"{LOG}/quarantine") if name.endswith(".tmp")] == []
+
+
+def torn_log() -> tuple[MemoryFileSystem, str, list[Record], bytes]:
+    """A disk, the newest segment, what was acknowledged, and behind its end a write that a crash tore."""
+    disk = MemoryFileSystem()
+    stored = write_log(disk, [[(A, [b"one", b"two"])]])
+    (segment,) = segments(disk)
+    end = header_of_end(disk, segment)
+    put(disk, segment, payload(200), at=end + 700)
+    return disk, segment, stored, content(disk, segment)[end:].rstrip(b"\0")
+
+
+def quarantined(disk: MemoryFileSystem) -> list[bytes]:
+    folder = f"{LOG}/quarantine"
+    return [content(disk, f"{folder}/{name}") for name in disk.list_names(folder)]
+
+
+def test_opened_on_a_full_disk_a_torn_log_is_repaired_as_soon_as_there_is_room() -> None:
+    disk, segment, stored, leftover = torn_log()
+    full = FullDisk(disk, 0)
+    remove(disk, f"{LOG}/reserve")
+    full.room = full.used()
+
+    async def main() -> None:
+        async with writing(open_log(WatchedFiles(disk, full), LOG, SMALL)) as writer:
+            assert writer.is_full
+            await trio.sleep(3 * RETRY_FULL_SECONDS)
+            assert content(disk, segment).rstrip(b"\0").endswith(leftover), "nothing is cut before there is a copy"
+            assert writer.is_full
+            full.room += 10 * 1024 * 1024
+            await trio.sleep(RETRY_FULL_SECONDS * 1.5)
+            assert leftover in quarantined(disk)
+            assert len(content(disk, segment)) == header_of_end(disk, segment)
+            stored.extend(records_of(await store(writer, (B, [b"three"]))))
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert reopen(disk)[0] == stored
+
+
+def test_opening_spends_the_reserve_on_its_repair_when_the_disk_is_full() -> None:
+    disk, segment, stored, leftover = torn_log()
+    full = FullDisk(disk, 0)
+    full.room = full.used()
+    assert disk.stat(f"{LOG}/reserve") is not None
+    log = open_log(WatchedFiles(disk, full), LOG, SMALL)
+    assert log.pending_repair is None
+    assert leftover in quarantined(disk)
+    assert len(content(disk, segment)) == header_of_end(disk, segment)
+    assert read_log(log) == stored
+    log.release()
 
 
 def header_of_end(files: FileSystem, segment: str) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 
 import trio
 
-from stepstore.journal import CompactionReport, Journal
+from stepstore.journal import CompactionReport, DeletionReport, Journal
 from stepwell.errors import InvalidInput, InvalidState, NotFound, OutcomeUnknown, StepwellError
 from stepwell.memory.completed import CompletedEpisode
 from stepwell.memory.figures import MemoryRecovery, MemoryStats
@@ -247,8 +247,9 @@ class Memory:
 
     # ---- deleting ----------------------------------------------------------------------------------------------------
 
-    async def delete_episode(self, episode_id: str) -> None:
-        """Delete an episode: nothing reads it from now on, and its id is never used again; durable on return.
+    async def delete_episode(self, episode_id: str, *, purge: bool = False) -> DeletionReport | None:
+        """Delete an episode: nothing reads it from now on, and its id is never used again; durable on return. With
+        `purge` its bytes are removed from every file at once, and the report gives the proof; see `compact`.
 
         Works for one that is damaged or cannot be read as well. Its task stores what was accepted and ends first; steps
         and endings that come meanwhile are `InvalidState`. Its bytes stay in the log until they are compacted away; if
@@ -257,16 +258,24 @@ class Memory:
         Raises: `InvalidInput`, `NotFound`, `Closed`, `LogFull`, `OutcomeUnknown`.
         """
         await self._supervisor.delete(await _checked_id(episode_id))
+        if not purge:
+            return None
+        report = await self.compact(purge=True)
+        assert isinstance(report, DeletionReport)
+        return report
 
-    async def compact(self) -> CompactionReport:
+    async def compact(self, *, purge: bool = False) -> CompactionReport:
         """Give back the space of deleted episodes and merge small files of the log, now; by itself it happens in the
         background when enough is dead. Reading and writing go on meanwhile.
 
+        With `purge` every file that holds something of a deleted episode is rewritten, whatever it costs, and the whole
+        directory is searched for what may be left of it; the report is a `DeletionReport` that says what was looked at
+        and what is out of reach (archives and other copies).
         If cancelled, what is under way is thrown away; nothing is lost. Raises: `Closed`, `OSError`.
         """
         await trio.lowlevel.checkpoint()
         self._supervisor.check_open()
-        return await self._journal.compact()
+        return await self._journal.compact(purge=purge)
 
     # ---- logging -----------------------------------------------------------------------------------------------------
 

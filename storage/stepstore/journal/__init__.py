@@ -9,6 +9,7 @@ from __future__ import annotations
 from stepstore.journal.contract import Appended as Appended
 from stepstore.journal.contract import Batch as Batch
 from stepstore.journal.contract import CompactionReport as CompactionReport
+from stepstore.journal.contract import DeletionReport as DeletionReport
 from stepstore.journal.contract import Gap as Gap
 from stepstore.journal.contract import Gate as Gate
 from stepstore.journal.contract import Journal as Journal

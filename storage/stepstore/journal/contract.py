@@ -27,6 +27,7 @@ from stepstore.log.frame import FLAG_SNAPSHOT as FLAG_SNAPSHOT
 from stepstore.log.frame import FLAG_TOMBSTONE as FLAG_TOMBSTONE
 from stepstore.log.frame import Batch as Batch
 from stepstore.log.opening import RecoveryReport
+from stepstore.log.purge import DeletionReport as DeletionReport
 from stepstore.log.reading import Gap as Gap
 from stepstore.log.reading import Record as Record
 from stepstore.log.submission import Gate as Gate
@@ -153,9 +154,11 @@ class Journal(Protocol):
 
         Raises: `Closed`, `OSError`, `Fenced`."""
 
-    async def compact(self) -> CompactionReport:
+    async def compact(self, *, purge: bool = False) -> CompactionReport:
         """Give back the space of deleted streams and superseded snapshots, and merge small files, now; by itself it
-        happens in the background. A checkpoint. Cancelled, what is under way is thrown away; nothing is lost.
+        happens in the background. With `purge` every file that holds something dead is rewritten, whatever it costs,
+        and everything is searched for what may be left: the report is a `DeletionReport`. A checkpoint. Cancelled, what
+        is under way is thrown away; nothing is lost.
 
         Raises: `Closed`, `OSError`.
         """

@@ -13,6 +13,7 @@ from stepstore.journal.contract import (
     SLICE_RECORDS,
     Batch,
     CompactionReport,
+    DeletionReport,
     Gap,
     Gate,
     JournalReport,
@@ -200,9 +201,9 @@ class InMemoryJournal:
     async def rotate(self) -> None:
         await trio.lowlevel.checkpoint()
 
-    async def compact(self) -> CompactionReport:
+    async def compact(self, *, purge: bool = False) -> CompactionReport:
         await trio.lowlevel.checkpoint()  # a deletion has given everything back
-        return CompactionReport()
+        return DeletionReport(streams_purged=len(self._deleted), out_of_reach=()) if purge else CompactionReport()
 
     def cursor(self, lsn: int) -> str:
         return str(Cursor(self._log_uuid, self._log_uuid, int(lsn > 0), lsn))

@@ -158,11 +158,11 @@ class SegmentLogJournal:
         assert self._caretaker is not None
         await self._caretaker.wait_sealed()
 
-    async def compact(self) -> CompactionReport:
+    async def compact(self, *, purge: bool = False) -> CompactionReport:
         self._writing().check_open(critical=True)
         await self.rotate()
         assert self._caretaker is not None
-        return await self._caretaker.compact()
+        return await self._caretaker.compact(purge=purge)
 
     def cursor(self, lsn: int) -> str:
         identity = self._log.identity
@@ -235,7 +235,7 @@ class StreamSlices:
     def _nothing_more(self, position: Position) -> list[Record]:
         if position.flags & STREAM_DELETED or not position.flags & (STREAM_FORKED | STREAM_GAP):
             return []
-        path, seq = self._journal._log.path, position.last_seq
+        path, seq = self._journal._log.path, min(position.after, position.last_seq)
         if position.flags & STREAM_FORKED:
             raise Forked(
                 f"two different records carry one number in a stream of {path!r}; it is readable up to seq {seq}",

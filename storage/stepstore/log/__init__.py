@@ -41,7 +41,7 @@ General layout, in reading order:
   that nothing of deleted streams is left. `archive`: copies a log while it is written to, and restores the copy.
 - `writer`: the one task that commits groups; `caretaker`: the one that seals, marks and tidies up behind it;
   `compactor`: the one that compacts, by itself and on request; `scrubber`: the one that reads sealed segments again
-  (`scrub`: one, block by block); `submission`: what the writer is given. Only these five modules know Trio.
+  (`scrub`: one, block by block); `submission`: what the writer is given. These five alone know Trio.
 - `verify`: checks every byte of a log without touching it.
 - `salvage`: writes a new log (`new_log`) from what is sound in a damaged one (`salvage_source`, which follows frames
   across damage by `resync`), sets aside what a hole cuts off (`set_aside`), and lists what is lost (`salvage_report`).

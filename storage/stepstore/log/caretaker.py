@@ -100,7 +100,7 @@ class LogCaretaker:
         if self._spare_is_due():
             await self._prepare_spare()
             return True
-        if self._log.unindexed:
+        if self._log.unindexed and self._log.pending_repair is None:  # a sidecar says that what it names is durable
             await self._index_next()
             return True
         return False

@@ -126,9 +126,15 @@ class LiveIndex:
         """The streams whose tombstone lies in the segment, as of this call."""
         return list(self.deleted)
 
-    def mark_forked(self, stream: bytes) -> None:
-        """Two different records carry one number of the stream (row 11)."""
-        self._flags[self._numbers[stream]] |= STREAM_FORKED
+    def mark_forked(self, stream: bytes, lsn: int) -> None:
+        """Two different records carry one number of the stream, the second of them behind record `lsn` (row 11): what
+        it has behind that may continue either, and is not readable."""
+        number = self._numbers[stream]
+        self._flags[number] |= STREAM_FORKED
+        words = self._runs[number]
+        while not self._flags[number] & STREAM_DELETED and words[1 - ft.RUN_WORDS] > lsn:
+            del words[-ft.RUN_WORDS :]
+            self.run_count -= 1
 
     def __contains__(self, stream: bytes) -> bool:
         return stream in self._numbers

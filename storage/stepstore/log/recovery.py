@@ -431,7 +431,7 @@ def settle_doubts(segment: IndexedSegment, same_records: SameRecords) -> int:
         if covered and all(same_records(run, other) for other in shared):
             duplicates += run.records
         else:
-            live.mark_forked(stream)
+            live.mark_forked(stream, run.first_lsn)
     return duplicates
 
 
@@ -545,7 +545,7 @@ def judge_newest(
         raise _corrupt(3, path, scan, "the segment was sealed before it, and nothing is written behind that")
     if tail.place == "stray":
         raise _corrupt(9, path, scan, "a sound frame header stands there that does not continue the chain")
-    if tail.last_nonzero - header_position(offset, header.align) > MAX_FRAME_BYTES or tail.later_lsn > expected:
+    if tail.last_nonzero - header_position(offset, header.align) > MAX_FRAME_BYTES or tail.later_lsn >= expected:
         raise _corrupt(6, path, scan, "something is written farther behind it than one commit group reaches")
     if tail.place == "end" or tail.body_cut:
         return 4

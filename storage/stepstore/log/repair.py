@@ -7,6 +7,7 @@ served before it is on the medium.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import errno
 import posixpath
@@ -82,6 +83,12 @@ def _quarantine(files: FileSystem, directory: str, state: SegmentState) -> str:
     try:
         write_all(file, 0, content)
         file.datasync()
+    except OSError:
+        with contextlib.suppress(
+            OSError
+        ):  # on a full disk this is tried again and again; a part of a copy is of no use
+            files.unlink(posixpath.join(folder, name))
+        raise
     finally:
         file.close()
     files.sync_directory(folder)

@@ -205,7 +205,7 @@ class _Salvage:
         for stream in sorted(self._deleted - self._buried):
             # What the tombstone said is lost, but not that the stream was deleted: its id is not to be used again.
             self._buried.add(stream)
-            self._log.add(Batch(stream, 1, [b""], FLAG_TOMBSTONE))
+            self._log.add(Batch(stream, 1, [b""], FLAG_CLOSES | FLAG_TOMBSTONE))
 
     @staticmethod
     def _see(seen: list[tuple[int, int]], first: int, last: int) -> None:

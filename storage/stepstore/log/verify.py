@@ -10,13 +10,15 @@ from dataclasses import dataclass, field
 
 from stepstore.errors import CorruptLog, RecoveryFailed, StepwellError
 from stepstore.log import segment_header as sh
-from stepstore.log.directory import must_exist
+from stepstore.log.directory import Identity, must_exist
 from stepstore.log.examine import examine, name_streams
 from stepstore.log.files import File, FileSystem, OsFileSystem
 from stepstore.log.footer import TRAILER_BYTES, Trailer, parse_trailer
 from stepstore.log.frame import HEADER_BYTES, MARK_ALIGNMENT, DirectoryEntry, FrameHeader, looks_like_header
+from stepstore.log.keys import KEYS_DIRECTORY, KeyRing
 from stepstore.log.listing import again_if_replaced, list_log
-from stepstore.log.names import LOCK, parse_segment_name
+from stepstore.log.manifest import read_manifest
+from stepstore.log.names import LOCK, parse_manifest_name, parse_segment_name
 from stepstore.log.open_files import OpenFiles
 from stepstore.log.packed_table import UnsoundIndex
 from stepstore.log.problems import NO_RECORD, REMOVE_SIDECAR, SALVAGE, Problem, StreamName
@@ -104,6 +106,7 @@ def _verify(
             f"{posixpath.join(path, left)}: left over from a compaction; the next opening removes it"
             for left in listing.leftovers
         ]
+    report.problems += _check_files_beside(files, path, identity)
     reading = OpenFiles(files)
     checks = [
         _SegmentCheck(
@@ -140,6 +143,23 @@ def _verify(
         reading.close()
     report.streams = len(streams)
     return report
+
+
+def _check_files_beside(files: FileSystem, path: str, identity: Identity) -> list[Problem]:
+    """What is wrong with the keys, and with manifests that a later one supersedes. Raises: `RecoveryFailed`."""
+    problems: list[Problem] = []
+    try:
+        for name in files.list_names(path):
+            full = posixpath.join(path, name)
+            if parse_manifest_name(name) is not None and read_manifest(files, full) is None:
+                problems.append(Problem(file=full, text="it is not what was written", advice=NO_RECORD))
+        if files.stat(posixpath.join(path, KEYS_DIRECTORY)) is not None:
+            KeyRing.open(files, path, identity.log_uuid, None, read_only=True).close()
+    except CorruptLog as error:
+        problems.append(Problem.of_error(error))
+    except OSError as error:
+        raise RecoveryFailed.from_os_error("look into", error, file=path) from error
+    return problems
 
 
 def _examine_all(files: FileSystem, path: str, error: CorruptLog, name: StreamName | None) -> VerifyReport:

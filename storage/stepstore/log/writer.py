@@ -606,10 +606,14 @@ class LogWriter:
                 segment = await self._blocking(self._log.pending_repair)
                 self._log.pending_repair = None
                 if segment is not None:
-                    self._log.begin_segment(segment)
+                    self._go_on_in(segment)
+                self.caretaker.unpark_all()
             found = await self._blocking(self._log.reserve.set_aside)
         except (OSError, RecoveryFailed):
             return  # still no room; the next attempt is RETRY_FULL_SECONDS away
+        except Fenced as error:
+            self._fail([], error)
+            return
         if found:
             self._set_full(None)
 

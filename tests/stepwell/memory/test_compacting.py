@@ -40,3 +40,31 @@ async def test_compacting_gives_the_space_of_deleted_episodes_back_and_loses_no_
             await memory.get_episode("e1")
         with pytest.raises(InvalidState, match="deleted"):
             await memory.start_episode("again", episode_id="e1")
+
+
+async def test_a_purged_episode_is_in_no_file_and_the_report_says_what_was_looked_at(tmp_path: Path) -> None:
+    path = tmp_path / "memory"
+    async with open_memory(path, config=SMALL) as memory:
+        for name in ("kept", "secret"):
+            handle = await memory.start_episode(f"the task {name}", episode_id=name)
+            for count in range(200):
+                await handle.log_step(
+                    ExecutionStep("tool", f"{name} {count}", result=StepSuccess(f"{name} output " * 20))
+                )
+            await handle.complete(Success(f"verdict {name}"))
+        kept = await memory.get_episode("kept")
+        report = await memory.delete_episode("secret", purge=True)
+        assert report is not None
+        assert (report.streams_purged, report.found, report.unreadable) == (1, (), ())
+        assert report.files_checked > 1
+        assert report.out_of_reach
+        for file in path.rglob("*"):
+            if file.is_file():
+                assert b"secret" not in file.read_bytes(), file
+        assert await memory.get_episode("kept") == kept
+        with pytest.raises(InvalidState, match="deleted"):
+            await memory.start_episode("again", episode_id="secret")
+        again = await memory.delete_episode("secret", purge=True)
+        assert again is not None
+        assert again.found == ()
+    assert verify_log(str(path)).problems == []

@@ -1,0 +1,146 @@
+"""A log that is opened on a full disk: what a crash left there may need room to be cleaned up."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+import trio.testing
+
+from stepstore.errors import Closed, Fenced, LogFull
+from stepstore.log.memory_files import MemoryFileSystem
+from stepstore.log.opening import open_log
+from stepstore.log.reading import Record, SegmentReader
+from stepstore.log.sealing import sidecar_path
+from stepstore.log.verify import verify_log
+from stepstore.log.writer import RETRY_FULL_SECONDS, LogWriter
+from tests.stepstore.log_lab import (
+    LOG,
+    SMALL,
+    A,
+    B,
+    FullDisk,
+    WatchedFiles,
+    clone,
+    content,
+    frames_of,
+    payload,
+    put,
+    read_log,
+    read_stream,
+    records_of,
+    remove,
+    reopen,
+    segments,
+    store,
+    submit,
+    tended,
+    write_log,
+)
+
+
+class Torn:
+    """A log whose last write a crash tore, on a disk that is full, the reserve already spent."""
+
+    def __init__(self) -> None:
+        self.disk = MemoryFileSystem()
+        self.stored: list[Record] = write_log(self.disk, [[(A, [b"kept"])], [(A, [payload(30_000)])]])[:-1]
+        (_first, self.segment) = segments(self.disk)
+        (torn,) = frames_of(self.disk, self.segment)
+        put(self.disk, self.segment, bytes(512), at=torn.at // 512 * 512 + 512)
+        remove(self.disk, f"{LOG}/reserve")
+        self.left = content(self.disk, self.segment)
+        self.files = WatchedFiles(self.disk)
+        self.full = FullDisk(self.disk, 0)
+        self.full.room = self.full.used()
+        self.files.before = self.full
+
+
+@pytest.fixture
+def torn() -> Torn:
+    return Torn()
+
+
+def is_full(writer: LogWriter) -> bool:
+    return writer.is_full
+
+
+async def test_a_torn_log_on_a_full_disk_is_read_and_written_to_once_there_is_room(
+    torn: Torn, autojump_clock: trio.testing.MockClock
+) -> None:
+    disk, stored = torn.disk, torn.stored
+    log = open_log(torn.files, LOG, SMALL)
+    assert any("full" in note for note in log.report.notes)
+    assert read_log(log) == stored
+    assert content(disk, torn.segment) == torn.left, "nothing is cut before there is a copy of it"
+    async with tended(log) as (writer, _caretaker):
+        for critical in (False, True):
+            with pytest.raises(LogFull):
+                submit(writer, (A, [b"refused"]), critical=critical)
+        await trio.sleep(10 * RETRY_FULL_SECONDS)
+        assert is_full(writer)
+        assert content(disk, torn.segment) == torn.left
+        torn.full.room += 1_000_000
+        await trio.sleep(RETRY_FULL_SECONDS + 0.1)
+        assert not is_full(writer)
+        stored += records_of(await store(writer, (A, [b"there is room"]), (B, [b"again"])))
+        assert read_stream(SegmentReader(log.reading, log.index), A) == [r for r in stored if r.stream == A]
+    assert len(disk.list_names(f"{LOG}/quarantine")) == 1
+    for image in (clone(disk), disk.durable_copy()):
+        assert verify_log(LOG, files=image).problems == []
+        assert reopen(image)[0] == stored
+
+
+async def test_nothing_is_indexed_before_the_log_is_repaired(
+    torn: Torn, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A sidecar says that what it names is durable; what was recovered is so once it was written again."""
+    disk, stored = torn.disk, torn.stored
+    torn.full.room += 28_000  # enough for two sidecars, and not for a copy of the torn group
+    log = open_log(torn.files, LOG, SMALL)
+    assert log.pending_repair is not None
+    async with tended(log) as (writer, caretaker):
+        await trio.sleep(3 * RETRY_FULL_SECONDS)
+        assert not [name for name in disk.list_names(LOG) if name.endswith(".idx")]
+        torn.full.room += 1_000_000
+        await trio.sleep(2 * RETRY_FULL_SECONDS)
+        assert not is_full(writer)
+        assert disk.stat(sidecar_path(torn.segment)) is not None
+        assert caretaker.errors == 0
+        stored += records_of(await store(writer, (A, [b"goes on"])))
+    assert reopen(disk)[0] == stored
+
+
+def test_the_reserve_makes_room_for_a_repair(torn: Torn) -> None:
+    disk = torn.disk
+    put(disk, f"{LOG}/reserve", bytes(64 * 1024))
+    torn.full.room = torn.full.used()
+    log = open_log(torn.files, LOG, SMALL)
+    assert log.pending_repair is None
+    assert len(disk.list_names(f"{LOG}/quarantine")) == 1
+    log.release()
+    assert reopen(disk)[0] == torn.stored
+
+
+async def test_a_lock_that_was_taken_away_while_the_repair_was_pending_is_the_end(
+    torn: Torn, autojump_clock: trio.testing.MockClock
+) -> None:
+    log = open_log(torn.files, LOG, SMALL)
+    async with tended(log) as (writer, _caretaker):
+        remove(torn.disk, f"{LOG}/LOCK")
+        torn.full.room += 1_000_000
+        await trio.sleep(2 * RETRY_FULL_SECONDS)
+        assert isinstance(writer.failed, Fenced)
+        with pytest.raises(Closed):
+            submit(writer, (A, [b"refused"]))
+    assert reopen(torn.disk)[0] == torn.stored
+
+
+async def test_a_log_that_is_closed_before_it_was_repaired_is_left_as_it_was(
+    torn: Torn, autojump_clock: trio.testing.MockClock
+) -> None:
+    log = open_log(torn.files, LOG, SMALL)
+    async with tended(log, close=True):
+        await trio.sleep(3 * RETRY_FULL_SECONDS)
+    assert content(torn.disk, torn.segment) == torn.left
+    assert torn.files.open_files == []
+    assert reopen(torn.disk)[0] == torn.stored
