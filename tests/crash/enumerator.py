@@ -32,7 +32,7 @@ from tests.crash.workloads import MISSING, OPERATIONS, Operation
 
 MOST_OPERATIONS = 4
 SHORT, LONG = 20_000, 200_000
-IMAGES_PER_WORKLOAD = 12
+IMAGES_PER_WORKLOAD = 16
 """How many images of a workload are visited in a run that does not visit all of them."""
 ENOUGH = 5
 """After so many broken promises the run ends."""

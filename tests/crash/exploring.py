@@ -42,12 +42,14 @@ class Case(NamedTuple):
 
 class CutAgain(NamedTuple):
     """How much of what crashes leave is recovered, appended to, and cut again meanwhile: one image in so many, of power
-    cuts and of deaths of the process alone; at one point of its recovery in so many, but no more than `points`."""
+    cuts and of deaths of the process alone; at one point of its recovery in so many, with so many `fates` of what is
+    not synced there, of which `images` are examined."""
 
-    one_cut_in: int = 24
-    one_death_in: int = 6
+    one_cut_in: int = 32
+    one_death_in: int = 8
     one_point_in: int = 6
-    points: int = 3
+    fates: int = 1
+    images: int = 3
 
 
 class Sampler:
@@ -181,14 +183,15 @@ class Explorer:
     async def _go_on(self, case: Case, image: Image, dice: Random) -> list[Image]:
         """Recover an image, append, and cut the power again meanwhile: what that leaves at some random points, and at
         the end if nothing unsynced survives."""
-        points: list[Image] = []
+        images: list[Image] = []
 
         def collect(life: Life, where: str) -> None:
             if dice.randrange(self._cut_again.one_point_in):
                 return
             items = life.disk.unsynced()
-            fate = dice.choice(fates(items, in_order=case.setting.in_order))
-            points.append(after_power_cut(life.disk, items, fate, life.ledger.now(), where))
+            possible = fates(items, in_order=case.setting.in_order)
+            for fate in dice.sample(possible, min(self._cut_again.fates, len(possible))):
+                images.append(after_power_cut(life.disk, items, fate, life.ledger.now(), where))
 
         async with trio.open_nursery() as nursery:
             watch = Watch(collect)
@@ -200,7 +203,7 @@ class Explorer:
             await watch.end()
             end = Image(life.disk.durable_copy(), life.ledger.now(), True, "at the end: power cut, all unsynced lost")
             await life.die()
-        return [*dice.sample(points, min(self._cut_again.points, len(points))), end]
+        return [*dice.sample(images, min(self._cut_again.images, len(images))), end]
 
 
 class Watch:

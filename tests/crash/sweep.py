@@ -101,8 +101,13 @@ def sweep(
 
 def _tallies(chunks: list[Sequence[Case]], work: Callable[[Sequence[Case]], Tally], jobs: int) -> Iterator[Tally]:
     if jobs == 1:
+        logger = logging.getLogger("stepstore")
+        level = logger.level
         _quiet()
-        yield from map(work, chunks)
+        try:
+            yield from map(work, chunks)
+        finally:
+            logger.setLevel(level)
         return
     with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"), initializer=_quiet) as pool:
         waiting = [pool.submit(work, chunk) for chunk in chunks]

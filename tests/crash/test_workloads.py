@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import trio
 
 from stepstore.errors import InvalidState, LogFull, OutcomeUnknown
-from stepstore.journal.contract import FLAG_SNAPSHOT, FLAG_TOMBSTONE, Batch, CompactionReport, Submission
-from stepstore.journal.in_memory import InMemoryJournal
+from stepstore.journal.contract import FLAG_SNAPSHOT, FLAG_TOMBSTONE, Batch, Submission
 from stepstore.journal.segment_log import SegmentLogJournal
 from tests.crash.checker import Broken, Wrong
 from tests.crash.lives import SETTINGS, Ledger, Life, payload
@@ -70,21 +69,7 @@ def test_a_kill_leaves_an_append_in_the_page_cache_and_a_power_cut_tears_one() -
     assert [fate for _attempt, fate, _lsn in cut.attempts] == [Fate.REFUSED], "torn, so it must never come back"
 
 
-class JournalThatKnowsAll(InMemoryJournal):
-    """For the operations that the segment log does not know yet."""
-
-    _caretaker = object()
-
-    async def compact(self, *, purge: bool = False) -> CompactionReport:
-        await trio.lowlevel.checkpoint()
-        return CompactionReport()
-
-
-def test_operations_that_wait_for_the_journal_note_what_they_promise(monkeypatch: pytest.MonkeyPatch) -> None:
-    def opening(*_arguments: object) -> SegmentLogJournal:
-        return cast(SegmentLogJournal, JournalThatKnowsAll())
-
-    monkeypatch.setattr(SegmentLogJournal, "open", opening)
+def test_deletions_snapshots_and_purges_are_promised() -> None:
     expected, _calls = live(snapshot, append, snapshot, delete, append, delete, compact, burst, purge)
     kinds = [attempt.batches[0].flags & (FLAG_SNAPSHOT | FLAG_TOMBSTONE) for attempt, _f, _l in expected.attempts]
     assert kinds.count(FLAG_SNAPSHOT) == kinds.count(FLAG_TOMBSTONE) == 2

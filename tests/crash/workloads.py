@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
 import trio
 
 from stepstore.journal.contract import FLAG_CLOSES, FLAG_SNAPSHOT, FLAG_TOMBSTONE
 from stepstore.journal.segment_log import SegmentLogJournal
 from stepstore.log.memory_files import MemoryFileSystem
-from tests.crash.checker import Broken
+from tests.crash.checker import Broken, Violation, Wrong
 from tests.crash.examining import read_streams
+from tests.crash.images import contents
 from tests.crash.lives import Life, stream_id
 from tests.crash.promises import Fate
 from tests.crash.watching import Call
@@ -118,16 +119,28 @@ async def delete(life: Life) -> None:
 async def compact(life: Life) -> None:
     """Rewrite what holds dead records."""
     assert life.journal is not None
-    on_journal: Callable[[], Awaitable[Any]] | None = getattr(life.journal, "compact", None)
-    assert life.journal._caretaker is not None
-    await life.call(on_journal or life.journal._caretaker.compact)
+    await life.call(life.journal.compact)
 
 
 async def purge(life: Life) -> None:
-    """Rewrite whatever holds a record of a deleted stream."""
-    deleted = frozenset(s for s, fate in life.ledger.now().deletions.items() if fate is Fate.STORED)
-    if await life.call(cast(Any, life.journal).compact, purge=True):
+    """Rewrite whatever holds a record of a deleted stream; behind it no byte of one is on the medium."""
+    assert life.journal is not None
+    before = life.ledger.now()
+    deleted = frozenset(stream for stream, fate in before.deletions.items() if fate is Fate.STORED)
+    await life.call(life.journal.rotate)
+    assert life.journal._caretaker is not None  # the journal does not pass this on yet
+    if await life.call(life.journal._caretaker.compact, purge=True):
         life.ledger.purged(deleted)
+        gone = [
+            r.payload
+            for a, _f, _l in before.attempts
+            for r in a.records(0)
+            if not a.is_tombstone and r.stream in deleted
+        ]
+        for path, content in contents(life.disk.durable_copy(), "/"):
+            for payload in gone:
+                if payload in content:
+                    raise Broken([Violation(Wrong.RESURRECTED, f"{payload[:24]!r} is still in {path}")])
 
 
 async def snapshot(life: Life) -> None:
@@ -159,7 +172,7 @@ ALPHABET = (
     Operation("delete", delete),
     Operation("snapshot", snapshot),
     Operation("compact", compact),
-    Operation("purge", purge, "compact"),
+    Operation("purge", purge),
 )
 LOOK = Operation("look", look)
 """No letter, since it changes nothing."""

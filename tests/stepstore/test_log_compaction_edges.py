@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import posixpath
+from typing import Any
 
 import pytest
 import trio
@@ -99,7 +100,8 @@ async def test_row_02_a_rewritten_file_whose_trailer_names_another_end_is_refuse
 async def test_row_13_the_manifest_of_another_log_is_named_and_not_the_files_it_lists(field: str) -> None:
     disk, _kept = await a_compacted_log()
     (*_older, path) = manifest_paths(disk)
-    put(disk, path, encode_manifest(newest_manifest(disk)._replace(**{field: b"somebody elses!!"})))
+    foreign: dict[str, Any] = {field: b"somebody elses!!"}
+    put(disk, path, encode_manifest(newest_manifest(disk)._replace(**foreign)))
     error = refusal(disk)
     assert (error.row, error.file) == (13, path)
 
@@ -204,8 +206,8 @@ async def test_a_cancelled_request_leaves_no_file_behind_and_none_open() -> None
                 cancelled += 1
                 assert disk.stat(COMPACTED) is None, number
                 assert COMPACTED not in {file.path for file in files.open_files}, number
-                kept = set(map(posixpath.basename, held))
-                names = {posixpath.basename(file.path) for file in files.open_files} - kept
+                held_names = set(map(posixpath.basename, held))
+                names = {posixpath.basename(file.path) for file in files.open_files} - held_names
                 assert names <= {posixpath.basename(segment.path) for segment in log.index.segments}, number
     assert cancelled > 10
 

@@ -8,7 +8,16 @@ from typing import Any, TypeVar
 
 import trio
 
-from stepstore.errors import Closed, CorruptLog, Damaged, Forked, InvalidInput, InvalidState, RecoveryFailed
+from stepstore.errors import (
+    Closed,
+    CorruptLog,
+    Damaged,
+    Forked,
+    InvalidInput,
+    InvalidState,
+    RecoveryFailed,
+    Unavailable,
+)
 from stepstore.journal.contract import SLICE_BYTES, SLICE_RECORDS, Batch, Gate, JournalReport, Record, Submission
 from stepstore.journal.following import FollowedSlices
 from stepstore.log.caretaker import LogCaretaker
@@ -154,7 +163,10 @@ class SegmentLogJournal:
 
     async def rotate(self) -> None:
         await trio.lowlevel.checkpoint()
-        await self._writing().rotate()
+        try:
+            await self._writing().rotate()
+        except OSError as error:
+            raise Unavailable(f"the log in {self._log.path!r} cannot go on in another file now: {error}") from error
         assert self._caretaker is not None
         await self._caretaker.wait_sealed()
 

@@ -170,8 +170,13 @@ def prepare(files: FileSystem, path: str) -> tuple[Identity, LogLock]:
     try:
         identity = look(files, path)  # again, under the lock: another process may have made the log meanwhile
         if identity is None:
+            _sync_levels(files, path)
             identity = Identity(uuid.uuid4(), uuid.uuid4())
             write_format(files, path, identity)
+        else:
+            # Another opening may have failed between giving a name and making it durable. What is built or removed on
+            # the word of a name (FORMAT, a segment, a MANIFEST) must not outlive that name.
+            files.sync_directory(path)
         lock.describe()
     except OSError as error:
         lock.release()
@@ -207,6 +212,19 @@ def make_levels(files: FileSystem, path: str) -> None:
         files.make_directory(level)
         # A directory is there after a power cut only if its parent was synced.
         files.sync_directory(posixpath.dirname(level))
+
+
+def _sync_levels(files: FileSystem, path: str) -> None:
+    """Make the names of all levels durable: an earlier opening may have made some and failed before it synced them."""
+    level = path
+    while level != posixpath.dirname(level):
+        level = posixpath.dirname(level)
+        try:
+            files.sync_directory(level)
+        except OSError as error:
+            # A level that we may not read was not made by us; and some file systems cannot sync a directory of theirs.
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EINVAL):
+                raise
 
 
 def _take_lock(files: FileSystem, path: str) -> LogLock:

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from stepstore.errors import StepwellError
+from stepstore.log.frame import KIND_FLAGS
 from stepstore.log.problems import NO_RECORD, Problem, StreamName, TouchedStream, advice_for
-from stepstore.log.salvage_source import KnownEnd, Lost, Source
+from stepstore.log.salvage_source import FoundBatch, KnownEnd, Lost, Source
 from stepstore.log.segment_header import SegmentHeader
 
 
@@ -33,15 +34,29 @@ def examine(source: Source, successor: SegmentHeader | None, row: int) -> Examin
         source.find_end(named)
     source.find_frames(set(), _ignore)
     problems: list[Problem] = []
-    streams: set[bytes] = set()
+    ends: dict[bytes, tuple[int, int]] = {}
     records = 0
     for item in source.batches(_ignore):
         if isinstance(item, Lost):
             problems.append(problem_of(item, row))
-        else:
-            streams.add(item.stream)
-            records += len(item.lengths)
-    return Examined(problems, len(source.frames), records, streams)
+            continue
+        if not item.flags & KIND_FLAGS:
+            last_seq, last_lsn = ends.get(item.stream, (0, 0))
+            if last_seq and item.first_seq > last_seq + 1:
+                _attribute(problems, item, last_seq, last_lsn)
+            ends[item.stream] = item.last_seq, item.first_lsn
+        records += len(item.lengths)
+    return Examined(problems, len(source.frames), records, set(ends))
+
+
+def _attribute(problems: list[Problem], later: FoundBatch, last_seq: int, last_lsn: int) -> None:
+    """Records of a stream are missing between two of its batches: they lay in what is damaged between them."""
+    for problem in problems:
+        if problem.streams_known or problem.first_lsn is None or problem.first_lsn > later.first_lsn:
+            continue
+        if problem.last_lsn is None or problem.last_lsn > last_lsn:
+            touched = TouchedStream(stream=later.stream.hex(), first_seq=last_seq + 1, last_seq=later.first_seq - 1)
+            problem.streams.append(touched)
 
 
 def _ignore(_count: int) -> None:

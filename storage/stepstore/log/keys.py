@@ -655,3 +655,23 @@ def _read(file: File, path: str) -> bytes:
     if len(data) < size:
         raise OSError(errno.EIO, f"a read ended after {len(data)} bytes although the file is longer", path)
     return data
+
+
+def check_keys(files: FileSystem, directory: str, log_uuid: uuid.UUID, *, live: bool) -> None:
+    """Check every byte of the keys of a log without touching them. With `live` a process may be writing at their end.
+
+    Raises: `CorruptLog`, `RecoveryFailed` (a newer format), `OSError`.
+    """
+    folder = posixpath.join(directory, KEYS_DIRECTORY)
+    if files.stat(folder) is None:
+        return
+    for name in files.list_names(folder):
+        match = _NAME.fullmatch(name)
+        if match is None or match[2]:
+            continue
+        path = posixpath.join(folder, name)
+        file = files.open(path, write=False)
+        try:
+            _parse(_read(file, path), path, int(match[1]), log_uuid, live=live)
+        finally:
+            file.close()

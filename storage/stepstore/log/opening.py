@@ -25,7 +25,7 @@ from stepstore.log.manifest import Manifest, epochs_of
 from stepstore.log.open_files import OpenFiles
 from stepstore.log.recovery import Recovered, TailPolicy, recover
 from stepstore.log.refreshing import look_again
-from stepstore.log.repair import repair
+from stepstore.log.repair import make_durable, repair
 from stepstore.log.reserve import Reserve
 from stepstore.log.segment import NO_ROOM, SEGMENT_BYTES, START, Cut, Segment, SegmentSequence
 
@@ -252,6 +252,7 @@ def _repair_if_there_is_room(
             if not last:
                 with contextlib.suppress(OSError):
                     reserve.spend()
+    make_durable(files, path, recovered)  # what is shown must be on the medium, with or without a repair
     recovered.notes.append(
         f"the medium of {path} is full: what a crash left is not cleaned up yet, and nothing can be written until "
         "there is room"

@@ -99,7 +99,8 @@ class Problem:
             return "" if self.streams_known else ", of streams that cannot be told"
         shown = ", ".join(str(stream) for stream in self.streams[:STREAMS_SHOWN])
         more = len(self.streams) - STREAMS_SHOWN
-        return f": {shown}" + (f" and {more:,} more" if more > 0 else "")
+        others = "" if self.streams_known else ", as far as can be told"
+        return f": {shown}" + (f" and {more:,} more" if more > 0 else "") + others
 
 
 def advice_for(row: int) -> str:

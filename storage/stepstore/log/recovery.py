@@ -573,7 +573,7 @@ def _corrupt(row: int, path: str, scan: SegmentScan, why: str) -> CorruptLog:
     head = scan.tail.header
     return CorruptLog(
         f"{path!r} is damaged at offset {scan.after}, where LSN {scan.end_lsn + 1} is due: {why} (row {row}). "
-        "Nothing was changed.",
+        "Nothing was changed; `stepwell verify` says what is concerned, and what to do.",
         file=path,
         offset=scan.after,
         first_lsn=scan.end_lsn + 1,

@@ -40,11 +40,7 @@ def repair(
             _quarantine(files, directory, state) for state in recovered.segments if state.leftover_end is not None
         ]
         doing = "make durable what was recovered in"
-        for state in recovered.segments:
-            if state.unproven:
-                _write_again(files, state)
-        if recovered.segments and recovered.segments[-1].unproven:
-            files.sync_directory(directory)
+        _make_durable(files, directory, recovered)
         doing = "begin a segment in"
         successor = sequence.begin() if recovered.torn else None
         doing = "cut"
@@ -56,6 +52,25 @@ def repair(
             successor.release()
         raise RecoveryFailed.from_os_error(doing, error, file=directory) from error
     return successor, quarantined
+
+
+def make_durable(files: FileSystem, directory: str, recovered: Recovered) -> None:
+    """Make what was recovered durable, and change nothing else: for a log that can be read but not yet repaired.
+
+    Raises: `RecoveryFailed`; then nothing of it may be shown.
+    """
+    try:
+        _make_durable(files, directory, recovered)
+    except OSError as error:
+        raise RecoveryFailed.from_os_error("make durable what was recovered in", error, file=directory) from error
+
+
+def _make_durable(files: FileSystem, directory: str, recovered: Recovered) -> None:
+    for state in recovered.segments:
+        if state.unproven:
+            _write_again(files, state)
+    if recovered.segments and recovered.segments[-1].unproven:
+        files.sync_directory(directory)
 
 
 def _quarantine(files: FileSystem, directory: str, state: SegmentState) -> str:

@@ -114,12 +114,14 @@ class SalvageReport:
         yield f"Salvage of the log in {self.source}"
         yield f"into a new one in {self.target} (log {self.target_log})"
         yield ""
-        yield (f"read:       {self.segments:,} segment{'' if self.segments == 1 else 's'}, {self.bytes_read:,} bytes")
-        yield f"kept:       {self.kept_records:,} records in {self.kept_streams:,} streams"
-        yield f"set aside:  {self.behind_records:,} records behind a hole in their stream, in salvaged/*.jsonl"
-        yield f"deleted:    {self.deleted_streams:,} streams were deleted before, and stay so"
+        yield f"read:       {_count(self.segments, 'segment')}, {_count(self.bytes_read, 'byte')}"
+        yield f"kept:       {_count(self.kept_records, 'record')} in {_count(self.kept_streams, 'stream')}"
+        if self.behind_records:
+            yield f"set aside:  {_count(self.behind_records, 'record')} behind a hole, in salvaged/*.jsonl"
+        if self.deleted_streams:
+            yield f"deleted:    {_count(self.deleted_streams, 'stream')}, before; they stay so"
         if self.duplicates:
-            yield f"twice:      {self.duplicates:,} records were stored twice, equal; one of each is kept"
+            yield f"twice:      {_count(self.duplicates, 'record')}, equal; one of each is kept"
         yield ""
         yield "SOMETHING IS LOST." if self.lost else "Nothing is lost."
         yield ""
@@ -145,6 +147,10 @@ class SalvageReport:
             yield "Notes:"
             for note in self.notes:
                 yield f"  - {note}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def write_text(files: FileSystem, path: str, parts: Iterator[str]) -> None:

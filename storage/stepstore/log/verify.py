@@ -15,7 +15,7 @@ from stepstore.log.examine import examine, name_streams
 from stepstore.log.files import File, FileSystem, OsFileSystem
 from stepstore.log.footer import TRAILER_BYTES, Trailer, parse_trailer
 from stepstore.log.frame import HEADER_BYTES, MARK_ALIGNMENT, DirectoryEntry, FrameHeader, looks_like_header
-from stepstore.log.keys import KEYS_DIRECTORY, KeyRing
+from stepstore.log.keys import check_keys
 from stepstore.log.listing import again_if_replaced, list_log
 from stepstore.log.manifest import read_manifest
 from stepstore.log.names import LOCK, parse_manifest_name, parse_segment_name
@@ -106,7 +106,7 @@ def _verify(
             f"{posixpath.join(path, left)}: left over from a compaction; the next opening removes it"
             for left in listing.leftovers
         ]
-    report.problems += _check_files_beside(files, path, identity)
+    report.problems += _check_files_beside(files, path, identity, live=live)
     reading = OpenFiles(files)
     checks = [
         _SegmentCheck(
@@ -145,7 +145,7 @@ def _verify(
     return report
 
 
-def _check_files_beside(files: FileSystem, path: str, identity: Identity) -> list[Problem]:
+def _check_files_beside(files: FileSystem, path: str, identity: Identity, *, live: bool) -> list[Problem]:
     """What is wrong with the keys, and with manifests that a later one supersedes. Raises: `RecoveryFailed`."""
     problems: list[Problem] = []
     try:
@@ -153,8 +153,7 @@ def _check_files_beside(files: FileSystem, path: str, identity: Identity) -> lis
             full = posixpath.join(path, name)
             if parse_manifest_name(name) is not None and read_manifest(files, full) is None:
                 problems.append(Problem(file=full, text="it is not what was written", advice=NO_RECORD))
-        if files.stat(posixpath.join(path, KEYS_DIRECTORY)) is not None:
-            KeyRing.open(files, path, identity.log_uuid, None, read_only=True).close()
+        check_keys(files, path, identity.log_uuid, live=live)
     except CorruptLog as error:
         problems.append(Problem.of_error(error))
     except OSError as error:
@@ -379,8 +378,6 @@ class _SegmentCheck:
                 why, file=self.path, offset=scan.after, first_lsn=scan.end_lsn + 1, last_lsn=None, row=row
             )
             damaged = [Problem.of_error(error)]
-        elif self.path in why:  # a sentence of its own: what opening says
-            damaged[0].text = f"{damaged[0].text}. {why}"
         self.report.problems += damaged
         self.report.frames, self.report.records = found.frames, found.records  # what is left, behind damage too
         self.streams |= found.streams
