@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 from stepstore.errors import CorruptLog, InvalidInput, NotFound, RecoveryFailed
 from stepstore.log import names
-from stepstore.log.directory import Identity, make_levels, must_exist, write_format
+from stepstore.log.directory import Identity, make_levels, must_exist, sync_levels, write_format
 from stepstore.log.files import File, FileSystem, OsFileSystem, write_all
 from stepstore.log.index import IndexedSegment
 from stepstore.log.listing import list_log
@@ -376,6 +376,7 @@ def _is_of_an_archive(name: str) -> bool:
 def _begin(files: FileSystem, target: str, marker: str) -> None:
     """Make the target, or empty it, with a durable sign that it is not finished."""
     make_levels(files, target)
+    sync_levels(files, target)
     path = posixpath.join(target, marker)
     if files.stat(path) is None:
         files.open(path, create=True).close()

@@ -170,7 +170,7 @@ def prepare(files: FileSystem, path: str) -> tuple[Identity, LogLock]:
     try:
         identity = look(files, path)  # again, under the lock: another process may have made the log meanwhile
         if identity is None:
-            _sync_levels(files, path)
+            sync_levels(files, path)
             identity = Identity(uuid.uuid4(), uuid.uuid4())
             write_format(files, path, identity)
         else:
@@ -214,7 +214,7 @@ def make_levels(files: FileSystem, path: str) -> None:
         files.sync_directory(posixpath.dirname(level))
 
 
-def _sync_levels(files: FileSystem, path: str) -> None:
+def sync_levels(files: FileSystem, path: str) -> None:
     """Make the names of all levels durable: an earlier opening may have made some and failed before it synced them."""
     level = path
     while level != posixpath.dirname(level):
