@@ -747,8 +747,8 @@ MUTANTS = (
     mutant(
         "lock: nothing is created before the directory was looked at",
         "directory.py",
-        "    look(files, path)\n    try:\n        _make_levels",
-        "    try:\n        _make_levels",
+        "    look(files, path)\n    try:\n        make_levels",
+        "    try:\n        make_levels",
         DIRECTORY,
         "",
     ),

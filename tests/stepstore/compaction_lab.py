@@ -188,13 +188,13 @@ async def compact(disk: FileSystem, kept: Kept, *, close: bool = True, options: 
     return report
 
 
-def manifest_paths(disk: FileSystem) -> list[str]:
-    return [posixpath.join(LOG, name) for name in disk.list_names(LOG) if name.startswith("MANIFEST")]
+def manifest_paths(disk: FileSystem, path: str = LOG) -> list[str]:
+    return [posixpath.join(path, name) for name in disk.list_names(path) if name.startswith("MANIFEST")]
 
 
-def newest(disk: FileSystem) -> Manifest:
+def newest(disk: FileSystem, path: str = LOG) -> Manifest:
     """The manifest that counts."""
-    found = read_manifest(disk, manifest_paths(disk)[-1])
+    found = read_manifest(disk, manifest_paths(disk, path)[-1])
     assert found is not None
     return found
 

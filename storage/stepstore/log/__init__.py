@@ -38,7 +38,7 @@ General layout, in reading order:
 - `opening` puts these together; `refreshing` keeps a read-only opening up with the writer; `cursor` says how far a
   follower has come.
 - `compaction`: rewrites segments without what is dead in them; `dead_records` knows how much that is; `purge` proves
-  that nothing of deleted streams is left.
+  that nothing of deleted streams is left. `archive`: copies a log while it is written to, and restores the copy.
 - `writer`: the one task that commits groups; `caretaker`: the one that seals, marks and tidies up behind it;
   `compactor`: the one that compacts, by itself and on request; `scrubber`: the one that reads sealed segments again
   (`scrub`: one, block by block); `submission`: what the writer is given. These five alone know Trio.

@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar, overload
 import trio
 
 from stepstore.errors import StepwellError
+from stepstore.log.archive import ArchiveReport
 from stepstore.log.compaction import CompactionReport
 from stepstore.log.compactor import LogCompactor
 from stepstore.log.footer import Trailer
@@ -63,6 +64,10 @@ class LogCaretaker:
         if purge:
             return await self.compactor.purge(self.wait_settled)
         return await self.compactor.compact(self.wait_settled)
+
+    async def archive(self, target: str) -> ArchiveReport:
+        """Copy the log into an archive, while `run` runs. See `LogCompactor.archive`."""
+        return await self.compactor.archive(target, self.wait_settled)
 
     async def _look_after(self) -> None:
         while True:

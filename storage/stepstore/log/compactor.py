@@ -11,12 +11,13 @@ import logging
 import math
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Generator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Protocol, TypeVar
 
 import trio
 
 from stepstore.errors import Damaged, StepwellError, Unavailable
+from stepstore.log.archive import ArchiveReport, Archiving
 from stepstore.log.compaction import CompactionReport as CompactionReport
 from stepstore.log.compaction import HalfInPlace, OnDead, Rewriting, Weight, choose, put_in_place, remove
 from stepstore.log.dead_records import DeadRecords
@@ -83,7 +84,7 @@ class LogCompactor:
     def __init__(self, log: OpenLog, writer: LogWriter, blocking: Blocking):
         self._log, self._writer, self._blocking = log, writer, blocking
         self._dead = DeadRecords(log.index)
-        self._lock = trio.Lock()
+        self._lock, self._archiving = trio.Lock(), trio.Lock()
         self._pause = trio.lowlevel.ParkingLot()
         self._news = trio.lowlevel.ParkingLot()
         self._has_news = True
@@ -259,7 +260,7 @@ class LogCompactor:
         Raises: as `compact`.
         """
         tally = Tally()
-        async with self._at_once():
+        async with self._archiving, self._at_once():  # an archive being made holds on to old files
             await self._writer.rotate()
             await wait_settled()
             await self._take_up_all()
@@ -290,6 +291,48 @@ class LogCompactor:
             out_of_reach=OUT_OF_REACH + other,
         )
 
+    async def archive(self, target: str, wait_settled: WaitSettled) -> ArchiveReport:
+        """Copy everything that is stored so far into an archive, while reading, writing and compacting go on.
+
+        Raises: `Closed`, `InvalidInput` (the target is not empty), `CorruptLog` (a file of the log is damaged),
+        `Unavailable` (an I/O error). What is left of one that failed is no archive; archiving there again begins anew.
+        """
+        self._writer.check_open(critical=True)
+        try:
+            async with self._archiving:
+                return await self._archive(Archiving(self._log, target), wait_settled)
+        except OSError as error:
+            raise Unavailable(
+                f"could not archive the log in {self._log.path!r} to {target!r} ({error}). What is there now is no "
+                "archive; archive to it again once the cause is mended, or remove it."
+            ) from error
+
+    async def _archive(self, archiving: Archiving, wait_settled: WaitSettled) -> ArchiveReport:
+        await self._blocking(archiving.check_target)
+        await self._writer.rotate()
+        await wait_settled()
+        try:
+            async with AsyncExitStack() as undisturbed:
+                await undisturbed.enter_async_context(self._undisturbed())
+                if await self._blocking(archiving.pin, self._log.ended_segments()):
+                    await undisturbed.aclose()  # what is pinned stays, whatever is compacted
+                copying = archiving.copy()
+                try:
+                    while await self._blocking(_has_more, copying):
+                        pass
+                finally:
+                    copying.close()
+                return await self._blocking(archiving.finish)
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._unpin(archiving)
+
+    async def _unpin(self, archiving: Archiving) -> None:
+        try:
+            await self._blocking(archiving.unpin)
+        except OSError as error:
+            self._note_error(error)  # the next opening removes what is left
+
     async def _prove(self, deleted: Collection[bytes], samples: Samples) -> Proof:
         proof = Proof(self._log, deleted, samples.pieces)
         steps = proof.run()
@@ -302,12 +345,10 @@ class LogCompactor:
 
     @asynccontextmanager
     async def _at_once(self) -> AsyncGenerator[None, None]:
-        """Nothing else is compacted meanwhile."""
+        """For a request to compact."""
         self._writer.check_open(critical=True)
-        self._waiting += 1
-        self._pause.unpark_all()  # what is being compacted in the background need not be slow now
         try:
-            async with self._lock:
+            async with self._undisturbed():
                 if self._lost is not None:
                     raise self._lost_its_way() from self._lost
                 self._left_alone.clear()
@@ -319,6 +360,15 @@ class LogCompactor:
                 f"could not compact the log in {self._log.path!r} ({error}). Nothing is lost; try again once the cause "
                 "is mended."
             ) from error
+
+    @asynccontextmanager
+    async def _undisturbed(self) -> AsyncGenerator[None, None]:
+        """Nobody else compacts meanwhile."""
+        self._waiting += 1
+        self._pause.unpark_all()  # what is being compacted in the background need not be slow now
+        try:
+            async with self._lock:
+                yield
         finally:
             self._waiting -= 1
             self.notice()

@@ -160,18 +160,19 @@ def prepare(files: FileSystem, path: str) -> tuple[Identity, LogLock]:
 
     Raises: `LogLocked`, and all that `look` raises.
     """
+    _refuse_archive(files, path)
     look(files, path)
     try:
-        _make_levels(files, path)
+        make_levels(files, path)
         lock = _take_lock(files, path)
     except OSError as error:
         raise RecoveryFailed.from_os_error("open for writing", error, file=path) from error
     try:
         identity = look(files, path)  # again, under the lock: another process may have made the log meanwhile
         if identity is None:
-            _sync_levels(files, path)
+            sync_levels(files, path)
             identity = Identity(uuid.uuid4(), uuid.uuid4())
-            _write_format(files, path, identity)
+            write_format(files, path, identity)
         else:
             # Another opening may have failed between giving a name and making it durable. What is built or removed on
             # the word of a name (FORMAT, a segment, a MANIFEST) must not outlive that name.
@@ -186,7 +187,22 @@ def prepare(files: FileSystem, path: str) -> tuple[Identity, LogLock]:
     return identity, lock
 
 
-def _make_levels(files: FileSystem, path: str) -> None:
+def _refuse_archive(files: FileSystem, path: str) -> None:
+    try:
+        is_archive = files.stat(posixpath.join(path, names.ARCHIVE)) is not None
+    except NotADirectoryError:
+        return  # `look` says what it is
+    except OSError as error:
+        raise RecoveryFailed.from_os_error("look into", error, file=path) from error
+    if is_archive:
+        raise InvalidInput(
+            f"path: {path!r} is an archive, and stays as it is. Restore it into another directory to go on with it; it "
+            "can be read with read_only=True."
+        )
+
+
+def make_levels(files: FileSystem, path: str) -> None:
+    """Make a directory and what is missing above it, each durable."""
     missing: list[str] = []
     level = path
     while files.stat(level) is None:
@@ -198,7 +214,7 @@ def _make_levels(files: FileSystem, path: str) -> None:
         files.sync_directory(posixpath.dirname(level))
 
 
-def _sync_levels(files: FileSystem, path: str) -> None:
+def sync_levels(files: FileSystem, path: str) -> None:
     """Make the names of all levels durable: an earlier opening may have made some and failed before it synced them."""
     level = path
     while level != posixpath.dirname(level):
@@ -248,7 +264,8 @@ def _locked(path: str, content: bytes) -> LogLocked:
     )
 
 
-def _write_format(files: FileSystem, path: str, identity: Identity) -> None:
+def write_format(files: FileSystem, path: str, identity: Identity) -> None:
+    """Make a directory this log: from the return on, it is one. Raises: `OSError`."""
     temporary = posixpath.join(path, names.FORMAT_TEMPORARY)
     if files.stat(temporary) is not None:
         files.unlink(temporary)

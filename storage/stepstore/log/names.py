@@ -8,6 +8,8 @@ from typing import NamedTuple
 LOCK, FORMAT, RESERVE, QUARANTINE, KEYS = "LOCK", "FORMAT", "reserve", "quarantine", "keys"
 FORMAT_TEMPORARY, SPARE, SIDECAR_TEMPORARY = "FORMAT.tmp", "spare.tmp", "sidecar.tmp"
 MANIFEST_TEMPORARY, COMPACTION_TEMPORARY = "MANIFEST.tmp", "compact.tmp"
+ARCHIVE, ARCHIVE_TEMPORARY, PIN = "ARCHIVE", "ARCHIVE.tmp", ".archive.tmp"
+ARCHIVING, RESTORING = "ARCHIVING.tmp", "RESTORING"
 _SEGMENT = re.compile(r"(\d{8,})-([0-9a-f]{16})\.(\d+)\.seg")
 _SIDECAR = re.compile(r"(\d{8,})-([0-9a-f]{16})\.idx")
 _MANIFEST = re.compile(r"MANIFEST-(\d{8,})")

@@ -31,7 +31,7 @@ def repair(
     successor: Segment | None = None
     try:
         for name in files.list_names(directory):
-            if name.endswith(".tmp") or name in recovered.leftovers:  # row 17
+            if name.endswith(".tmp") or name == names.RESTORING or name in recovered.leftovers:  # row 17
                 files.unlink(posixpath.join(directory, name))
         if recovered.leftovers:
             files.sync_directory(directory)
