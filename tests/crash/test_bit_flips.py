@@ -51,7 +51,6 @@ def test_a_sample_is_spread_evenly_and_is_the_same_for_the_same_seed() -> None:
     assert evenly(7, 100, 5) == list(range(7))
 
 
-@pytest.mark.xfail(strict=True, reason="see test_spoilt_files_bugs")
 def test_a_sample_of_flips_is_found_and_harmless() -> None:
     tally = try_flips(SEED, sample(400))
     assert tally.cases == 400

@@ -165,7 +165,6 @@ def test_the_first_opening_and_every_single_operation_are_sound_at_every_point_i
     assert outcome.tally.images == outcome.possible == outcome.tally.possible
 
 
-@pytest.mark.xfail(strict=True, reason="names of a dead incarnation are built on without a sync; see test_open_bugs")
 def test_the_recovery_of_what_a_dead_process_left_may_be_cut_anywhere() -> None:
     everywhere = CutAgain(one_cut_in=10**6, one_death_in=1, one_point_in=1, fates=4, images=10**6)
     cases = [*all_cases(most=1), *map(Case.parse, ("tiny:append,delete,compact", "roomy:several,delete,compact"))]

@@ -130,9 +130,6 @@ def test_the_suite_objects_to_a_log_where(
     assert complaint in complaints(failed_at(operation))
 
 
-SHORT_READS = "a read that ends early lets UnsoundIndex out, which is no error of Stepwell's own"
-
-
 @pytest.mark.parametrize(
     "operation",
     [
@@ -142,7 +139,7 @@ SHORT_READS = "a read that ends early lets UnsoundIndex out, which is no error o
         "lock",
         "allocate",
         "truncate",
-        pytest.param("read", marks=pytest.mark.xfail(strict=True, reason=SHORT_READS)),
+        "read",
     ],
 )
 def test_a_brief_workload_survives_every_failure_of(operation: str) -> None:

@@ -67,7 +67,7 @@ def test_a_declared_error_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_growth_beyond_the_limit_is_a_failure_and_less_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    verifying(monkeypatch, lambda: bytearray(GROWTH_BYTES + 2**20))
+    verifying(monkeypatch, lambda: bytearray(2 * GROWTH_BYTES))
     assert survive(SOUND).signature.startswith("MemoryError")
     verifying(monkeypatch, lambda: bytearray(GROWTH_BYTES // 2))
     assert not survive(SOUND).signature
@@ -232,7 +232,7 @@ def test_every_change_changes_something(change: str) -> None:
 def test_the_inputs_reach_far() -> None:
     seen: Counter[str] = Counter()
     for number in range(500):
-        seen.update(survive(compose(RandomDice(number)), 0.1).outcomes)
+        seen.update(survive(compose(RandomDice(number)), 0.5).outcomes)
     for outcome in [
         *("verify: problem", "verify: note", "verify: nothing", "strict: readable", "strict: damaged in some streams"),
         *(f"strict: refused by row {row}" for row in (2, 5, 7, 13, 15, 16)),
@@ -274,7 +274,6 @@ def test_sealed_anew_a_changed_payload_passes_every_checksum() -> None:
     assert survived.outcomes == ("verify: nothing", "read-only: readable", "strict: readable", "cut: readable")
 
 
-@pytest.mark.xfail(strict=True, reason="see test_spoilt_files_bugs")
 @pytest.mark.usefixtures("hurried")
 def test_a_sample_survives() -> None:
     hunt = Hunt(Tally())

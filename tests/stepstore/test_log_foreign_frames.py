@@ -55,7 +55,7 @@ def log() -> Log:
 def add_frame(disk: MemoryFileSystem, segment: str, *batches: Batch, **other: Any) -> int:
     """Write a frame behind the last one that continues the chain, but for the fields in `other`. Gives its offset."""
     last = frames_of(disk, segment)[-1]
-    fields = {
+    fields: dict[str, Any] = {
         "offset": fr.header_position(last.end),
         "first_lsn": last.head.last_lsn + 1,
         "durable_lsn": last.head.last_lsn,

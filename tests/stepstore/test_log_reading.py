@@ -520,3 +520,42 @@ async def test_flags_of_a_batch_are_kept() -> None:
     assert log.report.open_streams == 1
     assert [run.flags for run in log.index.runs_after(A, 0)] == [FLAG_OPENS, 0, FLAG_CLOSES]
     assert isinstance(log.index.runs_after(A, 0)[0], Run)
+
+
+@pytest.mark.parametrize(("forgotten", "gap"), [(slice(-1, None), Gap(4, 4)), (slice(0, 1), Gap(1, 2))])
+def test_a_follower_meets_a_gap_where_an_index_forgets_a_frame_and_goes_on_behind_it(
+    forgotten: slice, gap: Gap
+) -> None:
+    disk = MemoryFileSystem()
+    stored = write_log(disk, [[(A, [b"1", b"2"])], [(A, [b"3"])], [(B, [b"4"])]])
+    log = open_log_read_only(disk, LOG)
+    (segment,) = log.index.segments
+    assert isinstance(segment.index, LiveIndex)
+    frames = [segment.index.frame_place(n) for n in range(3)]
+    del frames[forgotten]
+    segment.index = Forgetful(segment.index, frames)  # type: ignore[assignment]
+    reader = reader_of(log)
+    kept = [record for record in stored if not gap.first_lsn <= record.lsn <= gap.last_lsn]
+    found, position = reader.read_frames(FramePosition(0), 4, 100)
+    assert found == ([*kept, gap] if gap.first_lsn > 1 else [gap, *kept])
+    assert position.after == 4
+    for records in (1, 2):
+        position, again = FramePosition(0), list[Record | Gap]()
+        while position.after < 4:
+            part, position = reader.read_frames(position, 4, records)
+            again += part
+        assert again == found
+
+
+class Forgetful:
+    """An index whose table of frames lacks some; the checksums of a sealed one may be right all the same."""
+
+    def __init__(self, index: LiveIndex, frames: list[tuple[int, int]]):
+        self._index, self._frames = index, frames
+        self.frame_count = len(frames)
+
+    def frame_place(self, number: int) -> tuple[int, int]:
+        return self._frames[number]
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._index, name)

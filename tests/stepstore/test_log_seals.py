@@ -92,7 +92,7 @@ def sealed_log() -> tuple[MemoryFileSystem, str, Trailer]:
 def test_an_index_is_taken_only_under_the_trailer_that_names_it(field: str) -> None:
     disk, segment, trailer = sealed_log()
     reading = OpenFiles(disk)
-    assert len(open_index(reading, segment, trailer)) == 2
+    assert open_index(reading, segment, trailer).records == 2
     with pytest.raises(UnsoundIndex):
         open_index(reading, segment, trailer._replace(**{field: getattr(trailer, field) + 1}))
     reading.close()

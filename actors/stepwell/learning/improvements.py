@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from stepwell.learning.facts import Facts, most_frequent
-from stepwell.learning.text import counted, explained, name, names, shorten, span
+from stepwell.learning.text import counted, explained, name, names, span
 from stepwell.model.episode import Episode
 from stepwell.model.outcome import Failure, PartialSuccess
 
@@ -51,7 +51,7 @@ def _basic(episode: Episode, facts: Facts) -> Iterator[str]:
         yield f"Look for a shorter path: this took {counted(facts.steps, 'step')}"
     error, times = most_frequent(facts.errors)
     if times >= REPEATED_ERRORS:
-        yield f"Same error {counted(times, 'time')}: {shorten(error)}"
+        yield explained(f"Same error {counted(times, 'time')}", error)
 
 
 def _advanced(facts: Facts) -> Iterator[str]:

@@ -269,16 +269,23 @@ class SegmentReader:
         deleting = index.holding_deletions()
         window = _Window(self._files)
         while len(found) < records and after < upto:
-            if number >= segment.index.frame_count:
+            ends = segment.end_lsn  # asked first: a frame taken up meanwhile is counted before this moves
+            if number < segment.index.frame_count:
+                lsn, offset = index.frame_place(segment, number)
+            else:
+                lsn, offset = ends + 1, 0
+            if lsn > after + 1:  # frames follow each other without a hole, unless the file was rewritten
+                before, after = after, min(lsn - 1, upto)
+                if not segment.header.generation:
+                    found.append(Gap(before + 1, after))
+                continue
+            if not offset:
                 place = segments.index(segment) + 1
                 if place >= len(segments):
                     break
                 segment, number = segments[place], 0
                 continue
-            lsn, offset = index.frame_place(segment, number)
-            if lsn > upto:
-                break
-            end_lsn = segment.end_lsn + 1  # asked first: a frame taken up meanwhile is counted before this moves
+            end_lsn = ends + 1
             if number + 1 < segment.index.frame_count:
                 end_lsn = index.frame_place(segment, number + 1)[0]
             try:
@@ -339,6 +346,8 @@ class SegmentReader:
                 yield Gap(lsn, lsn + count - 1)
             else:
                 yield from [Record(stream, first_seq + n, lsn + n, payload) for n, payload in enumerate(payloads)]
+        if header.last_lsn < last_lsn and not segment.header.generation:
+            yield Gap(header.last_lsn + 1, last_lsn)  # the index lacks a frame
 
 
 class _Window:

@@ -41,7 +41,8 @@ class Tail(NamedTuple):
     where the next header is due: "zero", "bad" (not zero, not a header), "end" (the file ends inside it), "stray" (a
     sound header that does not continue the chain), "sound". `header`: the sound header; then `body_cut` tells that the
     file ends inside the frame, and `extra_zero_pieces` how many zero pieces the frame has beyond those recorded.
-    `later_durable`: the highest `durable_lsn`, and `later_lsn` the highest `first_lsn`, in any sound header behind.
+    `later_durable`: the highest `durable_lsn`, and `later_lsn` the highest `last_lsn`, in any sound header behind: that
+    of a mark, a footer or a close frame is the last record before it.
     """
 
     size: int
@@ -244,10 +245,10 @@ def _examine_tail(window: Window, header: SegmentHeader, offset: int, lsn: int, 
 
 
 def _later_headers(window: Window, header: SegmentHeader, start: int) -> tuple[int, int]:
-    """The highest `durable_lsn` and `first_lsn` in any sound header of this segment from `start` on, 0 if none."""
+    """The highest `durable_lsn` and `last_lsn` in any sound header of this segment from `start` on, 0 if none."""
     durable = lsn = 0
     for _at, head in sound_headers(window, header.segment_tag, start):
-        durable, lsn = max(durable, head.durable_lsn), max(lsn, head.first_lsn)
+        durable, lsn = max(durable, head.durable_lsn), max(lsn, head.last_lsn)
     return durable, lsn
 
 

@@ -1,7 +1,4 @@
-"""Bugs that the crash suites have found and that are still there, each as small as it gets.
-
-Strict: the one who mends a bug is told so by its test, and takes the mark off.
-"""
+"""Openings, rotations and compactions that were interrupted, as the crash suites found them; each is small."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from collections.abc import Callable
 import pytest
 import trio
 
-from stepstore.errors import StepwellError
+from stepstore.errors import RecoveryFailed, StepwellError
 from stepstore.journal.contract import FLAG_OPENS, append, delete, records
 from stepstore.journal.segment_log import SegmentLogJournal
 from stepstore.log.memory_files import MemoryFileSystem
@@ -72,7 +69,6 @@ def power_cut(disk: MemoryFileSystem, keep: Callable[[str, str], bool]) -> Memor
     return disk.image({item.number: -1 for item in disk.unsynced() if keep(item.kind, item.path)})
 
 
-@pytest.mark.xfail(strict=True, reason="the parent is synced only by the opening that made the directory")
 @pytest.mark.parametrize("dies", [True, False])
 def test_a_log_whose_directory_an_earlier_opening_made_survives_a_power_cut(dies: bool) -> None:
     """An opening makes the directory, and dies, or meets an error, in front of the sync of its parent. The next one
@@ -95,7 +91,6 @@ def failing_once(disk: MemoryFileSystem, operation: str, path: str) -> WatchedFi
     return WatchedFiles(disk, before)
 
 
-@pytest.mark.xfail(strict=True, reason="the name FORMAT is not made durable before what builds on it is written")
 @pytest.mark.parametrize("kept", ["LOCK", ".seg"])
 def test_a_log_whose_format_file_an_earlier_opening_made_opens_after_a_power_cut(kept: str) -> None:
     """The first opening dies between the rename to FORMAT and the sync of the directory. The next one finds FORMAT,
@@ -123,7 +118,6 @@ def dying_behind(disk: MemoryFileSystem, operation: str, ending: str) -> Watched
     return WatchedFiles(disk, before)
 
 
-@pytest.mark.xfail(strict=True, reason="the name of an empty segment is not made durable before its successor's")
 def test_a_log_opens_whose_last_two_segments_two_incarnations_began() -> None:
     """A process dies in front of the sync of the directory behind the rename of a new segment. The next one begins
     another behind it; a power cut that keeps the name of that one only leaves a gap, though nothing was in either."""
@@ -146,7 +140,6 @@ async def _delete_and_compact(journal: SegmentLogJournal) -> None:
     await journal._caretaker.compact()
 
 
-@pytest.mark.xfail(strict=True, reason="an opening removes files on the word of a manifest that is not durable yet")
 def test_a_compacted_log_opens_whose_manifest_a_dead_process_named() -> None:
     """A process dies in front of the sync of the directory behind the rename of a manifest. The next opening removes
     the files that it no longer lists; a power cut that keeps the removals and not the manifest loses what they held."""
@@ -176,10 +169,10 @@ def only_segment(disk: MemoryFileSystem) -> str:
     return f"{LOG}/{name}"
 
 
-@pytest.mark.xfail(strict=True, reason="on a full medium an opening serves what it could not make durable")
-def test_what_a_log_on_a_full_medium_shows_survives_a_power_cut() -> None:
-    """A process dies with a record in the page cache. The next opening has no room to write it again, and shows it to
-    readers and followers all the same; with the power it goes, and a cursor behind it is beyond the end of the log."""
+@pytest.mark.parametrize("full_for", [{"allocate", "truncate"}, {"write", "datasync", "allocate"}])
+def test_what_a_log_on_a_full_medium_shows_survives_a_power_cut(full_for: set[str]) -> None:
+    """A process dies with a record in the page cache. The next opening has no room for its repairs. What it shows to
+    readers and followers is made durable first, or it does not open: else a cursor may be beyond the end of the log."""
     disk = MemoryFileSystem()
     store(disk, b"acknowledged")
     first = only_segment(disk)
@@ -193,12 +186,17 @@ def test_what_a_log_on_a_full_medium_shows_survives_a_power_cut() -> None:
     disk = disk.page_cache_copy()
 
     def full(call: Call) -> None:
-        if call.operation in ("write", "datasync", "allocate"):
+        if call.operation in full_for:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), call.path)
 
-    shown = stored(WatchedFiles(disk, full))
-    assert shown[0] == b"acknowledged"
-    assert stored(disk.durable_copy()) == shown
+    if "write" in full_for:
+        with pytest.raises(RecoveryFailed, match="No space left"):
+            stored(WatchedFiles(disk, full))
+        assert stored(disk.durable_copy()) == [b"acknowledged"]
+    else:
+        shown = stored(WatchedFiles(disk, full))
+        assert shown == [b"acknowledged", b"on its way"]
+        assert stored(disk.durable_copy()) == shown
 
 
 def failing_from(disk: MemoryFileSystem, wanted: Callable[[Call], bool]) -> tuple[WatchedFiles, list[bool]]:
@@ -212,7 +210,6 @@ def failing_from(disk: MemoryFileSystem, wanted: Callable[[Call], bool]) -> tupl
     return WatchedFiles(disk, before), now
 
 
-@pytest.mark.xfail(strict=True, reason="an OSError leaves the journal")
 def test_a_rotation_that_fails_says_so_in_an_error_of_stepwells_own() -> None:
     files, now = failing_from(MemoryFileSystem(), lambda call: call.operation == "datasync")
 
