@@ -14,6 +14,7 @@ General layout, bottom to top (an arrow never runs up):
 
 from __future__ import annotations
 
+from stepstore.journal import ArchiveReport as ArchiveReport
 from stepstore.journal import CompactionReport as CompactionReport
 from stepstore.journal import DeletionReport as DeletionReport
 from stepstore.journal import Gap as Gap

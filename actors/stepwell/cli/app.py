@@ -157,3 +157,33 @@ def salvage(source: Path, target: Path, key_file: Path | None, yes: bool, as_jso
 
     if not run_salvage(source, target, key_file=key_file, yes=yes, as_json=as_json):
         raise SystemExit(1)
+
+
+@cli.command(epilog=example("stepwell backup /backups/monday --dir agent-memory"))
+@click.argument("target", metavar="ARCHIVE", type=click.Path(path_type=Path))
+@directory_option
+@json_option
+@reporting_errors
+def backup(target: Path, directory: Path, as_json: bool) -> None:
+    """Copy a memory that nobody has open into a new directory, and check every byte of the copy.
+
+    A program that has the memory open backs it up with `await memory.backup(target)`, and goes on meanwhile.
+    """
+    from stepwell.cli.archiving import run_backup
+
+    run_backup(directory, target, as_json=as_json)
+
+
+@cli.command(epilog=example("stepwell restore /backups/monday agent-memory"))
+@click.argument("source", metavar="ARCHIVE", type=click.Path(path_type=Path))
+@click.argument("target", metavar="DST", type=click.Path(path_type=Path))
+@json_option
+@reporting_errors
+def restore(source: Path, target: Path, as_json: bool) -> None:
+    """Make a memory at DST of an archive. DST must be absent or empty; the archive is checked and never changed.
+
+    The restored memory is a branch of its own: cursors of followers of the original are refused by it.
+    """
+    from stepwell.cli.archiving import run_restore
+
+    run_restore(source, target, as_json=as_json)

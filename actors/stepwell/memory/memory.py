@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from typing import Any
 
 import trio
 
-from stepstore.journal import CompactionReport, DeletionReport, Journal
+from stepstore.journal import ArchiveReport, CompactionReport, DeletionReport, Journal
 from stepwell.errors import InvalidInput, InvalidState, NotFound, OutcomeUnknown, StepwellError
 from stepwell.memory.completed import CompletedEpisode
 from stepwell.memory.figures import MemoryRecovery, MemoryStats
@@ -277,6 +278,20 @@ class Memory:
         self._supervisor.check_open()
         return await self._journal.compact(purge=purge)
 
+    async def backup(self, target: str | os.PathLike[str]) -> ArchiveReport:
+        """Copy the memory into an archive, a new directory, while logging and reading go on.
+
+        The archive holds everything that is durable when this is called, and every byte of it is read back and
+        compared. `stepwell restore`, or `stepstore.log.archive.restore_archive`, makes a memory of it again. Keys of
+        encrypted episodes are not in it; keep the directory `keys` as well.
+        If this is cancelled or fails, what is left at the target is no archive; backing up to it again begins anew.
+        Raises: `Closed`, `InvalidInput` (the target is neither absent nor empty, or lies inside the memory; a memory
+        without a path), `CorruptLog` (a file of the log is damaged), `Unavailable` (an I/O error).
+        """
+        await trio.lowlevel.checkpoint()
+        self._supervisor.check_open()
+        return await self._journal.archive(_checked_directory(target))
+
     # ---- logging -----------------------------------------------------------------------------------------------------
 
     async def log_step(self, episode_id: str, step: ExecutionStep) -> Receipt:
@@ -416,6 +431,15 @@ class Memory:
                     Interrupted("the memory was closed before the run had ended", cause="cancelled"), {}
                 )
                 cell.make_urgent()
+
+
+def _checked_directory(target: str | os.PathLike[str]) -> str:
+    if not isinstance(target, str | os.PathLike):
+        raise InvalidInput(f"target: must be the path of a directory, not {type(target).__name__}")
+    path = os.fspath(target)
+    if not isinstance(path, str) or not path or "\0" in path:
+        raise InvalidInput("target: must be the path of a directory")
+    return os.path.abspath(path)
 
 
 async def _checked_id(episode_id: object) -> EpisodeId:

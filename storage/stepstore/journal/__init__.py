@@ -7,6 +7,7 @@ them in a segment log, `in_memory` only for the life of the process.
 from __future__ import annotations
 
 from stepstore.journal.contract import Appended as Appended
+from stepstore.journal.contract import ArchiveReport as ArchiveReport
 from stepstore.journal.contract import Batch as Batch
 from stepstore.journal.contract import CompactionReport as CompactionReport
 from stepstore.journal.contract import DeletionReport as DeletionReport

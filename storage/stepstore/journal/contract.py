@@ -20,6 +20,7 @@ from typing import NamedTuple, Protocol
 
 import trio
 
+from stepstore.log.archive import ArchiveReport as ArchiveReport
 from stepstore.log.compactor import CompactionReport as CompactionReport
 from stepstore.log.frame import FLAG_CLOSES as FLAG_CLOSES
 from stepstore.log.frame import FLAG_OPENS as FLAG_OPENS
@@ -161,6 +162,16 @@ class Journal(Protocol):
         is under way is thrown away; nothing is lost.
 
         Raises: `Closed`, `OSError`.
+        """
+        ...
+
+    async def archive(self, target: str) -> ArchiveReport:
+        """Copy everything that is durable when this is called into a new directory, checked, while everything else goes
+        on. A checkpoint. If it is cancelled or fails, what is left at the target is no archive, and archiving to it
+        again begins anew.
+
+        Raises: `Closed`, `InvalidInput` (the target is not absent or empty; a journal that keeps nothing on disk),
+        `CorruptLog` (a file of the log is damaged), `Unavailable` (an I/O error).
         """
         ...
 

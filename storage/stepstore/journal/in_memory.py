@@ -11,6 +11,7 @@ import trio
 from stepstore.errors import Closed, InvalidInput, InvalidState, OutcomeUnknown, TooLarge
 from stepstore.journal.contract import (
     SLICE_RECORDS,
+    ArchiveReport,
     Batch,
     CompactionReport,
     DeletionReport,
@@ -204,6 +205,10 @@ class InMemoryJournal:
     async def compact(self, *, purge: bool = False) -> CompactionReport:
         await trio.lowlevel.checkpoint()  # a deletion has given everything back
         return DeletionReport(streams_purged=len(self._deleted), out_of_reach=()) if purge else CompactionReport()
+
+    async def archive(self, target: str) -> ArchiveReport:
+        await trio.lowlevel.checkpoint()
+        raise InvalidInput("a memory that keeps nothing on disk cannot be archived; give open_memory a path")
 
     def cursor(self, lsn: int) -> str:
         return str(Cursor(self._log_uuid, self._log_uuid, int(lsn > 0), lsn))

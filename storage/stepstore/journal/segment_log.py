@@ -20,6 +20,7 @@ from stepstore.errors import (
 )
 from stepstore.journal.contract import SLICE_BYTES, SLICE_RECORDS, Batch, Gate, JournalReport, Record, Submission
 from stepstore.journal.following import FollowedSlices
+from stepstore.log.archive import ArchiveReport
 from stepstore.log.caretaker import LogCaretaker
 from stepstore.log.compactor import CompactionReport
 from stepstore.log.cursor import Cursor, epoch_of, judge_cursor, parse_cursor
@@ -175,6 +176,11 @@ class SegmentLogJournal:
         await self.rotate()
         assert self._caretaker is not None
         return await self._caretaker.compact(purge=purge)
+
+    async def archive(self, target: str) -> ArchiveReport:
+        self._writing().check_open(critical=True)
+        assert self._caretaker is not None
+        return await self._caretaker.archive(target)
 
     def cursor(self, lsn: int) -> str:
         identity = self._log.identity
