@@ -140,6 +140,9 @@ class WatchedFile:
         self._note("allocate", size=size)
         self.inner.allocate(size)
 
+    def will_not_need(self, offset: int, size: int) -> None:
+        self._inner.will_not_need(offset, size)  # a hint, whose failure is nobody's concern
+
     def size(self) -> int:
         self._note("size")
         return self.inner.size()

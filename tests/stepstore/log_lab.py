@@ -24,7 +24,7 @@ from stepstore.log.footer import TRAILER_BYTES, parse_head, parse_trailer
 from stepstore.log.frame import Batch, DirectoryEntry, FrameHeader
 from stepstore.log.index import IndexedSegment
 from stepstore.log.live_index import LiveIndex
-from stepstore.log.memory_files import MemoryFileSystem
+from stepstore.log.memory_files import MemoryFile, MemoryFileSystem
 from stepstore.log.opening import LogOptions, OpenLog, RecoveryReport, open_log
 from stepstore.log.reading import FramePosition, Gap, Position, Record, SegmentReader
 from stepstore.log.sealed_index import SealedIndex
@@ -164,6 +164,11 @@ class WatchedFile:
 
     def will_need(self, offset: int, size: int) -> None:
         self._files.note("will_need", self.path, offset, size=size)
+
+    def will_not_need(self, offset: int, size: int) -> None:
+        self._files.note("will_not_need", self.path, offset, size=size)
+        if isinstance(self._inner, MemoryFile):
+            self._inner.will_not_need(offset, size)
 
     def size(self) -> int:
         self._files.note("size", self.path)

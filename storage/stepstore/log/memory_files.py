@@ -4,6 +4,7 @@ Every file has a volatile image (what a reader sees) and a durable one (what a p
 directory. `unsynced()` lists what a power cut at this moment may lose and `image(kept)` is the disk after one that left
 the named parts of it: nothing (`durable_copy()`), or as dice fall (`crash_copy(choose)`). `page_cache_copy()` is the
 disk after the death of the process alone: all is seen, and what was not synced can still be lost.
+A sync that failed can be told to leave ghosts (`MemoryFile.lose_unsynced`).
 No call blocks, so nothing that runs on it needs a thread and time-driven tests stay deterministic.
 """
 
@@ -14,11 +15,13 @@ import functools
 import itertools
 import os
 import posixpath
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from stepstore.log.files import FileStat
 from stepstore.log.frame import SECTOR
+
+PAGE = 4096
 
 Choose = Callable[[int], int]
 """Given n, pick a number in range(n): the source of all arbitrariness in a simulated crash."""
@@ -41,13 +44,14 @@ class Unsynced(NamedTuple):
 
 
 class _Inode:
-    __slots__ = ("clock", "durable", "locked_by", "number", "unsynced", "volatile")
+    __slots__ = ("clock", "durable", "ghosts", "locked_by", "number", "unsynced", "volatile")
 
     def __init__(self, number: int, clock: itertools.count[int], content: bytes | bytearray = b""):
         self.number, self.clock = number, clock
         self.volatile = bytearray(content)
         self.durable = bytearray(content)
         self.unsynced: list[tuple[int, _Change]] = []  # in order, numbered by the clock of the disk
+        self.ghosts: set[int] = set()  # pages in the cache whose blocks count as never written
         self.locked_by: MemoryFile | None = None
 
 
@@ -68,6 +72,15 @@ def _keep(image: bytearray, change: _Change, mask: int) -> None:
         if mask & 1:
             _apply(image, (at, data[at - offset : end - offset]))
         at, mask = end, mask >> 1
+
+
+def _pages_of(offset: int, data: bytes) -> Iterator[tuple[int, bytes]]:
+    """The parts of a write, one for each page that it touches."""
+    at = offset
+    while at < offset + len(data):
+        end = min((at // PAGE + 1) * PAGE, offset + len(data))
+        yield at, data[at - offset : end - offset]
+        at = end
 
 
 def _apply(image: bytearray, change: _Change) -> None:
@@ -124,14 +137,45 @@ class MemoryFile:
 
     def datasync(self) -> None:
         self._check_open()
-        for _number, change in self._inode.unsynced:
-            _apply(self._inode.durable, change)
-        self._inode.unsynced.clear()
+        inode = self._inode
+        for _number, change in inode.unsynced:
+            if inode.ghosts and not isinstance(change, int):
+                for part in _pages_of(*change):
+                    if part[0] // PAGE not in inode.ghosts:
+                        _apply(inode.durable, part)
+            else:
+                _apply(inode.durable, change)
+        inode.unsynced.clear()
 
     def lose_unsynced(self) -> None:
         """What a failed fdatasync may leave: the unsynced bytes are still read, count as clean, and are not on the
-        medium; no later sync puts them there."""
-        self._inode.unsynced.clear()
+        medium; no later sync puts them there. Where nothing had ever been written, no later write does either, until
+        the page was dropped from the cache (ext4, whose extent there stays marked as never written)."""
+        inode = self._inode
+        for _number, change in inode.unsynced:
+            if not isinstance(change, int):
+                for at, _data in _pages_of(*change):
+                    page = at // PAGE * PAGE
+                    if not any(inode.durable[page : page + PAGE]):
+                        inode.ghosts.add(at // PAGE)
+        inode.unsynced.clear()
+
+    def will_not_need(self, offset: int, size: int) -> None:
+        """Have the range dropped from the cache (0, 0: all), as far as it is clean; whole pages only."""
+        self._check_open()
+        inode = self._inode
+        end = offset + size if size else max(len(inode.volatile), len(inode.durable)) + PAGE
+        dirty = {
+            at // PAGE
+            for _number, change in inode.unsynced
+            if not isinstance(change, int)
+            for at, _data in _pages_of(*change)
+        }
+        for page in range(-(-offset // PAGE), end // PAGE):
+            if page not in dirty:
+                at, upto = page * PAGE, min((page + 1) * PAGE, len(inode.volatile))
+                inode.volatile[at:upto] = bytes(inode.durable[at:upto]).ljust(max(upto - at, 0), b"\0")
+                inode.ghosts.discard(page)
 
     def truncate(self, size: int) -> None:
         self._change(size)
@@ -346,7 +390,7 @@ class MemoryFileSystem:
         def copy_of(inode: _Inode) -> _Inode:
             if inode not in copied:
                 twin = copied[inode] = copy._new_inode(inode.volatile)
-                twin.durable = bytearray(inode.durable)
+                twin.durable, twin.ghosts = bytearray(inode.durable), set(inode.ghosts)
                 twin.unsynced = list(inode.unsynced)
             return copied[inode]
 

@@ -11,10 +11,11 @@ import contextlib
 import datetime as dt
 import errno
 import posixpath
+from collections.abc import Sequence
 
 from stepstore.errors import RecoveryFailed
 from stepstore.log import names
-from stepstore.log.files import FileSystem, write_all
+from stepstore.log.files import File, FileSystem, write_all
 from stepstore.log.recovery import Recovered, SegmentState
 from stepstore.log.segment import Segment, SegmentSequence
 
@@ -116,8 +117,7 @@ def _holds(files: FileSystem, path: str, content: bytes) -> bool:
     try:
         if file.size() != len(content) or file.read(0, len(content)) != content:
             return False
-        write_all(file, 0, content)
-        file.datasync()
+        put_on_medium(file, [(0, content)])
     finally:
         file.close()
     files.sync_directory(posixpath.dirname(path))
@@ -125,18 +125,46 @@ def _holds(files: FileSystem, path: str, content: bytes) -> bool:
 
 
 def _write_again(files: FileSystem, state: SegmentState) -> None:
-    """Write the unproven frames at their own places. An fsync alone would not do: the pages of a failed fsync are
-    clean in the page cache, so a new process reads them, syncs without an error, and they never were on the medium."""
+    """Write the unproven frames at their own places."""
     file = files.open(state.segment.path)
     try:
-        for offset, length in state.unproven:
-            data = file.read(offset, length)
-            if len(data) != length:
-                raise OSError(errno.EIO, f"reading {length} bytes at offset {offset} gave {len(data)}")
-            write_all(file, offset, data)
-        file.datasync()
+        put_on_medium(file, [(offset, _read_whole(file, offset, length)) for offset, length in state.unproven])
     finally:
         file.close()
+
+
+def put_on_medium(file: File, pieces: Sequence[tuple[int, bytes]]) -> None:
+    """Write (offset, bytes) that are perhaps only in the page cache so that they are on the medium, and look.
+
+    An fsync alone would not do: the pages of a failed fsync are clean in the page cache, so a new process reads them,
+    syncs without an error, and they never were on the medium. Writing into such a page is not enough either: ext4
+    takes its block for one that was written, and leaves the extent marked as never written (seen with Linux 6.18). So
+    the pages are dropped first, which only clean ones are, and once more before the bytes are read back.
+    Raises: `OSError`.
+    """
+    file.datasync()
+    _drop_pages(file)
+    for offset, data in pieces:
+        write_all(file, offset, data)
+    file.datasync()
+    _drop_pages(file)
+    for offset, data in pieces:
+        if _read_whole(file, offset, len(data)) != data:
+            raise OSError(errno.EIO, f"{len(data)} bytes written at offset {offset} are not on the medium")
+
+
+def _drop_pages(file: File) -> None:
+    # The whole file: a part of a large folio is not dropped.
+    drop = getattr(file, "will_not_need", None)
+    if drop is not None:
+        drop(0, 0)
+
+
+def _read_whole(file: File, offset: int, length: int) -> bytes:
+    data = file.read(offset, length)
+    if len(data) != length:
+        raise OSError(errno.EIO, f"reading {length} bytes at offset {offset} gave {len(data)}")
+    return data
 
 
 def _truncate(files: FileSystem, path: str, size: int) -> None:
