@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
-
 from tests.crash.commands import run_suite
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="on ext4 writing recovered frames again is not enough: the extent of a failed write stays unwritten while "
-    "its pages are cached, so the bytes must be dropped from the cache before they are written again",
-)
 def test_what_is_served_after_a_failed_sync_is_on_the_medium() -> None:
     status, summary = run_suite("ghost_pages", "--rounds", "2", "--seed", "1")
     assert (status, summary["violations"]) == (0, [])

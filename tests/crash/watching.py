@@ -141,7 +141,7 @@ class WatchedFile:
         self.inner.allocate(size)
 
     def will_not_need(self, offset: int, size: int) -> None:
-        self._inner.will_not_need(offset, size)  # a hint, whose failure is nobody's concern
+        self.inner.will_not_need(offset, size)  # a hint, whose failure is nobody's concern
 
     def size(self) -> int:
         self._note("size")

@@ -17,17 +17,38 @@ payloads = st.binary(max_size=60) | st.sampled_from([b"", bytes(700), bytes(1600
 batches = st.builds(
     Batch,
     stream=st.binary(min_size=16, max_size=16),
-    first_seq=st.integers(1, 2**64 - 1),
+    first_seq=st.integers(1, fr.MAX_NUMBER - 5),
     payloads=st.lists(payloads, min_size=1, max_size=5),
     flags=st.integers(0, 3),
 )
-u32, u64 = st.integers(0, 2**32 - 1), st.integers(1, 2**63)
+u32, u64 = st.integers(0, 2**32 - 1), st.integers(1, fr.MAX_NUMBER - 30)
 
 
 def split(data: bytes | bytearray, at: int = 0) -> tuple[fr.FrameHeader, bytes]:
     head = fr.parse_header(data)
     assert head is not None
     return head, bytes(data[fr.HEADER_BYTES :])
+
+
+def test_numbers_beyond_the_largest_make_no_frame() -> None:
+    for first_seq, first_lsn, sound in (
+        (fr.MAX_NUMBER, fr.MAX_NUMBER, True),
+        (fr.MAX_NUMBER + 1, 1, False),
+        (1, fr.MAX_NUMBER + 1, False),
+    ):
+        data, _crc, _entries = fr.build_frame(
+            [Batch(A, first_seq, [b"x"], 0)],
+            offset=512,
+            first_lsn=first_lsn,
+            durable_lsn=0,
+            segment_tag=1,
+            prev_crc=1,
+        )
+        head = fr.parse_header(data)
+        assert (head is not None) == (first_lsn <= fr.MAX_NUMBER)
+        if head is not None:
+            parsed = fr.parse_directory(head, bytes(data[fr.HEADER_BYTES :]), 512)
+            assert (parsed is not None) == sound
 
 
 @steady

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import errno
 import itertools
+from array import array
 from collections.abc import Callable, Sequence
+from typing import Any
+from unittest import mock
 
 import pytest
 
 from stepstore.errors import Damaged, RecoveryFailed
 from stepstore.log import frame as fr
+from stepstore.log import index as index_module
 from stepstore.log.batch_codec import Compression, DecodeFailed
 from stepstore.log.frame import FLAG_CLOSES, FLAG_OPENS, Batch
-from stepstore.log.index import Run
+from stepstore.log.index import IndexedSegment, Run
 from stepstore.log.live_index import LiveIndex
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import LogOptions, OpenLog, open_log, open_log_read_only
@@ -559,3 +563,22 @@ class Forgetful:
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._index, name)
+
+
+@pytest.mark.parametrize("change", [{"payload_at": 2**31}, {"lengths_at": 5}, {"size": 2**32 - 1}, {"first_seq": 7}])
+def test_a_batch_that_an_index_names_where_none_can_be_damages_one_stream(change: dict[str, Any]) -> None:
+    """And costs neither memory nor time: an index whose checksums are right may lie all the same."""
+    disk = MemoryFileSystem()
+    stored = write_log(disk, [[(A, [b"1", b"2"])], [(B, [b"3"])]])
+    log = open_log_read_only(disk, LOG)
+    reader = reader_of(log)
+    honest = index_module.run_of
+
+    def lying(segment: IndexedSegment, words: array[int], at: int = 0) -> Run:
+        run = honest(segment, words, at)
+        return run._replace(**change) if run.records == 2 else run
+
+    with mock.patch("stepstore.log.reading.run_of", lying), pytest.raises(Damaged) as caught:
+        read_stream(reader, A)
+    assert caught.value.streams == (A,)
+    assert read_stream(reader, B) == stored[2:]

@@ -112,8 +112,10 @@ def test_the_order_of_a_repair_survives_a_crash_anywhere(torn: Torn) -> None:
         position(calls, "write", is_quarantined),
         position(calls, "datasync", is_quarantined),
         position(calls, "sync_directory", lambda path: path == f"{LOG}/quarantine"),
-        position(calls, "write", is_segment),
         position(calls, "datasync", is_segment),
+        position(calls, "will_not_need", is_segment),
+        position(calls, "write", is_segment),
+        position(calls, "will_not_need", is_segment, last=True),
         position(calls, "create", lambda path: path == f"{LOG}/spare.tmp"),
         position(calls, "datasync", lambda path: path == f"{LOG}/spare.tmp", last=True),
         position(calls, "rename", lambda path: path.endswith(".seg")),
@@ -272,7 +274,7 @@ def test_the_frame_that_nothing_proves_durable_is_written_again() -> None:
     log = open_log(files, LOG, SMALL)
     assert written_to(files, segment) == [(last.at, data[last.at : last.end])]
     operations = [call.operation for call in files.calls if call.path == segment]
-    assert operations.index("write") < operations.index("datasync")
+    assert operations[operations.index("write") + 1] == "datasync"
     assert log.end_lsn == len(stored)
     log.release()
 
@@ -301,10 +303,11 @@ def test_what_is_written_again_is_synced_and_then_its_directory_before_anything_
     put(disk, segment, b"", at=0, size=last.end)
     files = WatchedFiles(disk)
     open_log(files, LOG, SMALL).release()
-    calls = [(call.operation, call.path) for call in files.calls if call.operation in ("write", "datasync", "truncate")]
-    assert [operation for operation, path in calls if path == segment] == ["write", "datasync"]
-    written = position(files.calls, "datasync", lambda path: path == segment)
-    following = next(call for call in files.calls if call.number > written)
+    made = [call.operation for call in files.calls if call.path == segment]
+    again = ["datasync", "will_not_need", "write", "datasync", "will_not_need", "read"]
+    assert made[made.index("datasync") :][: len(again)] == again
+    compared = next(call.number for call in files.calls if call.operation == "write" and call.path == segment) + 3
+    following = next(call for call in files.calls if call.number > compared)
     assert (following.operation, following.path) == ("sync_directory", LOG)
 
 
@@ -323,6 +326,45 @@ def test_what_was_only_in_the_page_cache_is_on_the_medium_before_it_is_served() 
     finally:
         log.release()
     assert segment in segments(disk)
+
+
+def test_pages_that_a_failed_sync_left_in_the_cache_are_dropped_before_they_are_written_again() -> None:
+    """Ghosts: read, clean, never on the medium, and on ext4 no write through them puts them there."""
+    disk = MemoryFileSystem()
+    stored = write_log(disk, [[(A, [b"durable"])]])
+    liar = WatchedFiles(disk)
+    liar.lying = ".seg"
+    stored += write_log(liar, [[(A, [payload(20_000)])]])
+    newest = segments(disk)[-1]
+    disk.open(newest).lose_unsynced()
+    file = disk.open(newest)
+    ghost = file.read(0, file.size())
+    file.write(0, ghost)
+    file.datasync()
+    assert content(disk.durable_copy(), newest) != ghost, "the medium is one on which writing again is not enough"
+    file.close()
+    log = open_log(disk, LOG, SMALL)
+    assert log.end_lsn == 2
+    assert reopen(disk.durable_copy())[0] == stored
+    log.release()
+
+
+def test_what_is_not_there_when_it_is_read_back_is_not_served(torn: Torn) -> None:
+    disk = clone(torn.disk)
+    files = WatchedFiles(disk)
+    written: list[Call] = []
+
+    def changed(call: Call, data: bytes) -> bytes:
+        if call.path == torn.segment:
+            written.extend(other for other in files.calls if (other.operation, other.path) == ("write", call.path))
+        return bytes(len(data)) if written else data
+
+    files.spoil_read = changed
+    with pytest.raises(RecoveryFailed, match="make durable") as caught:
+        open_log(files, LOG, SMALL)
+    assert "not on the medium" in str(caught.value.__cause__)
+    assert written
+    torn.check_repaired(disk, "reading back")
 
 
 def test_frames_of_older_files_are_not_written_again() -> None:

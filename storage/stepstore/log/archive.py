@@ -318,7 +318,7 @@ def _read_list(files: FileSystem, source: str) -> tuple[Identity, list[ArchivedF
             )
         listed = [ArchivedFile(str(item["name"]), int(item["bytes"]), str(item["blake2b"])) for item in head["files"]]
         identity = Identity(uuid.UUID(head["log_uuid"]), uuid.UUID(head["branch_uuid"]))
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CorruptLog(f"{path!r} is not what was written. Take another copy of the archive.", file=path) from error
     if not all(parse_segment_name(file.name) or parse_sidecar_name(file.name) for file in listed):
         raise _not_as_listed(path)

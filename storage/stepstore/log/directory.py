@@ -250,7 +250,7 @@ def _take_lock(files: FileSystem, path: str) -> LogLock:
 def _locked(path: str, content: bytes) -> LogLocked:
     try:
         known = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         known = {}
     if not isinstance(known, dict):
         known = {}

@@ -28,6 +28,8 @@ MAX_GROUP_BYTES = 4 * 1024 * 1024
 """A group takes batches up to this, unless a single batch is larger."""
 MAX_FRAME_BYTES = MAX_BATCH_BYTES + SECTOR
 """No frame is longer; recovery relies on it (rows 4 and 6)."""
+MAX_NUMBER = 2**63 - 1
+"""No LSN and no sequence number is larger."""
 
 _HEADER = struct.Struct(">B BB BB BQ BI BI BQ BI BI BI BI BI BI BI BI")
 HEADER_BYTES = _HEADER.size
@@ -318,6 +320,7 @@ def parse_header(data: bytes | bytearray | memoryview, at: int = 0) -> FrameHead
         or entry_bytes < 0
         or entry_bytes % ENTRY_BYTES
         or header.record_count > header.lsn_span
+        or header.first_lsn + header.lsn_span - 1 > MAX_NUMBER
     ):
         return None
     return header
@@ -365,6 +368,8 @@ def parse_directory(
         body[start : start + entries_len]
     ):
         if lsn_offset < expected_lsn or lsn_offset + count > span or not count or not first_seq:
+            return None
+        if first_seq + count - 1 > MAX_NUMBER:
             return None
         if kind != ENTRY_EVENTS:
             if count != 1 or kind not in (ENTRY_SNAPSHOT, ENTRY_TOMBSTONE):

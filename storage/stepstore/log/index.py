@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 from stepstore.errors import RecoveryFailed
-from stepstore.log.frame import FLAG_CLOSES, FLAG_OPENS, FLAG_TOMBSTONE, KIND_FLAGS, DirectoryEntry
+from stepstore.log.frame import FLAG_CLOSES, FLAG_OPENS, FLAG_TOMBSTONE, KIND_FLAGS, MAX_BATCH_BYTES, DirectoryEntry
 from stepstore.log.live_index import STREAM_CLOSED as STREAM_CLOSED
 from stepstore.log.live_index import STREAM_DELETED as STREAM_DELETED
 from stepstore.log.live_index import STREAM_FORKED as STREAM_FORKED
@@ -25,7 +25,7 @@ from stepstore.log.live_index import STREAM_OPENED as STREAM_OPENED
 from stepstore.log.live_index import LiveIndex, StreamEntry
 from stepstore.log.packed_table import UnsoundIndex
 from stepstore.log.sealed_index import SealedIndex
-from stepstore.log.segment_header import SegmentHeader
+from stepstore.log.segment_header import HEADER_BYTES, SegmentHeader
 
 T = TypeVar("T")
 SegmentIndex = LiveIndex | SealedIndex
@@ -100,6 +100,14 @@ class Run(NamedTuple):
         """The number of its last record."""
         return self.first_seq + self.records - 1
 
+    @property
+    def is_inside(self) -> bool:
+        """Whether it lies where a batch of its segment can lie. An index with sound checksums may still lie."""
+        lengths_end = self.lengths_at + self.records * 4
+        return HEADER_BYTES <= self.lengths_at <= lengths_end <= self.payload_at and (
+            self.size <= MAX_BATCH_BYTES and self.payload_at + self.size <= self.segment.end_offset
+        )
+
     def overlaps(self, other: Run) -> bool:
         """Whether two runs of one stream have a number in common."""
         return self.first_seq <= other.last_seq and other.first_seq <= self.last_seq
@@ -173,8 +181,9 @@ class LogIndex:
         newest = self.segments[-1]
         index = newest.index
         assert isinstance(index, LiveIndex)
+        newest.end_offset = end  # first: a reader in another thread trusts no batch behind it
         index.add_frame(offset, first_lsn, entries)
-        newest.end_offset, newest.end_lsn, newest.chain = end, last_lsn, chain
+        newest.end_lsn, newest.chain = last_lsn, chain
         for entry in entries:
             flags = entry[6]
             if flags:

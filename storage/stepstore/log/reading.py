@@ -14,6 +14,7 @@ from stepstore.log.batch_codec import DecodeFailed
 from stepstore.log.frame import FLAG_SNAPSHOT, FLAG_TOMBSTONE, KIND_FLAGS
 from stepstore.log.index import IndexedSegment, LogIndex, Part, Run, run_of
 from stepstore.log.open_files import OpenFiles
+from stepstore.log.segment_header import HEADER_BYTES
 
 _NEAR = 16 * 1024
 _WORDS = 256
@@ -112,6 +113,9 @@ class SegmentReader:
             if number < 0:
                 number = index.first_run_after(here, after) if after else here.first
             words = index.run_words(here, number, min(number + _WORDS, here.entry.runs))
+            if not words:  # an index that had lied, and was built again meanwhile
+                part, number = part + 1, -1
+                continue
             full = False
             for at in range(0, len(words), 5):
                 run = run_of(here.segment, words, at)
@@ -127,9 +131,13 @@ class SegmentReader:
                 part, number = part + 1, -1
         self._fetch_together(runs)
         found: list[Record] = []
+        due = after + 1
         for run in runs:
             try:
+                if not run.first_seq <= due <= run.last_seq:
+                    raise _damaged(stream, run)  # the index names a batch that is not the next
                 found += self.read_run(stream, run)
+                due = run.last_seq + 1
             except (Damaged, KeyDestroyed, Unavailable, InvalidInput):
                 if not found or found[-1].seq <= after:
                     raise
@@ -142,6 +150,8 @@ class SegmentReader:
 
     def _decoded_size(self, run: Run) -> int:
         """How many bytes the records of a batch will take that is stored compressed, or encrypted."""
+        if not run.is_inside:
+            return run.size
         try:
             lengths = self._files.read(run.segment.path, run.lengths_at, run.records * 4)
         except OSError:
@@ -154,6 +164,8 @@ class SegmentReader:
             return
         by_path: dict[str, list[tuple[int, int]]] = {}
         for run in runs:
+            if not run.is_inside:
+                continue
             ranges = by_path.setdefault(run.segment.path, [])
             if run.records > 1:
                 ranges.append((run.lengths_at, run.records * 4))
@@ -171,6 +183,8 @@ class SegmentReader:
         """
         path = run.segment.path
         lengths_size = run.records * 4
+        if not run.is_inside:
+            raise _damaged(stream, run)
         try:
             if run.records == 1 and not run.flags & CODED:
                 payload = self._files.read(path, run.payload_at, run.size)
@@ -189,16 +203,7 @@ class SegmentReader:
         if len(lengths) == lengths_size and len(data) == run.size and zlib.crc32(data) == run.crc:
             payloads = self._split(stream, run.first_seq, run.flags, lengths, data)
         if payloads is None:
-            raise Damaged(
-                f"records {run.first_seq} to {run.first_seq + run.records - 1} of a stream are damaged in {path!r} at "
-                f"offset {run.payload_at}; every other stream is fine. Run `stepwell verify`.",
-                file=path,
-                offset=run.payload_at,
-                first_lsn=run.first_lsn,
-                last_lsn=run.first_lsn + run.records - 1,
-                streams=(stream,),
-                row=8,
-            )
+            raise _damaged(stream, run)
         return [Record(stream, run.first_seq + n, run.first_lsn + n, payload) for n, payload in enumerate(payloads)]
 
     def _split(
@@ -270,16 +275,14 @@ class SegmentReader:
         window = _Window(self._files)
         while len(found) < records and after < upto:
             ends = segment.end_lsn  # asked first: a frame taken up meanwhile is counted before this moves
-            if number < segment.index.frame_count:
-                lsn, offset = index.frame_place(segment, number)
-            else:
-                lsn, offset = ends + 1, 0
+            is_behind = number >= segment.index.frame_count
+            lsn, offset = (ends + 1, 0) if is_behind else index.frame_place(segment, number)
             if lsn > after + 1:  # frames follow each other without a hole, unless the file was rewritten
                 before, after = after, min(lsn - 1, upto)
                 if not segment.header.generation:
                     found.append(Gap(before + 1, after))
                 continue
-            if not offset:
+            if is_behind:
                 place = segments.index(segment) + 1
                 if place >= len(segments):
                     break
@@ -316,6 +319,9 @@ class SegmentReader:
         """The records of the frame whose header is at `offset`, in log order; of its batches those behind `after`.
         `deleting`: the segments that hold tombstones."""
         path = segment.path
+        if not HEADER_BYTES <= offset < segment.end_offset:  # the index lies
+            yield Gap(first_lsn, last_lsn)
+            return
         try:
             header = fr.parse_header(window.at(segment, offset, fr.HEADER_BYTES))
             body = memoryview(b"")
@@ -348,6 +354,20 @@ class SegmentReader:
                 yield from [Record(stream, first_seq + n, lsn + n, payload) for n, payload in enumerate(payloads)]
         if header.last_lsn < last_lsn and not segment.header.generation:
             yield Gap(header.last_lsn + 1, last_lsn)  # the index lacks a frame
+
+
+def _damaged(stream: bytes, run: Run) -> Damaged:
+    path = run.segment.path
+    return Damaged(
+        f"records {run.first_seq} to {run.last_seq} of a stream are damaged in {path!r} at offset {run.payload_at}; "
+        "every other stream is fine. Run `stepwell verify`.",
+        file=path,
+        offset=run.payload_at,
+        first_lsn=run.first_lsn,
+        last_lsn=run.first_lsn + run.records - 1,
+        streams=(stream,),
+        row=8,
+    )
 
 
 class _Window:

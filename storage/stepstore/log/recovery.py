@@ -58,7 +58,7 @@ from stepstore.errors import CorruptLog, RecoveryFailed
 from stepstore.log import segment_header as sh
 from stepstore.log.directory import Identity
 from stepstore.log.files import File, FileSystem
-from stepstore.log.footer import HEAD_BYTES, TRAILER_BYTES, parse_head
+from stepstore.log.footer import HEAD_BYTES, TRAILER_BYTES, Trailer, parse_head
 from stepstore.log.frame import (
     MARK_ALIGNMENT,
     MAX_FRAME_BYTES,
@@ -76,7 +76,7 @@ from stepstore.log.open_files import OpenFiles
 from stepstore.log.packed_table import UnsoundIndex
 from stepstore.log.reading import SegmentReader
 from stepstore.log.scan import SegmentScan, Window, scan_segment
-from stepstore.log.sealing import find_seal, read_trailer
+from stepstore.log.sealing import belongs_to, find_seal, read_trailer
 from stepstore.log.segment_header import SegmentHeader
 
 TailPolicy = Literal["strict", "cut"]
@@ -202,7 +202,9 @@ def _header_from_footer(files: FileSystem, path: str) -> tuple[SegmentHeader, in
             trailer = read_trailer(file, file.size(), None)
             if trailer is None:
                 return None
-            return sh.parse_segment_header(parse_head(file.read(trailer.index_at, HEAD_BYTES)).header_copy)
+            parsed = sh.parse_segment_header(parse_head(file.read(trailer.index_at, HEAD_BYTES)).header_copy)
+            # One that the trailer does not belong to would be cut off with the footer as soon as the file is scanned.
+            return parsed if parsed is not None and belongs_to(trailer, parsed[0]) else None
         finally:
             file.close()
     except UnsoundIndex:
@@ -367,6 +369,8 @@ def _from_seal(
             continue
         trailer = seal.trailer
         size = _size_of(files, path) if sidecar else 0
+        if sidecar and size < trailer.end_offset and trailer.end_lsn >= header.first_lsn:
+            raise _shorter_than_its_sidecar(path, size, trailer)
         if sidecar and successor is None and size != trailer.end_offset:
             continue  # written to behind what the sidecar knows, or not yet cut there: only a scan can tell
         segment = IndexedSegment(
@@ -393,6 +397,17 @@ def _from_seal(
         leftover = _last_nonzero(files, path, trailer.end_offset) if cut_to is not None else None
         return SegmentState(segment, None if leftover is None else leftover + 1, [], cut_to)
     return None
+
+
+def _shorter_than_its_sidecar(path: str, size: int, trailer: Trailer) -> CorruptLog:
+    return CorruptLog(
+        f"{path!r} ends at offset {size}, and the index beside it proves that it was durable up to "
+        f"{trailer.end_offset} (row 2). Nothing was changed; `stepwell verify` says what is concerned.",
+        file=path,
+        offset=size,
+        last_lsn=trailer.end_lsn,
+        row=2,
+    )
 
 
 def _size_of(files: FileSystem, path: str) -> int:

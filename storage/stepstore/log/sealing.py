@@ -48,6 +48,11 @@ def read_trailer(file: File, size: int, segment_tag: int | None) -> Trailer | No
     return found
 
 
+def belongs_to(trailer: Trailer, header: SegmentHeader) -> bool:
+    """Whether a trailer in a segment is that of the segment with this header, and its records end before its index."""
+    return trailer.segment_tag == header.segment_tag and trailer.end_offset <= trailer.index_at
+
+
 def find_seal(
     files: FileSystem, reading: OpenFiles, path: str, header: SegmentHeader, *, sidecar: bool = False
 ) -> Seal | None:
@@ -67,7 +72,7 @@ def find_seal(
             trailer = read_trailer(file, size, header.segment_tag)
         finally:
             file.close()
-        if trailer is None:
+        if trailer is None or not (sidecar or belongs_to(trailer, header)):
             return None
         at = trailer.index_at
         try:
