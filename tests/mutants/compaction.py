@@ -263,7 +263,7 @@ MUTANTS = (
         "        files.rename(rewriting.path, path)\n        files.sync_directory(log.path)\n",
         "        files.rename(rewriting.path, path)\n",
         COMPACTION,
-        "power_cut",
+        "keeps_the_name_of_a_manifest",
     ),
     mutant(
         "swap: the manifest is durable before it has its name",

@@ -212,14 +212,6 @@ MUTANTS = (
         "indexed_behind_the_first_reads",
     ),
     mutant(
-        "sidecar: the one of a segment whose index was replaced is not written",
-        "caretaker.py",
-        "if not isinstance(segment.index, LiveIndex) or segment not in self._log.index.segments:",
-        "if False:",
-        CARETAKER,
-        "replaced_meanwhile",
-    ),
-    mutant(
         "sidecar: verify looks at it",
         "verify.py",
         "        if self.files.stat(self.sidecar) is None:\n            return\n",
@@ -755,8 +747,8 @@ MUTANTS = (
     mutant(
         "lock: a new level is durable in its parent",
         "directory.py",
-        "        files.sync_directory(posixpath.dirname(level))\n",
-        "",
+        "            files.sync_directory(level)\n",
+        "            pass\n",
         DIRECTORY,
         "each_new_level",
     ),

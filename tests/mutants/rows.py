@@ -296,7 +296,7 @@ MUTANTS = (
     mutant(
         "row 6: a sound header of a later record behind the break is no tear",
         "recovery.py",
-        "> MAX_FRAME_BYTES or tail.later_lsn > expected:",
+        "> MAX_FRAME_BYTES or tail.later_lsn >= expected:",
         "> MAX_FRAME_BYTES:",
         ROWS,
         "row_06_a_later_header",
@@ -504,7 +504,7 @@ MUTANTS = (
     mutant(
         "row 11: different bytes under one number are a fork",
         "recovery.py",
-        "        else:\n            live.mark_forked(stream)\n",
+        "        else:\n            live.mark_forked(stream, run.first_lsn)\n",
         "",
         FOREIGN,
         "row_11",
@@ -656,7 +656,7 @@ MUTANTS = (
     mutant(
         "row 17: temporary files of a dead incarnation are removed",
         "repair.py",
-        'if name.endswith(".tmp") or name in recovered.leftovers:  # row 17',
+        'if name.endswith(".tmp") or name == names.RESTORING or name in recovered.leftovers:  # row 17',
         "if name in recovered.leftovers:",
         DIRECTORY,
         "row_17",
@@ -665,7 +665,7 @@ MUTANTS = (
     mutant(
         "row 17: nothing else is removed",
         "repair.py",
-        'if name.endswith(".tmp") or name in recovered.leftovers:  # row 17',
+        'if name.endswith(".tmp") or name == names.RESTORING or name in recovered.leftovers:  # row 17',
         'if name.endswith((".tmp", ".idx")):',
         DIRECTORY,
         "row_17_nothing_else",

@@ -641,6 +641,24 @@ async def test_row_07_every_flipped_bit_of_the_newest_manifest_is_refused() -> N
     assert refused(disk, 7).file == path
 
 
+async def test_a_power_cut_that_keeps_the_name_of_a_manifest_keeps_those_of_the_files_that_it_lists() -> None:
+    start = MemoryFileSystem()
+    kept = await a_log_with_dead_records(start)
+    disk, images = clone(start), list[MemoryFileSystem]()
+
+    def before(call: Call) -> None:
+        if call.operation == "sync_directory":
+            names = {item.number: -1 for item in disk.unsynced() if item.kind == "name" and "MANIFEST-" in item.path}
+            if names:
+                images.append(disk.image(names))
+
+    async with life(WatchedFiles(disk, before), kept) as (_writer, caretaker, _log):
+        await caretaker.compact()
+    assert len(images) > 3
+    for number, image in enumerate(images):
+        kept.check_reopened(image, number)
+
+
 async def test_an_older_manifest_that_is_damaged_does_not_matter() -> None:
     disk, kept = await a_compacted_log()
     older = manifest_paths(disk)[0]

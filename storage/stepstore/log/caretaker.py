@@ -163,10 +163,7 @@ class LogCaretaker:
             self._note_error("set aside the space behind", self._log.path, error)
 
     async def _index_next(self) -> None:
-        segment = self._log.unindexed[0]
-        if not isinstance(segment.index, LiveIndex) or segment not in self._log.index.segments:
-            self._settle(self._log.unindexed)  # it has an index by now, or is no part of the log any more
-            return
+        segment = self._log.unindexed[0]  # nothing is compacted before all of these have an index
         try:
             trailer = await self._blocking(self._write_index, segment)  # cancelled, it has not begun
         except (OSError, StepwellError) as error:

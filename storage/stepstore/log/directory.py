@@ -202,7 +202,7 @@ def _refuse_archive(files: FileSystem, path: str) -> None:
 
 
 def make_levels(files: FileSystem, path: str) -> None:
-    """Make a directory and what is missing above it, each durable."""
+    """Make a directory and what is missing above it. They are there after a power cut once `sync_levels` is done."""
     missing: list[str] = []
     level = path
     while files.stat(level) is None:
@@ -210,8 +210,6 @@ def make_levels(files: FileSystem, path: str) -> None:
         level = posixpath.dirname(level)
     for level in reversed(missing):
         files.make_directory(level)
-        # A directory is there after a power cut only if its parent was synced.
-        files.sync_directory(posixpath.dirname(level))
 
 
 def sync_levels(files: FileSystem, path: str) -> None:
