@@ -58,6 +58,7 @@ bench: $(DEV)
 	@$(BIN)/python -m bench latency
 	@$(BIN)/python -m bench recover
 	@$(BIN)/python -m bench rotation
+	@$(BIN)/python -m bench compaction
 	@$(BIN)/python -m bench sealed
 
 clean:

@@ -1,4 +1,4 @@
-"""`python -m bench <what>`: ingest, latency, recover."""
+"""`python -m bench <what>`: ingest, latency, recover, rotation, compaction, sealed."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from bench import ingest, latency, recover, rotation, sealed
+from bench import compaction, ingest, latency, recover, rotation, sealed
 
 SUBJECTS: dict[str, tuple[Callable[[argparse.Namespace], dict[str, Any]], str]] = {
     "ingest": (ingest.run, "durable steps per second against a plain write loop"),
     "latency": (latency.run, "one step, await durable, again, against a bare write and fdatasync"),
     "recover": (recover.run, "reopening a large log after a kill"),
     "rotation": (rotation.run, "what leaving full segments costs"),
+    "compaction": (compaction.run, "what compacting an old log costs the ingest beside it"),
     "sealed": (sealed.run, "reopening, reading, verifying and replaying a clean log of 10,000,000 steps"),
 }
 

@@ -78,7 +78,7 @@ class Tally:
 class LogCompactor:
     """Compacts an opened log. One task runs `run` until it is cancelled; anybody may ask for more.
 
-    `files_rewritten`, `bytes_saved`: by itself since the log was opened.
+    `files_rewritten`, `bytes_saved`: by itself since the log was opened. `bytes_read`: of input, on request as well.
     """
 
     def __init__(self, log: OpenLog, writer: LogWriter, blocking: Blocking):
@@ -94,7 +94,7 @@ class LogCompactor:
         self._lost: BaseException | None = None
         self._no_room = False
         self.errors = 0
-        self.files_rewritten = self.bytes_saved = 0
+        self.files_rewritten = self.bytes_saved = self.bytes_read = 0
 
     # ---- in the background -------------------------------------------------------------------------------------------
 
@@ -176,10 +176,13 @@ class LogCompactor:
         log, blocking = self._log, self._blocking
         rewriting = Rewriting(log, sources, deleted, on_dead)
         try:
+            began = trio.current_time()
             while read := await blocking(rewriting.step):
+                self.bytes_read += read
                 if rate and not self._waiting:
-                    with trio.move_on_after(read / rate):
+                    with trio.move_on_at(began + read / rate):
                         await self._pause.park()
+                began = trio.current_time()
                 if not self._writer.is_open or (rate and self._writer.is_full):
                     await blocking(rewriting.discard)
                     return False

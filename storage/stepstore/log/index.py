@@ -11,7 +11,7 @@ import errno
 import logging
 from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
@@ -393,6 +393,10 @@ class LogIndex:
             return None
         index, entry = self._ask(segment, lambda index: (index, index.find(stream)))
         return None if entry is None else Part(segment, index, entry, 0)
+
+    def runs_of_many(self, segment: IndexedSegment, streams: Collection[bytes]) -> list[tuple[StreamEntry, array[int]]]:
+        """Those of these streams that a segment has, with the words of all their runs. May read from the medium."""
+        return self._ask(segment, lambda index: list(index.runs_of_many(streams)))
 
     def snapshot_in(self, segment: IndexedSegment, stream: bytes) -> Run | None:
         """The newest snapshot of a stream that lies in a segment. May read from the medium."""

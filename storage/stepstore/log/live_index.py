@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import zlib
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
 from stepstore.log import footer as ft
@@ -178,6 +178,13 @@ class LiveIndex:
             entry = self.find(stream)
             assert entry is not None
             yield entry
+
+    def runs_of_many(self, streams: Collection[bytes]) -> Iterator[tuple[StreamEntry, array[int]]]:
+        """Those of these streams that the segment has, with the words of all their runs."""
+        for stream in streams:
+            entry = self.find(stream)
+            if entry is not None:
+                yield entry, self.run_words(entry, 0, entry.runs)
 
     def check_streams(self) -> None:
         """Nothing in memory can be unsound."""

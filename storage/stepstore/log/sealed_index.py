@@ -8,7 +8,7 @@ import sys
 import zlib
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from stepstore.log import footer as ft
 from stepstore.log.footer import IndexHead
@@ -16,6 +16,7 @@ from stepstore.log.live_index import STREAM_DELETED, StreamEntry
 from stepstore.log.packed_table import PackedTable, ReadAt, UnsoundIndex
 
 _SLICE = 1024
+_RUN_SLICE = 16 * 1024
 _SNAPSHOT = struct.Struct(">16s5Q")
 
 
@@ -97,8 +98,24 @@ class SealedIndex:
 
     def run_words(self, entry: StreamEntry, start: int, end: int) -> array[int]:
         """The words of runs `start` to `end` (not included) of a stream, counted from its first."""
+        return self._words(entry.first_run + start, entry.first_run + end)
+
+    def runs_of_many(self, streams: Collection[bytes]) -> Iterator[tuple[StreamEntry, array[int]]]:
+        """Those of these streams that the segment has, with the words of all their runs: for many streams in few reads
+        (each of which may have to wait for the GIL)."""
+        begin = end = 0
+        words = array("Q")
+        for entry in self.streams():  # sorted, and their runs lie in the same order
+            if entry.stream in streams:
+                last = entry.first_run + entry.runs
+                if entry.first_run < begin or last > end:
+                    begin, end = entry.first_run, max(last, min(entry.first_run + _RUN_SLICE, self._runs.count))
+                    words = self._words(begin, end)
+                yield entry, words[(entry.first_run - begin) * ft.RUN_WORDS : (last - begin) * ft.RUN_WORDS]
+
+    def _words(self, start: int, end: int) -> array[int]:
         found = array("Q")
-        found.frombytes(self._runs.entries(entry.first_run + start, entry.first_run + end))
+        found.frombytes(self._runs.entries(start, end))
         if sys.byteorder == "little":
             found.byteswap()
         return found
