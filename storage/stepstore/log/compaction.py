@@ -53,7 +53,7 @@ from stepstore.log.sealing import open_index, sidecar_path
 from stepstore.log.segment import Cut, write_seal
 from stepstore.log.segment_header import SegmentHeader
 
-STEP_BYTES = 16 * 1024 * 1024
+STEP_BYTES = 8 * 1024 * 1024
 """One step reads and writes about so much, unless one batch is larger: closing a log waits for one step at most."""
 FRAME_BYTES = 1024 * 1024
 """Batches are joined into frames of up to this, a quarter of the largest group: longer ones would save nothing more to
