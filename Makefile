@@ -44,14 +44,16 @@ check: $(DEV)
 	@$(BIN)/pyright
 	@$(BIN)/lint-imports
 
-CRASH := enumerator failing_calls kill9 bit_flips truncations power_cuts real_errors ghost_pages
+CRASH := enumerator failing_calls kill9 bit_flips truncations power_cuts real_errors ghost_pages fuzz
 
 crash: $(DEV)
 	@$(BIN)/python -m tests.crash.syncs
 	@set -e; for suite in $(CRASH); do echo "== $$suite"; $(BIN)/python -m tests.crash.$$suite --short; done
+	@echo "== mutants"; $(BIN)/python -m tests.mutants log --short --named
 
 crash-long: $(DEV)
 	@set -e; for suite in $(CRASH); do echo "== $$suite"; $(BIN)/python -m tests.crash.$$suite; done
+	@echo "== mutants"; $(BIN)/python -m tests.mutants log
 
 bench: $(DEV)
 	@$(BIN)/python -m bench ingest

@@ -9,8 +9,7 @@ them. For each flip:
 - `verify` reports a problem, or refuses to look at all;
 - opening for writing refuses, or everything reads as it was stored, but for streams that raise an error;
 - so does opening for reading only, which takes the newest segment of a log that was not closed for one that is still
-  being written: it may end in front of the flip, and such cases are counted ("not yet"), those apart in which a later
-  frame proves the damaged one durable.
+  being written: it may end in front of a flip in the last group, and such cases are counted ("not yet").
 
 Two kinds of bits are judged otherwise, and counted. Row 5 of the decision table cannot see a flip of the only bit set
 in a sector of the last group (`docs/reliability.md`, "What is not claimed"): that group is cut like a torn one. And a
@@ -143,10 +142,9 @@ def judge(flip: Flip, verified: str, looking: Verdict, writable: Verdict, tally:
     else:
         tally.seen[f"verify: {verified}"] += 1
         tally.seen[f"writable: {writable.kind} {writable.why}".rstrip()] += 1
-    if looking.kind == "prefix" and flip.path == specimen.newest and not specimen.clean:
-        proven = looking.groups < len(specimen.groups) - 1
-        what = "though a later frame proves the damaged one durable" if proven else "the last group"
-        tally.seen[f"read-only: not yet, {what}"] += 1
+    last_group = looking.groups >= len(specimen.groups) - 1  # what lies before it, a later frame proves durable
+    if looking.kind == "prefix" and flip.path == specimen.newest and not specimen.clean and last_group:
+        tally.seen["read-only: not yet, the last group"] += 1
     elif looking.kind in ("prefix", "wrong"):
         return f"opened for reading only: {looking.kind} {looking.why}".rstrip()
     else:

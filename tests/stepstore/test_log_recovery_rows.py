@@ -31,6 +31,7 @@ from tests.stepstore.log_lab import (
     SMALL,
     A,
     B,
+    Call,
     FoundFrame,
     WatchedFiles,
     clone,
@@ -994,6 +995,39 @@ def test_a_reader_beside_a_writer_takes_a_bad_tail_of_the_newest_file_for_not_ye
     assert read_log(open_log_read_only(files, LOG)) == log.stored[:2]
     assert files.changes(but=()) == []
     assert tree(log.disk) == before
+
+
+def test_row_02_a_reader_beside_a_writer_does_not_excuse_what_a_later_frame_proves_durable() -> None:
+    log = a_log()
+    segment = segments(log.disk)[-1]
+    first, second, _last = frames_of(log.disk, segment)
+    for at in (first.end - 1, second.at + 3):
+        image = clone(log.disk)
+        flip(image, segment, at)
+        with pytest.raises(CorruptLog) as caught:
+            open_log_read_only(image, LOG)
+        assert caught.value.row == 2
+
+
+def test_what_a_writer_has_written_while_the_file_was_read_is_no_damage() -> None:
+    """The reader saw the place of a frame before it was written, and then the frame behind it."""
+    log = a_log()
+    segment = segments(log.disk)[-1]
+    _first, second, _last = frames_of(log.disk, segment)
+    files = WatchedFiles(log.disk)
+    early: list[Call] = []
+
+    def before_it_was_written(call: Call, data: bytes) -> bytes:
+        reaches = call.path == segment and call.offset <= second.at and call.offset + len(data) >= second.end
+        if not reaches or early:
+            return data
+        early.append(call)
+        at = second.at - call.offset
+        return data[:at] + bytes(second.end - second.at) + data[second.end - call.offset :]
+
+    files.spoil_read = before_it_was_written
+    assert read_log(open_log_read_only(files, LOG)) == log.stored
+    assert early
 
 
 def test_a_reader_beside_a_writer_does_not_excuse_an_older_file() -> None:

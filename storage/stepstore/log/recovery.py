@@ -224,7 +224,7 @@ def recover(
 ) -> Recovered:
     """Judge a whole log, and index it: from footers and sidecars where there are sound ones, else from the frames. With
     `live`, another process may be writing: whatever follows the last sound frame of the newest segment is "not yet",
-    and is never judged. `reading`: the files that indexes are read through.
+    and not judged, unless a later frame proves that it was durable. `reading`: the files that indexes are read through.
 
     Raises: `CorruptLog`, `RecoveryFailed`. Nothing is changed.
     """
@@ -254,6 +254,8 @@ def _recover(
         if found is None:
             until = None if successor is None or header.generation else successor.prev_end_offset
             scan, scanned = _scan(files, full, header, header_crc, until)
+            if live and successor is None:
+                scan, scanned = _look_twice(files, full, header, header_crc, scan, scanned)
             segment = IndexedSegment(full, header, header_crc, scanned, scan.end_offset, scan.end_lsn, scan.chain)
             leftover = None
             if header.generation:
@@ -308,6 +310,22 @@ def read_headers(
         )
         for number, name in enumerate(listing.names)
     ]
+
+
+def _look_twice(
+    files: FileSystem, path: str, header: SegmentHeader, header_crc: int, scan: SegmentScan, index: LiveIndex
+) -> tuple[SegmentScan, LiveIndex]:
+    """Row 2, of a file that another process may be writing to: what it wrote while we read can look like a later frame
+    behind a gap, but then the gap is closed when it is read again.
+
+    Raises: `CorruptLog`, `RecoveryFailed`.
+    """
+    while scan.tail.later_durable > scan.end_lsn:
+        end = scan.after
+        scan, index = _scan(files, path, header, header_crc, None)
+        if scan.after == end and scan.tail.later_durable > scan.end_lsn:
+            raise _corrupt(2, path, scan, f"a later frame proves that LSN {scan.tail.later_durable} was durable")
+    return scan, index
 
 
 def _size_to_keep(scan: SegmentScan) -> int:
