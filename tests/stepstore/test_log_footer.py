@@ -193,6 +193,10 @@ def check_same(live: LiveIndex, sealed: SealedIndex) -> None:
     assert [found.first_run for found in theirs] == [0, *itertools.accumulate(found.runs for found in theirs)][:-1]
     sealed.check_streams()
     sealed.check()
+    for some in (POOL, POOL[::3], [*POOL[1:2], stream_id("none")], []):
+        many = {entry.stream: (entry._replace(first_run=0), words) for entry, words in sealed.runs_of_many(set(some))}
+        assert many == {entry.stream: (entry, words) for entry, words in live.runs_of_many(set(some))}
+        assert list(many) == sorted(set(some) & {found.stream for found in mine})
     for stream in [*POOL, stream_id("none"), bytes(16), b"\xff" * 16]:
         one, other = live.find(stream), sealed.find(stream)
         assert (one is None) == (other is None)

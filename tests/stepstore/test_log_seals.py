@@ -6,12 +6,13 @@ import pytest
 import trio
 import trio.testing
 
+from stepstore.errors import CorruptLog
 from stepstore.log import frame as fr
 from stepstore.log.footer import TRAILER_BYTES, Trailer, encode_head, encode_trailer, parse_head, parse_trailer
 from stepstore.log.live_index import LiveIndex
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.open_files import OpenFiles
-from stepstore.log.opening import LogOptions, open_log
+from stepstore.log.opening import LogOptions, open_log, open_log_read_only
 from stepstore.log.packed_table import UnsoundIndex
 from stepstore.log.reading import Record
 from stepstore.log.sealing import SIDECAR_INDEX_AT, find_seal, open_index, read_trailer, sidecar_path
@@ -37,6 +38,7 @@ from tests.stepstore.log_lab import (
     store,
     stream_id,
     tended,
+    tree,
     write_log,
     writing,
 )
@@ -228,3 +230,21 @@ def test_the_digest_of_a_sealed_segment_is_that_of_its_bytes_and_verify_compares
     for digests in (False, True):
         found = [str(problem) for problem in verify_log(LOG, digests=digests, files=disk).problems]
         assert any("digest" in problem for problem in found) == digests, found
+
+
+def test_row_02_a_file_shorter_than_its_sidecar_knows_is_refused() -> None:
+    disk, _stored, segment, _sidecar = crashed_with_a_sidecar(1)
+    whole = len(content(disk, segment))
+    for size in (whole - 1, whole - 90, 600, 512):
+        image = clone(disk)
+        put(image, segment, b"", at=0, size=size)
+        before = tree(image)
+        with pytest.raises(CorruptLog) as caught:
+            open_log(image, LOG, SMALL)
+        assert (caught.value.row, caught.value.offset, caught.value.file) == (2, size, segment)
+        with pytest.raises(CorruptLog):
+            open_log_read_only(image, LOG)
+        assert verify_log(LOG, files=image).problems
+        assert {path: data for path, data in tree(image).items() if path != f"{LOG}/LOCK"} == {
+            path: data for path, data in before.items() if path != f"{LOG}/LOCK"
+        }

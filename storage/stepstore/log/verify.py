@@ -295,8 +295,10 @@ class _SegmentCheck:
         if generation:
             self._problem("its footer, or what belongs behind it, is damaged", offset=scan.after)
             return
-        self._check_sidecar(scan)
-        if self.successor is not None:
+        proven = self._check_sidecar(scan)
+        if self.successor is None and proven > scan.end_offset:
+            self._damage(f"{sound}, but the index beside it proves it durable up to {proven}", scan, 2)
+        elif self.successor is not None:
             named = _named_cut(self.successor)
             if _named_end(self.header, scan) != named:
                 self._damage(f"{sound}, but the next segment proves it durable up to {named[0]}", scan, 2)
@@ -338,16 +340,18 @@ class _SegmentCheck:
             return
         self.report.notes.append(f"{sound}; behind it a write that a crash tore, never acknowledged")
 
-    def _check_sidecar(self, scan: SegmentScan) -> None:
+    def _check_sidecar(self, scan: SegmentScan) -> int:
+        """Up to which offset a sound sidecar proves the segment durable, 0 if there is none."""
         if self.files.stat(self.sidecar) is None:
-            return
-        why = None
+            return 0
+        why, proven = None, 0
         try:
             seal = find_seal(self.files, self.reading, self.path, self.header, sidecar=True)
             if seal is None or seal.found is None or not sidecar_is_sound(self.reading, self.sidecar, seal):
                 why = "it is not what was written"
             else:
                 seal.found.check()
+                proven = seal.trailer.end_offset
                 ends = (seal.trailer.end_offset, seal.trailer.end_lsn, seal.trailer.chain)
                 if ends != (scan.end_offset, scan.end_lsn, scan.chain) and self.successor is not None:
                     why = "it is of another state of the segment"
@@ -355,6 +359,7 @@ class _SegmentCheck:
             why = str(error)
         if why is not None:
             self.report.problems.append(Problem(file=self.sidecar, text=why, advice=REMOVE_SIDECAR))
+        return proven
 
     def _check_end(self, end_lsn: int) -> None:
         """A rewritten file, and one in the manifest's range, ends where its header and the manifest say."""
