@@ -100,7 +100,7 @@ def what_may_be_stored_is_called_refused(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def recovery_syncs_instead_of_writing_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stepstore.log.repair.write_all", lambda file, offset, data: None)
+    monkeypatch.setattr("stepstore.log.repair.put_on_medium", lambda file, pieces: file.datasync())
 
 
 def an_error_of_the_system_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
