@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import errno
 import pathlib
+from typing import Any
 
 import pytest
 
 from stepstore.errors import InvalidInput, NotFound, RecoveryFailed
+from stepstore.log import segment_header as sh
+from stepstore.log.files import OsFileSystem
 from stepstore.log.footer import TRAILER_BYTES, IndexHead, Trailer, parse_head, parse_trailer
+from stepstore.log.live_index import LiveIndex
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import open_log
-from stepstore.log.problems import NO_RECORD
+from stepstore.log.problems import NO_RECORD, SALVAGE
 from stepstore.log.verify import VerifyReport, verify_log
 from tests.stepstore.log_lab import (
     LOG,
@@ -388,3 +392,77 @@ def test_a_hole_in_a_stream_is_put_down_to_the_damage_between_its_batches_only()
     touched = [[(s.stream, s.first_seq, s.last_seq) for s in problem.streams] for problem in problems]
     assert [problem.first_lsn for problem in problems] == [2, 4]
     assert touched == [[], [(A.hex(), 3, 3)]]
+
+
+# ---- what contradicts itself -----------------------------------------------------------------------------------------
+
+
+def test_a_sealed_segment_that_does_not_end_where_the_next_one_says_is_a_problem() -> None:
+    """As where the file of an older copy of the log stands there: each of the two is sound by itself."""
+    disk = MemoryFileSystem()
+    write_log(disk, [[(A, [b"one"])]], close=True)
+    write_log(disk, [[(A, [b"two"])]])
+    first, second = segments(disk)
+    assert verified(disk).problems == []
+    header = header_of(disk, second)
+    data, _crc = sh.encode_segment_header(header._replace(prev_chain=header.prev_chain ^ 1))
+    put(disk, second, data, size=len(content(disk, second)))
+    (problem,) = verified(disk).problems
+    assert (problem.file, problem.row, problem.advice) == (first, 2, SALVAGE)
+    assert "does not end where the segment behind it says" in problem
+
+
+def test_an_index_that_counts_other_records_than_there_are_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    encode = LiveIndex.encode
+
+    def wrong(self: LiveIndex, **head: Any) -> tuple[bytes, int]:
+        self.records += 1
+        return encode(self, **head)
+
+    disk = MemoryFileSystem()
+    with monkeypatch.context() as patch:
+        patch.setattr(LiveIndex, "encode", wrong)
+        write_log(disk, [[(A, [b"one"])]], close=True)
+    report = verified(disk)
+    (problem,) = report.problems
+    assert (problem.file, problem.advice) == (segments(disk)[0], SALVAGE)
+    assert "its index does not tell what is in its frames" in problem
+    assert report.records == 1
+
+
+def test_zeros_that_a_crash_left_behind_the_trailer_are_a_note() -> None:
+    disk = MemoryFileSystem()
+    write_log(disk, [[(A, [b"one"])]], close=True)
+    (segment,) = segments(disk)
+    put(disk, segment, b"", at=0, size=len(content(disk, segment)) + 3000)
+    report = verified(disk)
+    assert report.problems == []
+    (note,) = report.notes
+    assert segment in note
+    assert "behind the trailer zeros that were not cut off yet" in note
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+def test_where_the_kernel_has_no_table_of_locks_the_lock_itself_is_asked(
+    is_open: bool, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_table(path: str, **_: str) -> None:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", path)
+
+    monkeypatch.setattr("stepstore.log.verify.open", no_table, raising=False)
+    place = str(tmp_path / "log")
+    files = OsFileSystem()
+    write_log(files, [[(A, [b"one"])]], path=place)
+    (segment,) = segments(files, place)
+    log = open_log(files, place, SMALL)
+    if not is_open:
+        log.release()
+    with open(segment, "r+b") as file:
+        file.seek(frames_of(files, segment)[-1].end + 600)
+        file.write(b"half a frame")
+    report = verify_log(place)
+    if is_open:
+        log.release()
+    assert (report.live_tail is not None) == is_open
+    assert any("never acknowledged" in note for note in report.notes) != is_open
+    open_log(files, place, SMALL).release()  # verify has not kept the lock
