@@ -403,6 +403,40 @@ def test_a_payload_that_holds_copies_of_frames_is_not_taken_for_frames() -> None
     assert [(place.first_lsn, place.last_lsn) for place in report.places] == [(4, 5)]
 
 
+def test_a_frame_that_stands_in_the_place_of_the_one_before_it_is_taken_once_and_the_other_is_missing() -> None:
+    """A write that went to the wrong place: a sound header, but not the one that continues the chain there."""
+    disk = MemoryFileSystem()
+    groups: list[Group] = [[(A, [payload(300, n)])] for n in range(4)]
+    truth = truth_of(write_log(disk, groups))
+    (segment,) = segments(disk)
+    _first, second, third, fourth = frames_of(disk, segment)
+    assert (second.end - second.at) == (third.end - third.at)
+    put(disk, segment, content(disk, segment)[third.at : third.end], at=second.at)
+    report = salvaged(disk, truth)
+    assert (report.kept_records, report.behind_records, report.duplicates) == (1, 2, 0)
+    assert [(place.first_lsn, place.last_lsn) for place in report.places] == [(2, 2), (None, None)]
+    assert (report.places[1].offset, report.places[1].end) == (second.end, fourth.at)
+    (stream,) = report.streams
+    assert (stream.stream, stream.missing) == (A.hex(), [(2, 2)])
+
+
+def test_a_frame_behind_the_cut_is_not_taken_for_the_damaged_one_before_it() -> None:
+    """A sync failed, the group was reported as not stored, and all of it is on the medium nevertheless: the header of
+    the next segment says that the log goes on without it."""
+    disk = MemoryFileSystem()
+    write_log(disk, [[(A, [b"one"])], [(A, [b"two"])], [(A, [b"rejected"])]])
+    (segment,) = segments(disk)
+    _first, second, rejected = frames_of(disk, segment)
+    group = content(disk, segment)[rejected.at : rejected.end]
+    put(disk, segment, bytes(len(group)), at=rejected.at)
+    write_log(disk, [[(A, [b"three"])]])
+    put(disk, segment, group, at=rejected.at)
+    put(disk, segment, bytes(HEADER_BYTES), at=second.at)
+    report = salvaged(disk, {A: [b"one", b"two", b"three"]})
+    assert set_aside(disk) == {A: {3: b"three"}}
+    assert [(place.file, place.first_lsn, place.last_lsn) for place in report.places] == [(segment, 2, 2)]
+
+
 # ---- what ends a segment ---------------------------------------------------------------------------------------------
 
 
