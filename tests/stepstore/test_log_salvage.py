@@ -1001,6 +1001,21 @@ def test_other_errors_than_those_of_the_medium_are_raised_however_much_was_read_
         assert disk.stat(NEW) is None
 
 
+def test_a_sidecar_that_is_out_of_reach_is_an_error_that_names_it_and_not_taken_for_none() -> None:
+    """Without it, frames would be given up that it restores."""
+    disk, _truth = many_segments()
+    sidecar = next(path for path in map(sidecar_path, segments(disk)) if disk.stat(path))
+
+    def before(call: Call) -> None:
+        if (call.operation, call.path) == ("open", sidecar):
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES), sidecar)
+
+    with pytest.raises(RecoveryFailed) as caught:
+        salvage_log(LOG, NEW, files=WatchedFiles(disk, before), options=SMALL)
+    assert (caught.value.errno, caught.value.file) == (errno.EACCES, sidecar)
+    assert disk.stat(NEW) is None
+
+
 def test_a_tolerant_file_changes_nothing() -> None:
     disk, _truth = many_segments(close=False)
     segment = segments(disk)[0]
