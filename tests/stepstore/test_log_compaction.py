@@ -1102,6 +1102,24 @@ async def test_what_is_dead_is_counted_from_the_indexes_alone() -> None:
     log.release()
 
 
+@pytest.mark.parametrize("seed", range(6))
+async def test_the_same_is_dead_in_whatever_order_segments_are_taken_up(seed: int) -> None:
+    """A rewritten one is taken up again when those behind it were seen already."""
+    disk = MemoryFileSystem()
+    await a_log_with_dead_records(disk)
+    log = open_log(disk, LOG, QUIET)
+    ended = log.ended_segments()
+    in_order, shuffled = DeadRecords(log.index), DeadRecords(log.index)
+    for segment in ended:
+        in_order.take_up(segment)
+    for segment in random.Random(seed).sample(ended, len(ended)):
+        shuffled.take_up(segment)
+    expected = {segment.path: in_order[segment] for segment in ended}
+    assert len([dead for dead in expected.values() if dead.batches]) > 4
+    assert {segment.path: shuffled[segment] for segment in ended} == expected
+    log.release()
+
+
 # ---- what may be submitted -------------------------------------------------------------------------------------------
 
 

@@ -28,6 +28,7 @@ from tests.stepstore.log_lab import (
     B,
     C,
     Call,
+    Forgetful,
     WatchedFiles,
     content,
     flip,
@@ -597,20 +598,6 @@ def test_a_follower_meets_a_gap_where_an_index_forgets_a_frame_and_goes_on_behin
             part, position = reader.read_frames(position, 4, records)
             again += part
         assert again == found
-
-
-class Forgetful:
-    """An index whose table of frames lacks some; the checksums of a sealed one may be right all the same."""
-
-    def __init__(self, index: LiveIndex, frames: list[tuple[int, int]]):
-        self._index, self._frames = index, frames
-        self.frame_count = len(frames)
-
-    def frame_place(self, number: int) -> tuple[int, int]:
-        return self._frames[number]
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._index, name)
 
 
 @pytest.mark.parametrize("change", [{"payload_at": 2**31}, {"lengths_at": 5}, {"size": 2**32 - 1}, {"first_seq": 7}])
