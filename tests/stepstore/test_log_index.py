@@ -565,6 +565,19 @@ def test_row_18_a_read_error_while_streams_are_listed_is_declared_unless_the_fil
     assert asked == [True] * (error_number == errno.ENOENT)
 
 
+def test_of_many_streams_those_that_a_segment_has_are_told_with_all_their_runs() -> None:
+    made = Building().segment().frame((A, 1, 3), (B, 1, 1)).frame((A, 4, 1)).segment().frame((C, 1, 1))
+    asked = {A, B, C, stream_id("none")}
+
+    def told() -> dict[bytes, list[int]]:
+        first = made.index.segments[0]
+        return {entry.stream: [*words[0::5]] for entry, words in made.index.runs_of_many(first, asked)}
+
+    assert told() == {A: [1, 4], B: [1]}
+    made.seal()
+    assert told() == {A: [1, 4], B: [1]}
+
+
 # ---- an index that is unsound ----------------------------------------------------------------------------------------
 
 
