@@ -23,6 +23,7 @@ from stepstore.log.frame import Batch
 from stepstore.log.manifest import encode_manifest
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import LogOptions, OpenLog, open_log
+from stepstore.log.segment_header import encode_segment_header
 from tests.stepstore.compaction_lab import QUIET, Kept, a_log_with_dead_records, compact, delete, life, manifest_paths
 from tests.stepstore.compaction_lab import newest as newest_manifest
 from tests.stepstore.compaction_lab import put as store
@@ -112,6 +113,23 @@ async def test_row_13_the_manifest_of_another_log_is_named_and_not_the_files_it_
     put(disk, path, encode_manifest(newest_manifest(disk)._replace(**foreign)))
     error = refusal(disk)
     assert (error.row, error.file) == (13, path)
+
+
+@pytest.mark.parametrize("compacted", [False, True])
+async def test_row_07_a_file_that_reaches_to_another_segment_than_is_known_is_refused(compacted: bool) -> None:
+    """It stands for more files than it may; only a crafted header says so."""
+    disk = MemoryFileSystem()
+    kept = await a_log_with_dead_records(disk)
+    if compacted:
+        await compact(disk, kept)
+    path = segments(disk)[0]
+    header = header_of(disk, path)
+    assert header.seq_last == (2 if compacted else 1)
+    other, _crc = encode_segment_header(header._replace(seq_last=header.seq_last + 1))
+    put(disk, path, other, at=0)
+    error = refusal(disk)
+    assert (error.row, error.file, error.first_lsn) == (7, path, 1)
+    assert f"reaches to segment {header.seq_last + 1}" in str(error)
 
 
 @pytest.mark.parametrize("left", [0, 40, -1])
