@@ -3,6 +3,7 @@ manifest and a rewritten file prove."""
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import posixpath
 from collections.abc import Iterator
@@ -479,7 +480,7 @@ async def test_while_the_disk_is_full_no_rewriting_is_begun(autojump_clock: trio
     disk = MemoryFileSystem()
     kept = await a_log_with_dead_records(disk)
     files = WatchedFiles(disk)
-    async with life(files, kept) as (writer, caretaker, log):
+    async with life(files, kept, options=dataclasses.replace(QUIET)) as (writer, caretaker, log):
         remove(disk, f"{LOG}/reserve")  # or it would be taken for room
 
         def before(call: Call) -> None:
