@@ -406,6 +406,20 @@ def sealed_copy(live: LiveIndex, open_streams: Iterable[bytes] = (), *, base: in
     return SealedIndex(lambda offset, size: data[offset : offset + size], base, parse_head(data[base:]))
 
 
+class Forgetful:
+    """An index whose table of frames lacks some; the checksums of a sealed one may be right all the same."""
+
+    def __init__(self, index: LiveIndex | SealedIndex, frames: list[tuple[int, int]]):
+        self._index, self._frames = index, frames
+        self.frame_count = len(frames)
+
+    def frame_place(self, number: int) -> tuple[int, int]:
+        return self._frames[number]
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._index, name)
+
+
 # ---- logs ------------------------------------------------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ import trio
 import trio.testing
 
 from stepstore.errors import CorruptLog, InvalidInput, NotFound, RecoveryFailed, StepwellError, Unavailable
+from stepstore.log import archive, names
 from stepstore.log.archive import restore_archive
 from stepstore.log.caretaker import LogCaretaker
 from stepstore.log.compaction import CompactionReport
@@ -550,6 +551,128 @@ async def test_what_is_read_back_is_compared_with_what_was_written() -> None:
         files.spoil_read = None
         await caretaker.archive(ARCHIVE)
     check_archive(disk, kept)
+
+
+async def test_second_names_that_could_not_be_removed_are_in_nobodys_way() -> None:
+    """The log goes on, and the next archive is one of what is there then."""
+    disk = MemoryFileSystem()
+    kept = await a_log_with_dead_records(disk)
+    files = WatchedFiles(disk)
+    async with life(files, kept) as (writer, caretaker, _log):
+
+        def stays(call: Call) -> None:
+            if call.operation == "unlink" and call.path.endswith(".archive.tmp"):
+                raise OSError(errno.EIO, "Input/output error", call.path)
+
+        files.before = stays
+        await caretaker.archive("/archives/first")
+        files.before = None
+        left = [name for name in disk.list_names(LOG) if name.endswith(".archive.tmp")]
+        assert left
+        assert caretaker.compactor.errors == 1
+        disk.unlink(f"{LOG}/{left[0]}")
+        put_file(disk, f"{LOG}/{left[0]}", b"something else by now")
+        await put(writer, kept, (A, [payload(300)], 0))
+        await caretaker.archive(ARCHIVE)
+        assert not [name for name in disk.list_names(LOG) if name.endswith(".archive.tmp")]
+    check_archive(disk, kept)
+
+
+async def test_a_file_without_a_footer_and_without_a_sidecar_yet_is_archived_from_its_frames() -> None:
+    """The sidecar could not be written."""
+    disk, kept = MemoryFileSystem(), Kept()
+    async with life(disk, kept) as (writer, _caretaker, _log):
+        await put(writer, kept, (A, [payload(3000)], 0))
+    files = WatchedFiles(disk)
+
+    def no_sidecar(call: Call) -> None:
+        if call.operation == "create" and call.path == posixpath.join(LOG, names.SIDECAR_TEMPORARY):
+            raise OSError(errno.ENOSPC, "No space left on device", call.path)
+
+    log = open_log(files, LOG, QUIET)
+    files.before = no_sidecar
+    async with tended(log) as (writer, caretaker):
+        await put(writer, kept, (B, [payload(3000)], 0))
+        report = await caretaker.archive(ARCHIVE)
+        assert report.files == 2
+    assert not [name for name in disk.list_names(ARCHIVE) if name.endswith(".idx")]
+    restore_archive(ARCHIVE, RESTORED, files=disk)
+    check_restored(disk, kept)
+
+
+async def test_a_file_is_compared_with_its_digest_wherever_the_blocks_it_is_read_in_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    disk = MemoryFileSystem()
+    kept = await a_log_with_dead_records(disk)
+    monkeypatch.setattr(archive, "_BLOCK", 1000)
+    async with life(disk, kept) as (_writer, caretaker, _log):
+        await caretaker.archive(ARCHIVE)
+        path = segments(disk)[0]
+        flip(disk, path, frames_of(disk, path)[3].end - 3)
+        with pytest.raises(CorruptLog, match="digest") as caught:
+            await caretaker.archive("/archives/two")
+        assert caught.value.file == path
+    check_archive(disk, kept)
+
+
+async def test_a_restoring_tells_how_far_it_is() -> None:
+    disk, kept = await an_archive()
+    told: list[tuple[int, int]] = []
+    report = restore_archive(ARCHIVE, RESTORED, lambda done, total: told.append((done, total)), files=disk)
+    sizes = [item["bytes"] for item in json.loads(content(disk, f"{ARCHIVE}/ARCHIVE"))["files"]]
+    assert len(sizes) > 3
+    assert told == [(sum(sizes[: n + 1]), sum(sizes)) for n in range(len(sizes))]
+    assert report.bytes == sum(sizes)
+    check_restored(disk, kept)
+
+
+async def test_an_archive_that_changes_between_its_check_and_its_copy_makes_no_log() -> None:
+    disk, _kept = await an_archive()
+    files = WatchedFiles(disk)
+    path = f"{ARCHIVE}/{posixpath.basename(segments(disk, ARCHIVE)[1])}"
+
+    def spoil(call: Call, data: bytes) -> bytes:
+        copying = any(call.operation == "create" and call.path.startswith(RESTORED) for call in files.calls)
+        return b"?" + data[1:] if call.path == path and copying else data
+
+    files.spoil_read = spoil
+    with pytest.raises(CorruptLog) as caught:
+        restore_archive(ARCHIVE, RESTORED, files=files)
+    assert caught.value.file == path
+    assert "FORMAT" not in disk.list_names(RESTORED)
+
+
+@pytest.mark.parametrize("short", [False, True], ids=["other bytes", "fewer bytes"])
+async def test_a_restored_file_that_is_read_back_otherwise_makes_no_log(short: bool) -> None:
+    disk, kept = await an_archive()
+    files = WatchedFiles(disk)
+
+    def spoil(call: Call, data: bytes) -> bytes:
+        if not call.path.startswith(RESTORED) or not call.path.endswith(".seg"):
+            return data
+        return data[:-1] if short else data[:-1] + b"?"
+
+    files.spoil_read = spoil
+    with pytest.raises(OSError, match="gave" if short else "read back is not what was written") as caught:
+        restore_archive(ARCHIVE, RESTORED, files=files)
+    assert caught.value.errno == errno.EIO
+    assert caught.value.filename == segments(disk, RESTORED)[0]
+    assert "FORMAT" not in disk.list_names(RESTORED)
+    restore_archive(ARCHIVE, RESTORED, files=disk)
+    check_restored(disk, kept)
+
+
+async def test_a_file_of_the_log_that_is_gone_is_named_by_archiving_it() -> None:
+    disk = MemoryFileSystem()
+    kept = await a_log_with_dead_records(disk)
+    async with life(disk, kept) as (_writer, caretaker, _log):
+        path = segments(disk)[1]
+        disk.unlink(path)
+        with pytest.raises(Unavailable, match=posixpath.basename(path)):
+            await caretaker.archive(ARCHIVE)
+    with pytest.raises(NotFound):
+        restore_archive(ARCHIVE, RESTORED, files=disk)
 
 
 async def test_a_restored_log_keeps_the_manifest_of_a_merged_one() -> None:

@@ -11,7 +11,9 @@ import trio.testing
 
 from stepstore.errors import RecoveryFailed
 from stepstore.log.frame import FLAG_CLOSES, FLAG_OPENS, Batch
+from stepstore.log.listing import again_if_replaced
 from stepstore.log.memory_files import MemoryFileSystem
+from stepstore.log.names import manifest_name
 from stepstore.log.opening import OpenLog, open_log, open_log_read_only
 from stepstore.log.reading import FramePosition, Position, Record, SegmentReader
 from stepstore.log.refreshing import refresh
@@ -224,3 +226,40 @@ async def test_row_18_an_io_error_is_told_and_the_next_look_finds_everything(ope
         assert read_log(beside) == stored
         beside.release()
         assert files.open_files == []
+
+
+@pytest.mark.parametrize("sound_at", [1, 2, 3, 4])
+def test_what_is_looked_at_while_a_compaction_replaces_it_is_looked_at_three_times_at_most(sound_at: int) -> None:
+    disk = MemoryFileSystem()
+    disk.make_directory(LOG)
+    looks = 0
+
+    def look() -> str:
+        nonlocal looks
+        looks += 1
+        if looks == sound_at:
+            return "sound"
+        put(disk, f"{LOG}/{manifest_name(looks)}", b"another one")
+        raise RecoveryFailed(f"look {looks}")
+
+    if sound_at <= 3:
+        assert again_if_replaced(disk, LOG, look) == "sound"
+    else:
+        with pytest.raises(RecoveryFailed, match="look 3"):
+            again_if_replaced(disk, LOG, look)
+    assert looks == min(sound_at, 3)
+
+
+def test_what_fails_although_no_file_was_replaced_is_not_looked_at_again() -> None:
+    disk = MemoryFileSystem()
+    disk.make_directory(LOG)
+    looks = 0
+
+    def look() -> None:
+        nonlocal looks
+        looks += 1
+        put(disk, f"{LOG}/spare.tmp", bytes(looks))
+        raise RecoveryFailed(f"look {looks}")
+
+    with pytest.raises(RecoveryFailed, match="look 1"):
+        again_if_replaced(disk, LOG, look)

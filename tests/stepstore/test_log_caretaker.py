@@ -392,6 +392,30 @@ async def test_the_next_segment_lies_ready_when_half_of_this_one_is_used() -> No
     assert files.open_files == []
 
 
+async def test_a_segment_that_reads_back_shorter_than_it_was_written_gets_no_footer(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its digest would be that of something else."""
+    disk = MemoryFileSystem()
+    files = WatchedFiles(disk)
+    log = open_log(files, LOG, SMALL)
+    async with writing(log) as writer:
+        stored = records_of(await store(writer, (A, [payload(900)])))
+        await writer.rotate()
+        first = segments(disk)[0]
+        before = content(disk, first)
+        files.spoil_read = lambda call, data: data[:-1] if call.path == first else data
+        caretaker = LogCaretaker(log, writer)
+        await caretaker.finish()
+        files.spoil_read = None
+        assert caretaker.errors == 1
+        assert f"could not seal {first}" in caplog.text.replace("'", "")
+        end = frames_of(disk, first)[-1].end
+        assert f"reading {end} bytes at offset 0 gave {end - 1}" in caplog.text
+        assert content(disk, first) == before
+    assert reopen(disk)[0] == stored
+
+
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
 @pytest.mark.parametrize("operation", ["create", "allocate"])
 async def test_a_spare_that_cannot_be_made_is_asked_for_once_in_a_segment(

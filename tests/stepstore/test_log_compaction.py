@@ -7,8 +7,10 @@ import errno
 import io
 import posixpath
 import random
+import zlib
 from collections.abc import Callable
 from importlib import resources
+from typing import Any
 
 import cbor2
 import pytest
@@ -17,7 +19,7 @@ import trio.testing
 from cddl_verifier import Validator
 
 import stepstore.log
-from stepstore.errors import Closed, CorruptLog, InvalidInput, InvalidState, StepwellError, Unavailable
+from stepstore.errors import Closed, CorruptLog, InvalidInput, InvalidState, RecoveryFailed, StepwellError, Unavailable
 from stepstore.log import compaction
 from stepstore.log import frame as fr
 from stepstore.log.compaction import Weight, choose
@@ -25,7 +27,7 @@ from stepstore.log.dead_records import DeadRecords
 from stepstore.log.frame import FLAG_CLOSES, FLAG_OPENS, FLAG_SNAPSHOT, FLAG_TOMBSTONE, Batch
 from stepstore.log.index import INDEX_BYTES
 from stepstore.log.live_index import STREAM_FORKED
-from stepstore.log.manifest import encode_manifest, parse_manifest
+from stepstore.log.manifest import Manifest, encode_manifest, parse_manifest
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import LogOptions, open_log, open_log_read_only
 from stepstore.log.reading import FramePosition, Position, Record, SegmentReader
@@ -63,6 +65,7 @@ from tests.stepstore.log_lab import (
     segments,
     stream_id,
 )
+from tests.stepstore.log_lab import put as put_file
 
 # ---- what is left ----------------------------------------------------------------------------------------------------
 
@@ -370,6 +373,46 @@ async def test_a_log_opened_for_reading_finds_the_rewritten_files() -> None:
     looking.release()
 
 
+@pytest.mark.parametrize("first_asked", ["snapshots", "streams"])
+async def test_whatever_is_asked_first_after_a_compaction_finds_the_rewritten_files(first_asked: str) -> None:
+    """A log opened for reading: the files that its index names are gone."""
+    disk = MemoryFileSystem()
+    kept = await a_log_with_dead_records(disk)
+    looking = open_log_read_only(disk, LOG)
+    reader = SegmentReader(looking.reading, looking.index)
+    await compact(disk, kept)
+    looking.reading.close()  # what it had open would still be readable
+    if first_asked == "snapshots":
+        assert [reader.read_snapshot(stream) for stream in (A, C)] == [kept.snapshots[A], kept.snapshots[C]]
+    else:
+        assert list(looking.index.streams()) == [A, C, b"another stream.."]
+    assert looking.paths == segments(disk)
+    kept.check(looking, compacted=True)
+    looking.release()
+
+
+async def test_row_18_a_read_error_of_a_snapshot_is_declared() -> None:
+    disk = MemoryFileSystem()
+    kept = await a_log_with_dead_records(disk)
+    files = WatchedFiles(disk)
+    looking = open_log_read_only(files, LOG)
+    reader = SegmentReader(looking.reading, looking.index)
+    assert reader.read_snapshot(A) == kept.snapshots[A]
+
+    def before(call: Call) -> None:
+        if call.operation == "read":
+            raise OSError(errno.EIO, "Input/output error", call.path)
+
+    files.before = before
+    with pytest.raises(RecoveryFailed) as caught:
+        reader.read_snapshot(A)
+    assert caught.value.errno == errno.EIO
+    assert caught.value.file in segments(disk)
+    files.before = None
+    assert reader.read_snapshot(A) == kept.snapshots[A]
+    looking.release()
+
+
 async def test_an_opening_for_reading_while_files_are_replaced_lists_them_again() -> None:
     disk = MemoryFileSystem()
     kept = await a_log_with_dead_records(disk)
@@ -639,6 +682,88 @@ async def test_row_07_every_flipped_bit_of_the_newest_manifest_is_refused() -> N
     assert parse_manifest(data + b"\0") is None
     flip(disk, path, len(data) // 2)
     assert refused(disk, 7).file == path
+
+
+def with_checksum(data: bytes) -> bytes:
+    """A manifest of these bytes: as if its writer had meant them."""
+    return data + b"\x1a" + zlib.crc32(data).to_bytes(4, "big")
+
+
+def edited(data: bytes, at: int, byte: int) -> bytes:
+    return with_checksum(data[:at] + bytes([byte]) + data[at + 1 : -5])
+
+
+_HEAD_AT, _FILES_AT, _FILE_BYTES = 13, 61, 63
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda m, data: with_checksum(data[:_HEAD_AT]),
+        lambda m, data: with_checksum(data[:_FILES_AT]),
+        lambda m, data: b"another" + with_checksum(data[7:-5]),
+        lambda m, data: edited(data, _HEAD_AT, 0x1B),
+        lambda m, data: edited(data, _HEAD_AT + 4, 2),
+        lambda m, data: edited(data, _FILES_AT, 0x9B),
+        lambda m, data: edited(data, _FILES_AT + 1, 0xFF),
+        lambda m, data: edited(data, _FILES_AT + 5, 0x87),
+        lambda m, data: edited(data, _FILES_AT + 6, 0x1A),
+        lambda m, data: edited(data, _FILES_AT + 5 + _FILE_BYTES * len(m.files), 0x9B),
+        lambda m, data: edited(data, len(data) - 5 - 19 * len(m.epochs), 0x83),
+        lambda m, data: with_checksum(data[:-6]),
+        lambda m, data: with_checksum(data[:-5] + b"\0"),
+        lambda m, data: encode_manifest(m._replace(files=())),
+        lambda m, data: encode_manifest(m._replace(files=m.files[1:])),
+        lambda m, data: encode_manifest(m._replace(files=(m.files[0]._replace(first_lsn=2), *m.files[1:]))),
+        lambda m, data: encode_manifest(m._replace(files=(*m.files, m.files[-1]))),
+        lambda m, data: encode_manifest(with_last_file(m, seq_last=m.files[-1].seq - 1)),
+        lambda m, data: encode_manifest(with_last_file(m, end_lsn=m.files[-1].first_lsn - 2)),
+        lambda m, data: encode_manifest(m._replace(epochs=())),
+        lambda m, data: encode_manifest(m._replace(epochs=(m.epochs[-1], *m.epochs))),
+        lambda m, data: encode_manifest(m._replace(epochs=m.epochs[:-1])),
+    ],
+    ids=[
+        "it ends behind its name",
+        "it ends behind its head",
+        "another name",
+        "type of the version",
+        "another version",
+        "type of the files",
+        "more files than bytes",
+        "type of a file",
+        "type of a field of a file",
+        "type of the epochs",
+        "type of an epoch",
+        "a byte less",
+        "a byte more",
+        "no files",
+        "the first file left out",
+        "not from the first record",
+        "a file twice",
+        "segments backwards",
+        "records backwards",
+        "no epochs",
+        "an epoch backwards",
+        "epochs end before the files",
+    ],
+)
+async def test_row_07_a_manifest_with_a_right_checksum_that_says_what_none_can_say_is_refused(
+    edit: Callable[[Manifest, bytes], bytes],
+) -> None:
+    disk, _kept = await a_compacted_log()
+    path = manifest_paths(disk)[-1]
+    data = content(disk, path)
+    assert with_checksum(data[:-5]) == data
+    put_file(disk, path, edit(newest(disk), data))
+    error = refused(disk, 7)
+    assert error.file == path
+
+
+def with_last_file(manifest: Manifest, **change: Any) -> Manifest:
+    """Its last file says something else, and the epochs go with it."""
+    last = manifest.files[-1]._replace(**change)
+    epochs = ((1, last.end_lsn),)
+    return manifest._replace(files=(*manifest.files[:-1], last), epochs=epochs)
 
 
 async def test_a_power_cut_that_keeps_the_name_of_a_manifest_keeps_those_of_the_files_that_it_lists() -> None:
@@ -974,6 +1099,24 @@ async def test_what_is_dead_is_counted_from_the_indexes_alone() -> None:
     newest_snapshots = sum(len(record.payload) for record in kept.snapshots.values())
     every_snapshot = 18 * (300 + 50)
     assert total == sum(map(len, (record.payload for record in kept.dead))) + every_snapshot - newest_snapshots
+    log.release()
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_the_same_is_dead_in_whatever_order_segments_are_taken_up(seed: int) -> None:
+    """A rewritten one is taken up again when those behind it were seen already."""
+    disk = MemoryFileSystem()
+    await a_log_with_dead_records(disk)
+    log = open_log(disk, LOG, QUIET)
+    ended = log.ended_segments()
+    in_order, shuffled = DeadRecords(log.index), DeadRecords(log.index)
+    for segment in ended:
+        in_order.take_up(segment)
+    for segment in random.Random(seed).sample(ended, len(ended)):
+        shuffled.take_up(segment)
+    expected = {segment.path: in_order[segment] for segment in ended}
+    assert len([dead for dead in expected.values() if dead.batches]) > 4
+    assert {segment.path: shuffled[segment] for segment in ended} == expected
     log.release()
 
 

@@ -3,19 +3,28 @@ manifest and a rewritten file prove."""
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import posixpath
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
 
-from stepstore.errors import CorruptLog, Fenced, RecoveryFailed, Unavailable
+from stepstore.errors import Closed, CorruptLog, Fenced, RecoveryFailed, Unavailable
+from stepstore.log import compaction
+from stepstore.log import frame as fr
+from stepstore.log.caretaker import LogCaretaker
+from stepstore.log.compaction import Rewriting
 from stepstore.log.footer import TRAILER_BYTES, encode_trailer, parse_trailer
+from stepstore.log.frame import Batch
 from stepstore.log.manifest import encode_manifest
 from stepstore.log.memory_files import MemoryFileSystem
-from stepstore.log.opening import LogOptions, open_log
+from stepstore.log.opening import LogOptions, OpenLog, open_log
+from stepstore.log.segment_header import encode_segment_header
 from tests.stepstore.compaction_lab import QUIET, Kept, a_log_with_dead_records, compact, delete, life, manifest_paths
 from tests.stepstore.compaction_lab import newest as newest_manifest
 from tests.stepstore.compaction_lab import put as store
@@ -24,6 +33,7 @@ from tests.stepstore.log_lab import (
     A,
     B,
     Call,
+    Forgetful,
     WatchedFiles,
     clone,
     content,
@@ -106,6 +116,23 @@ async def test_row_13_the_manifest_of_another_log_is_named_and_not_the_files_it_
     assert (error.row, error.file) == (13, path)
 
 
+@pytest.mark.parametrize("compacted", [False, True])
+async def test_row_07_a_file_that_reaches_to_another_segment_than_is_known_is_refused(compacted: bool) -> None:
+    """It stands for more files than it may; only a crafted header says so."""
+    disk = MemoryFileSystem()
+    kept = await a_log_with_dead_records(disk)
+    if compacted:
+        await compact(disk, kept)
+    path = segments(disk)[0]
+    header = header_of(disk, path)
+    assert header.seq_last == (2 if compacted else 1)
+    other, _crc = encode_segment_header(header._replace(seq_last=header.seq_last + 1))
+    put(disk, path, other, at=0)
+    error = refusal(disk)
+    assert (error.row, error.file, error.first_lsn) == (7, path, 1)
+    assert f"reaches to segment {header.seq_last + 1}" in str(error)
+
+
 @pytest.mark.parametrize("left", [0, 40, -1])
 async def test_row_18_a_short_read_of_the_manifest_is_no_damage(left: int) -> None:
     disk, _kept = await a_compacted_log()
@@ -129,6 +156,198 @@ async def test_row_17_the_sidecar_of_a_file_that_was_replaced_is_removed_and_tha
     put(disk, f"{LOG}/{stale}", content(disk, f"{LOG}/{sidecar}"))
     kept.check_reopened(disk)
     assert [name for name in disk.list_names(LOG) if name.endswith(".idx")] == [sidecar]
+
+
+# ---- sources that are not what their index says ----------------------------------------------------------------------
+
+
+async def one_dead_enough() -> tuple[MemoryFileSystem, Kept, str]:
+    """A log whose first file, of five frames, is to be rewritten. Its path."""
+    disk, kept = MemoryFileSystem(), Kept()
+    async with life(disk, kept, close=True) as (writer, _caretaker, _log):
+        for n in range(4):
+            await store(writer, kept, (A, [payload(100, n)], 0))
+        await store(writer, kept, (B, [payload(9000)], 0))
+        await writer.rotate()
+        await store(writer, kept, (A, [payload(9000)], 0))
+        await delete(writer, kept, B)
+    return disk, kept, segments(disk)[0]
+
+
+async def left_alone(disk: MemoryFileSystem, log: OpenLog, caretaker: LogCaretaker, path: str) -> None:
+    """Compaction names the file, and leaves it as it is."""
+    before = content(disk, path)
+    report = await caretaker.compact()
+    assert (report.files_rewritten, report.left_alone) == (0, (path,))
+    assert content(disk, path) == before
+    assert path in log.paths
+    assert disk.stat(COMPACTED) is None
+
+
+@pytest.mark.parametrize("forgotten", [0, 2, 4])
+async def test_a_file_whose_index_forgets_a_frame_is_left_as_it_is(forgotten: int) -> None:
+    """Its checksums are right all the same. What it forgets would be lost for good."""
+    disk, kept, path = await one_dead_enough()
+    async with life(disk, kept) as (_writer, caretaker, log):
+        segment = log.index.segments[0]
+        frames = [segment.index.frame_place(n) for n in range(5)]
+        assert segment.index.frame_count == 5
+        del frames[forgotten]
+        segment.index = Forgetful(segment.index, frames)  # type: ignore[assignment]
+        await left_alone(disk, log, caretaker, path)
+    kept.check_reopened(disk)
+
+
+async def test_a_file_with_a_crafted_directory_behind_sound_crcs_is_left_as_it_is() -> None:
+    disk, kept, path = await one_dead_enough()
+    _first, frame, *_later = frames_of(disk, path)
+    data, _crc, _entries = fr.build_frame(
+        [Batch(A, 0, [payload(100, 1)], 0)],  # no stream has a record 0
+        offset=frame.at,
+        first_lsn=frame.head.first_lsn,
+        durable_lsn=frame.head.durable_lsn,
+        segment_tag=frame.head.segment_tag,
+        prev_crc=frame.head.prev_crc,
+    )
+    assert len(data) == frame.head.frame_len
+    put(disk, path, data, at=frame.at)
+    async with life(disk, kept) as (_writer, caretaker, log):
+        await left_alone(disk, log, caretaker, path)
+
+
+# ---- how a rewritten file is written ---------------------------------------------------------------------------------
+
+
+@contextmanager
+def rewriting_of(disk: MemoryFileSystem) -> Iterator[Rewriting]:
+    """The first file of a log being rewritten without B."""
+    log = open_log(disk, LOG, QUIET)
+    rewriting = Rewriting(log, log.index.segments[:1], {B})
+    try:
+        yield rewriting
+    finally:
+        rewriting.discard()
+        log.release()
+
+
+async def test_a_rewriting_in_short_steps_makes_the_same_frames_as_one_in_a_single_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Closing a log waits for one step at most."""
+    disk, _kept, path = await one_dead_enough()
+    sizes = [frame.head.frame_len for frame in frames_of(disk, path) if frame.head.kind == fr.KIND_DATA]
+    made: list[list[int]] = []
+    for step_bytes in (1, 2 * sizes[0], compaction.STEP_BYTES):
+        monkeypatch.setattr(compaction, "STEP_BYTES", step_bytes)
+        with rewriting_of(clone(disk)) as rewriting:
+            steps: list[int] = []
+            while read := rewriting.step():
+                steps.append(read)
+            rewriting.seal()
+            made.append([rewriting.bytes_after, rewriting.records_removed])
+        if step_bytes == 1:
+            assert steps == sizes
+        elif step_bytes == 2 * sizes[0]:
+            assert steps == [sizes[0] + sizes[1], sizes[2] + sizes[3], sizes[4]]
+        else:
+            assert steps == [sum(sizes)]
+    assert made[0][1] == 1
+    assert made == [made[0]] * 3
+
+
+async def test_a_rewriting_may_be_given_up_twice() -> None:
+    """A cancel may come while it is given up."""
+    disk, kept, _path = await one_dead_enough()
+    before = tree(disk)
+    with rewriting_of(disk) as rewriting:
+        assert rewriting.step()
+        assert disk.stat(COMPACTED) is not None
+        rewriting.discard()
+        assert disk.stat(COMPACTED) is None
+    assert tree(disk) == before
+    kept.check_reopened(disk)
+
+
+async def test_a_left_over_of_a_compaction_that_could_not_be_removed_is_in_nobodys_way() -> None:
+    """It is longer than the file that is written now, and would lie behind its end."""
+    disk, kept, path = await one_dead_enough()
+    listed_later = path.replace(".0.seg", ".1.seg")
+    async with life(disk, kept) as (_writer, caretaker, _log):
+        for left_over in (COMPACTED, listed_later):
+            put(disk, left_over, payload(50_000))
+        report = await caretaker.compact()
+        assert report.files_rewritten == 1
+        assert segments(disk)[0] == listed_later
+        assert len(content(disk, listed_later)) < 50_000
+    kept.check_reopened(disk, compacted=True)
+
+
+async def test_a_file_that_would_be_longer_than_its_index_can_say_is_not_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    disk, kept, path = await one_dead_enough()
+    monkeypatch.setattr(compaction, "MAX_FILE_BYTES", 400)
+    async with life(disk, kept) as (_writer, caretaker, log):
+        with pytest.raises(Unavailable, match="longer than its index can say"):
+            await caretaker.compact()
+        assert path in log.paths
+        assert disk.stat(COMPACTED) is None
+        kept.check(log)
+    kept.check_reopened(disk)
+
+
+async def test_dead_records_behind_the_last_that_is_alive_are_covered_by_frames_of_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """More of them than one frame can span."""
+    monkeypatch.setattr(compaction, "MAX_SPAN", 5)
+    disk, kept = MemoryFileSystem(), Kept()
+    async with life(disk, kept) as (writer, caretaker, _log):
+        await store(writer, kept, (A, [b"alive"] * 2, 0))
+        await store(writer, kept, (B, [payload(300, 1)] * 13, 0))
+        await writer.rotate()
+        await store(writer, kept, (A, [payload(5000)], 0))  # so that this one is not joined
+        await delete(writer, kept, B)
+        await caretaker.compact()
+        heads = [found.head for found in frames_of(disk, segments(disk)[0]) if found.head.kind == fr.KIND_DATA]
+        assert [(head.record_count, head.lsn_span) for head in heads] == [(2, 2), (0, 5), (0, 5), (0, 3)]
+    kept.check_reopened(disk, compacted=True)
+
+
+async def test_a_batch_larger_than_a_frame_is_to_be_may_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compaction, "FRAME_BYTES", 500)
+    disk, kept = MemoryFileSystem(), Kept()
+    async with life(disk, kept) as (writer, caretaker, _log):
+        await store(writer, kept, (A, [payload(900)], 0))
+        await store(writer, kept, (A, [b"small"], 0), (B, [payload(9000)], 0))
+        await writer.rotate()
+        await store(writer, kept, (A, [payload(5000)], 0))  # so that this one is not joined
+        await delete(writer, kept, B)
+        await caretaker.compact()
+        heads = [found.head for found in frames_of(disk, segments(disk)[0]) if found.head.kind == fr.KIND_DATA]
+        assert [(head.record_count, head.lsn_span) for head in heads] == [(1, 1), (1, 2)]
+    kept.check_reopened(disk, compacted=True)
+
+
+async def test_files_without_a_record_become_one() -> None:
+    """A log that was opened and left, and then lost its first write to a crash."""
+    disk, kept = MemoryFileSystem(), Kept()
+    async with life(disk, kept):
+        pass
+    async with life(disk, Kept()) as (writer, _caretaker, _log):
+        await store(writer, Kept(), (A, [b"not on the medium"], 0))
+    _first, second = segments(disk)
+    (lost,) = frames_of(disk, second)
+    put(disk, second, bytes(lost.head.frame_len), at=lost.at)
+    report = await compact(disk, kept)
+    assert (report.files_rewritten, report.files_written, report.records_removed) == (2, 1, 0)
+    (only,) = segments(disk)
+    assert [found.head.kind for found in frames_of(disk, only)] == [fr.KIND_FOOTER, fr.KIND_CLOSE]
+    kept.check_reopened(disk, compacted=True)
+    async with life(disk, kept, close=True) as (writer, _caretaker, _log):
+        await store(writer, kept, (A, [b"the first record"], 0))
+    assert kept.stored[0].lsn == 1
+    kept.check_reopened(disk, compacted=True)
 
 
 # ---- what comes in between -------------------------------------------------------------------------------------------
@@ -212,11 +431,56 @@ async def test_a_cancelled_request_leaves_no_file_behind_and_none_open() -> None
     assert cancelled > 10
 
 
+async def test_a_log_that_is_closed_while_the_last_of_a_rewritten_file_is_written_keeps_the_old_files() -> None:
+    """What has ended cannot be told any more."""
+    disk, kept, _path = await one_dead_enough()
+    files = WatchedFiles(disk)
+    before = segments(disk)
+    async with life(files, kept) as (writer, caretaker, log):
+        closed: list[int] = []
+
+        def close_at_the_footer(call: Call) -> None:
+            ends = call.path == COMPACTED and parse_trailer(call.data[-TRAILER_BYTES:]) is not None
+            if ends and not closed:
+                closed.append(call.number)
+                writer.finish()
+
+        files.before = close_at_the_footer
+        with pytest.raises(Closed):
+            await caretaker.compact()
+        assert closed
+        files.before = None
+        assert disk.stat(COMPACTED) is None
+        assert (segments(disk), manifest_paths(disk)) == (before, [])
+        kept.check(log)
+    kept.check_reopened(disk)
+
+
+async def test_replaced_files_that_cannot_be_removed_until_the_log_is_closed_are_removed_by_the_next_opening() -> None:
+    disk, kept, path = await one_dead_enough()
+    files = WatchedFiles(disk)
+    async with life(files, kept, close=True) as (_writer, caretaker, log):
+
+        def stays(call: Call) -> None:
+            if call.operation == "unlink" and call.path == path:
+                raise OSError(errno.EACCES, "Permission denied", call.path)
+
+        files.before = stays
+        with pytest.raises(Unavailable, match="Nothing is lost"):
+            await caretaker.compact()
+        assert path not in log.paths, "the rewritten file counts"
+        kept.check(log, compacted=True)
+    assert caretaker.compactor.errors == 2, "the request, and the closing"
+    assert path in segments(disk)
+    kept.check_reopened(disk, compacted=True)
+    assert path not in segments(disk)
+
+
 async def test_while_the_disk_is_full_no_rewriting_is_begun(autojump_clock: trio.testing.MockClock) -> None:
     disk = MemoryFileSystem()
     kept = await a_log_with_dead_records(disk)
     files = WatchedFiles(disk)
-    async with life(files, kept) as (writer, caretaker, log):
+    async with life(files, kept, options=dataclasses.replace(QUIET)) as (writer, caretaker, log):
         remove(disk, f"{LOG}/reserve")  # or it would be taken for room
 
         def before(call: Call) -> None:

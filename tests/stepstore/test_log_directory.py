@@ -278,6 +278,20 @@ def test_row_12_a_newer_version_is_named() -> None:
 # ---- LOCK ------------------------------------------------------------------------------------------------------------
 
 
+def test_a_machine_that_does_not_tell_its_boot_id_locks_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_proc(path: str, **_how: object) -> None:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", path)
+
+    monkeypatch.setattr("stepstore.log.directory.open", no_proc, raising=False)
+    disk = MemoryFileSystem()
+    log = open_log(disk, LOG, SMALL)
+    text = json.loads(content(disk, f"{LOG}/LOCK"))
+    assert (text["pid"], text["host"], text["boot_id"]) == (os.getpid(), socket.gethostname(), None)
+    with pytest.raises(LogLocked, match=str(os.getpid())):
+        open_log(disk, LOG, SMALL)
+    log.release()
+
+
 def test_a_second_opener_in_this_process_learns_who_has_it() -> None:
     disk = MemoryFileSystem()
     log = open_log(disk, LOG, SMALL)

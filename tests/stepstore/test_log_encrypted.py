@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 
 from stepstore.errors import KeyDestroyed
@@ -10,6 +12,7 @@ from stepstore.log.keys import LocalKeyProvider
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import LogOptions, open_log
 from stepstore.log.reading import FramePosition, Record, SegmentReader
+from stepstore.log.verify import verify_log
 from tests.stepstore.log_lab import (
     LOG,
     A,
@@ -18,6 +21,8 @@ from tests.stepstore.log_lab import (
     WatchedFiles,
     clone,
     content,
+    flip,
+    put,
     read_stream,
     records_of,
     segments,
@@ -43,6 +48,42 @@ async def test_the_new_streams_of_a_group_get_their_keys_with_one_sync_before_th
         ]
         segment = segments(disk)[-1].rpartition("/")[2]
         assert done == [("write", "KEYS-1"), ("datasync", "KEYS-1"), ("write", segment), ("datasync", segment)]
+
+
+@pytest.mark.parametrize("operation", ["write", "datasync"])
+async def test_a_file_of_keys_that_fails_is_left_for_another_and_nothing_is_refused(operation: str) -> None:
+    disk = MemoryFileSystem()
+    files = WatchedFiles(disk)
+    failed: list[str] = []
+
+    def fail_once(call: Call) -> None:
+        if call.operation == operation and "/KEYS-" in call.path and not failed:
+            failed.append(call.path)
+            raise OSError(errno.EIO, "Input/output error", call.path)
+
+    async with writing(open_log(files, LOG, ENCRYPTED)) as writer:
+        stored = records_of(await store(writer, (A, [b"first"])))
+        files.before = fail_once
+        stored += records_of(await store(writer, (B, [b"second"]), (A, [b"third"])))
+        assert failed == [f"{LOG}/keys/KEYS-1"]
+    assert disk.list_names(f"{LOG}/keys") == ["KEYS-2"]
+    for image in (clone(disk), disk.durable_copy()):
+        log = open_log(image, LOG, ENCRYPTED)
+        reader = SegmentReader(log.reading, log.index, log.codec.decode)
+        assert reader.read_frames(FramePosition(0), 10, 10)[0] == stored
+        log.release()
+
+
+async def test_what_stands_beside_the_keys_and_is_none_of_them_is_not_looked_into_by_verify() -> None:
+    disk = MemoryFileSystem()
+    async with writing(open_log(disk, LOG, ENCRYPTED), close=True) as writer:
+        await store(writer, (A, [b"first"]))
+    for name in ("KEYS-2.tmp", "KEYS-0", "KEYS-1.bak", "README"):
+        put(disk, f"{LOG}/keys/{name}", b"not keys")
+    assert verify_log(LOG, files=disk).problems == []
+    flip(disk, f"{LOG}/keys/KEYS-1", 20)
+    (problem,) = verify_log(LOG, files=disk).problems
+    assert problem.file == f"{LOG}/keys/KEYS-1"
 
 
 async def test_whatever_a_power_cut_leaves_of_a_group_its_keys_are_there_if_it_is() -> None:

@@ -351,6 +351,29 @@ def test_two_names_of_one_file_are_one_file_in_the_copy() -> None:
     assert first.identity == second.identity
 
 
+def test_a_failed_sync_loses_what_was_written_and_not_that_the_file_was_cut() -> None:
+    """The size of a file is in its inode; what was read before the failed sync is still read."""
+    disk = MemoryFileSystem()
+    put(disk, "/f", b"0123456789")
+    file = disk.open("/f")
+    file.truncate(4)
+    file.write(4, b"abc")
+    file.lose_unsynced()
+    file.datasync()
+    assert content(disk, "/f") == b"0123abc"
+    assert content(clone(disk), "/f") == b"0123456789"
+
+
+@pytest.mark.parametrize("path", ["/made//below", "/made/./below", "/made/other/../below"])
+def test_a_path_may_be_written_in_several_ways(path: str) -> None:
+    disk = MemoryFileSystem()
+    disk.make_directory("/made")
+    disk.make_directory("/made/below")
+    put(disk, "/made/below/f", b"abc")
+    assert disk.list_names(path) == ["f"]
+    assert content(disk, f"{path}/f") == b"abc"
+
+
 def test_the_watching_layer_counts_every_call_and_changes_nothing() -> None:
     disk = MemoryFileSystem()
     seen: list[Call] = []

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import struct
+import sys
 import zlib
+from array import array
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -243,6 +246,26 @@ def test_a_crafted_header_is_refused(changed: dict[str, int]) -> None:
 
     assert fr.parse_header(encoded(crafted(*GOOD)[0])) is not None
     assert fr.parse_header(encoded(crafted(*GOOD, **changed)[0])) is None
+
+
+def test_the_lengths_of_a_machine_that_has_them_in_the_right_order_stay_as_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert sys.byteorder == "little", "on such a machine this is what the other tests do"
+    lengths = [3, 0x1234]
+    found = []
+    for order in ("little", "big"):
+        monkeypatch.setattr("stepstore.log.frame.sys", SimpleNamespace(byteorder=order))
+        data, _crc, ((*_fields, lengths_at),) = fr.build_frame(
+            [Batch(A, 1, [bytes(n) for n in lengths], 0)],
+            offset=512,
+            first_lsn=1,
+            durable_lsn=0,
+            segment_tag=7,
+            prev_crc=7,
+        )
+        found.append(bytes(data[lengths_at - 512 : lengths_at - 512 + 8]))
+    assert found == [struct.pack(">2I", *lengths), array("I", lengths).tobytes()]
 
 
 @pytest.mark.parametrize("lengths", [[2, 3], [6], [2**32 - 1], [0, 0], []], ids=str)

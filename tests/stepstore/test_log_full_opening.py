@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 import trio
 import trio.testing
 
-from stepstore.errors import Closed, Fenced, LogFull
+from stepstore.errors import Closed, Fenced, LogFull, RecoveryFailed
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import open_log
 from stepstore.log.reading import Record, SegmentReader
@@ -18,6 +20,7 @@ from tests.stepstore.log_lab import (
     SMALL,
     A,
     B,
+    Call,
     FullDisk,
     WatchedFiles,
     clone,
@@ -119,6 +122,65 @@ def test_the_reserve_makes_room_for_a_repair(torn: Torn) -> None:
     assert len(disk.list_names(f"{LOG}/quarantine")) == 1
     log.release()
     assert reopen(disk)[0] == torn.stored
+
+
+async def test_a_repair_that_begins_no_segment_is_made_up_for_as_well(
+    torn: Torn, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A crash came after the next segment was begun and before the torn file was cut, which has no copy yet."""
+    disk, stored = torn.disk, torn.stored
+    open_log(disk, LOG, SMALL).release()
+    for name in disk.list_names(f"{LOG}/quarantine"):
+        remove(disk, f"{LOG}/quarantine/{name}")
+    remove(disk, f"{LOG}/reserve")
+    put(disk, torn.segment, torn.left)
+    before = segments(disk)
+    torn.full.room = torn.full.used()
+    log = open_log(torn.files, LOG, SMALL)
+    assert log.pending_repair is not None
+    async with tended(log) as (writer, _caretaker):
+        await trio.sleep(3 * RETRY_FULL_SECONDS)
+        assert is_full(writer)
+        assert content(disk, torn.segment) == torn.left
+        torn.full.room += 1_000_000
+        await trio.sleep(2 * RETRY_FULL_SECONDS)
+        assert not is_full(writer)
+        assert len(content(disk, torn.segment)) < len(torn.left)
+        assert len(disk.list_names(f"{LOG}/quarantine")) == 1
+        assert segments(disk) == before
+        stored += records_of(await store(writer, (A, [b"goes on"])))
+    assert reopen(disk)[0] == stored
+
+
+@pytest.mark.parametrize("operation", ["write", "datasync", "read back"])
+def test_what_was_recovered_on_a_full_disk_and_cannot_be_made_durable_is_not_served(operation: str) -> None:
+    disk = MemoryFileSystem()
+    stored = write_log(disk, [[(A, [b"kept"])], [(B, [b"kept too"])], [(A, [payload(3000)])]])[:-1]
+    (segment,) = segments(disk)
+    last = frames_of(disk, segment)[-1]
+    put(disk, segment, bytes(512), at=last.at // 512 * 512 + 512)
+    remove(disk, f"{LOG}/reserve")
+    files = WatchedFiles(disk)
+    full = FullDisk(disk, 0)
+    full.room = full.used()
+
+    def before(call: Call) -> None:
+        full(call)
+        if call.operation == operation and call.path == segment:
+            raise OSError(errno.EIO, "Input/output error", call.path)
+
+    synced: list[int] = []
+
+    def spoil(call: Call, data: bytes) -> bytes:
+        synced[:] = [c.number for c in files.calls if c.operation == "datasync" and c.path == segment]
+        return data[:-1] + b"?" if operation == "read back" and len(synced) == 2 and call.path == segment else data
+
+    files.before, files.spoil_read = before, spoil
+    with pytest.raises(RecoveryFailed, match="make durable what was recovered") as caught:
+        open_log(files, LOG, SMALL)
+    assert (caught.value.file, caught.value.errno) == (LOG, errno.EIO)
+    assert files.open_files == []
+    assert reopen(disk)[0] == stored
 
 
 async def test_a_lock_that_was_taken_away_while_the_repair_was_pending_is_the_end(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import random
 from collections.abc import Callable
 
 import pytest
 import trio.testing
 
-from stepstore.errors import InvalidState
+from stepstore.errors import InvalidState, RecoveryFailed
 from stepstore.log.frame import FLAG_CLOSES, FLAG_OPENS, FLAG_SNAPSHOT, FLAG_TOMBSTONE, Batch, DirectoryEntry
 from stepstore.log.index import (
     STREAM_CLOSED,
@@ -240,6 +241,16 @@ def test_an_answer_about_a_stream_that_only_looks_like_another_is_read_once_too(
         assert made.index.tail(twin) == (0, 0)
         assert made.index.knows(twin)
     assert len(reads) == 2
+
+
+def test_a_stream_that_only_looks_like_another_has_no_records() -> None:
+    """The first four bytes of both ids are the same, and only the table on the medium can tell them apart."""
+    twin = A[:4] + B[4:]
+    made = Building().segment().frame((A, 1, 3)).segment().frame((twin, 1, 2)).segment().frame((A, 4, 1)).segment()
+    made.seal()
+    assert words_of(made.index, A) == [("1", 1, 1, 3), ("3", 4, 6, 1)]
+    assert words_of(made.index, twin) == [("2", 1, 4, 2)]
+    assert made.index.locate(A[:4] + C[4:]) == ((), 0, 0)
 
 
 def test_only_so_many_answers_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -502,6 +513,69 @@ def test_streams_are_those_of_the_moment_of_the_call() -> None:
     made.frame((B, 1, 1)).segment().frame((C, 1, 1))
     assert list(before) == [A]
     assert list(made.index.streams()) == [A, B, C]
+
+
+def reading_fails(segment: IndexedSegment, fail: Callable[[], Exception]) -> None:
+    """From now on the table of streams of a sealed segment cannot be read."""
+    assert isinstance(segment.index, SealedIndex)
+
+    def read(offset: int, size: int) -> bytes:
+        raise fail()
+
+    segment.index._streams._read = read
+
+
+def test_streams_are_listed_on_where_a_segment_is_replaced_while_its_index_is_read() -> None:
+    """A compaction has put a rewritten file in its place, and the old one is gone."""
+    made = Building().segment().frame((A, 1, 1)).segment().frame((B, 1, 1), (A, 2, 1)).segment().frame((C, 1, 1))
+    second = made.index.segments[1]
+    rewritten = a_segment(2, second.header.first_lsn, second.index)
+    rewritten.end_lsn = second.end_lsn
+    made.seal()
+
+    def replaced() -> RecoveryFailed:
+        made.index.replace([second], rewritten)
+        return RecoveryFailed("no such file", file=second.path, errno=errno.ENOENT)
+
+    reading_fails(second, replaced)
+    listed = made.index.streams()
+    assert [next(listed), *listed] == [A, B, C]
+    assert made.index.segments[1] is rewritten
+
+
+@pytest.mark.parametrize("error_number", [errno.EIO, errno.ENOENT])
+def test_row_18_a_read_error_while_streams_are_listed_is_declared_unless_the_file_was_replaced(
+    error_number: int,
+) -> None:
+    made = Building().segment().frame((A, 1, 1)).segment().frame((B, 1, 1)).segment().seal()
+    asked: list[bool] = []
+
+    def nothing_was_replaced() -> bool:
+        asked.append(True)
+        return False
+
+    made.index.reload = nothing_was_replaced
+    second = made.index.segments[1]
+    reading_fails(second, lambda: RecoveryFailed("cannot read", file=second.path, errno=error_number))
+    listed = made.index.streams()
+    assert next(listed) == A
+    with pytest.raises(RecoveryFailed) as caught:
+        next(listed)
+    assert (caught.value.file, caught.value.errno) == (second.path, error_number)
+    assert asked == [True] * (error_number == errno.ENOENT)
+
+
+def test_of_many_streams_those_that_a_segment_has_are_told_with_all_their_runs() -> None:
+    made = Building().segment().frame((A, 1, 3), (B, 1, 1)).frame((A, 4, 1)).segment().frame((C, 1, 1))
+    asked = {A, B, C, stream_id("none")}
+
+    def told() -> dict[bytes, list[int]]:
+        first = made.index.segments[0]
+        return {entry.stream: [*words[0::5]] for entry, words in made.index.runs_of_many(first, asked)}
+
+    assert told() == {A: [1, 4], B: [1]}
+    made.seal()
+    assert told() == {A: [1, 4], B: [1]}
 
 
 # ---- an index that is unsound ----------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import trio.testing
 from stepstore.errors import Closed, StepwellError, Unavailable
 from stepstore.log.caretaker import LogCaretaker
 from stepstore.log.dead_records import Amount, DeadRecords
+from stepstore.log.footer import TRAILER_BYTES, parse_trailer
 from stepstore.log.frame import FLAG_OPENS, FLAG_SNAPSHOT
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import LogOptions
@@ -30,6 +31,7 @@ from tests.stepstore.log_lab import (
     A,
     B,
     C,
+    Call,
     Checkpoints,
     WatchedFiles,
     clone,
@@ -313,6 +315,88 @@ async def test_a_damaged_file_cannot_be_purged_and_the_report_says_so() -> None:
         assert not report.is_proven
         assert report.left_alone == (path,)
         assert [text for text in report.unreadable if path in text]
+
+
+STRAY = f"{LOG}/00000099-0000000000000999.0.seg"
+"""A segment that is not listed, as a copy of one would be that somebody has put there."""
+
+
+async def purge_beside(disk: MemoryFileSystem, kept: Kept, stray: bytes) -> tuple[list[str], list[str]]:
+    """Purge, with a stray segment in the directory: what was found, and what could not be looked through."""
+    async with life(disk, kept) as (_writer, caretaker, _log):
+        put_file(disk, STRAY, stray)
+        report = await purge(caretaker)
+        assert not report.is_proven
+        assert all(STRAY in text for text in (*report.found, *report.unreadable))
+        return [text.removeprefix(STRAY) for text in report.found], list(report.unreadable)
+
+
+async def test_bytes_in_a_segment_without_a_sound_header_are_found_although_nothing_tells_whose_they_are() -> None:
+    disk = MemoryFileSystem()
+    kept = await a_log_with_dead_records(disk)
+    stray = bytearray(content(disk, segments(disk)[0]))
+    stray[:512] = bytes(512)
+    secret = stray.index(next(record.payload for record in kept.dead if record.stream == B))
+    found, unreadable = await purge_beside(disk, kept, bytes(stray))
+    assert unreadable == [f"{STRAY}: its header is damaged"]
+    assert f": bytes of a deleted stream at offset {secret}" in found
+
+
+async def test_an_index_that_cannot_be_asked_is_told_and_the_frames_are_looked_through_all_the_same() -> None:
+    disk = MemoryFileSystem()
+    kept = await a_log_with_dead_records(disk)
+    stray = bytearray(content(disk, segments(disk)[0]))
+    trailer = parse_trailer(bytes(stray[-TRAILER_BYTES:]))
+    assert trailer is not None
+    secret = stray.index(next(record.payload for record in kept.dead if record.stream == B))
+    stray[trailer.index_at + 30] ^= 1
+    found, unreadable = await purge_beside(disk, kept, bytes(stray))
+    assert len(unreadable) == 1
+    assert unreadable[0].startswith(f"{STRAY}: its index is damaged (")
+    assert any(f"of {B.hex()} in the frame at" in text for text in found)
+    assert f": bytes of a deleted stream at offset {secret}" in found
+
+
+async def test_of_very_many_things_found_the_first_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = MemoryFileSystem()
+    kept = await a_log_with_dead_records(disk)
+    stray = content(disk, segments(disk)[0])
+    everything, _unreadable = await purge_beside(clone(disk), kept, stray)
+    assert len(everything) > 3
+    monkeypatch.setattr("stepstore.log.purge.FOUND_TOLD", 3)
+    assert await purge_beside(disk, kept, stray) == (everything[:3], [])
+
+
+async def test_a_file_in_quarantine_that_names_a_deleted_stream_and_is_still_there_is_found() -> None:
+    disk = MemoryFileSystem()
+    kept = await a_log_with_dead_records(disk)
+    left = f"{LOG}/quarantine/1-torn"
+    disk.make_directory(f"{LOG}/quarantine")
+    put_file(disk, left, b"torn" + SHORT)
+    async with life(disk, kept) as (_writer, caretaker, log):
+        unlinked = log.files.unlink
+        log.files.unlink = lambda path: None if path == left else unlinked(path)  # type: ignore[method-assign]
+        report = await purge(caretaker)
+        assert report.found == (f"{left}: it names a deleted stream",)
+        assert not report.is_proven
+
+
+async def test_a_temporary_file_that_got_its_name_meanwhile_does_not_end_the_proof() -> None:
+    disk = MemoryFileSystem()
+    kept = await a_log_with_dead_records(disk)
+    gone = f"{LOG}/index.tmp"
+    asked: list[Call] = []
+
+    def before(call: Call) -> None:
+        if (call.operation, call.path) == ("open", gone):
+            asked.append(call)
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory", gone)
+
+    async with life(WatchedFiles(disk, before), kept) as (_writer, caretaker, _log):
+        put_file(disk, gone, b"renamed between the listing and the opening")
+        report = await purge(caretaker)
+        assert (len(asked), report.is_proven) == (1, True)
+        assert nothing_left(disk, kept)
 
 
 async def test_a_file_that_is_not_the_logs_is_named_as_out_of_reach() -> None:

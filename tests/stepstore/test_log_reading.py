@@ -28,6 +28,7 @@ from tests.stepstore.log_lab import (
     B,
     C,
     Call,
+    Forgetful,
     WatchedFiles,
     content,
     flip,
@@ -496,6 +497,54 @@ async def test_row_08_a_compressed_batch_that_cannot_be_decoded_is_damaged() -> 
     assert reader.read_frames(FramePosition(0), 10, 10)[0] == [Gap(1, 1), stored[1]]
 
 
+async def a_compressed_stream() -> MemoryFileSystem:
+    disk = MemoryFileSystem()
+    async with writing(open_log(disk, LOG, COMPRESSED)) as writer:
+        for n in range(4):
+            await store(writer, (A, [TEXT, b"%d" % n]))
+    return disk
+
+
+async def test_a_slice_counts_what_compressed_records_will_take_and_not_what_is_stored_for_them() -> None:
+    disk = await a_compressed_stream()
+    log = open_log_read_only(disk, LOG)
+    reader = SegmentReader(log.reading, log.index, log.codec.decode)
+    found, _position = reader.read_slice(A, Position(0), 2**63, 100, 2 * (len(TEXT) + 1))
+    assert [record.seq for record in found] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("lasting", [False, True], ids=["once", "lasting"])
+async def test_a_compressed_batch_whose_lengths_cannot_be_read_is_declared_only_if_it_cannot_be_read_either(
+    lasting: bool,
+) -> None:
+    disk = await a_compressed_stream()
+    files = WatchedFiles(disk)
+    log = open_log_read_only(files, LOG)
+    reader = SegmentReader(log.reading, log.index, log.codec.decode)
+    run = log.index.runs_after(A, 0)[1]
+    failed: list[int] = []
+
+    def bad_block(call: Call) -> None:
+        if call.operation == "read" and call.offset == run.lengths_at and (lasting or not failed):
+            failed.append(call.size)
+            raise OSError(errno.EIO, "Input/output error", call.path)
+
+    files.before = bad_block
+    if lasting:
+        with pytest.raises(RecoveryFailed) as caught:
+            read_stream(reader, A)
+        assert (caught.value.file, caught.value.offset, caught.value.errno) == (
+            run.segment.path,
+            run.payload_at,
+            errno.EIO,
+        )
+    else:
+        assert [record.payload for record in read_stream(reader, A)] == [
+            part for n in range(4) for part in (TEXT, b"%d" % n)
+        ]
+    assert failed[0] == 8, "the two lengths alone"
+
+
 # ---- reading beside a writer -----------------------------------------------------------------------------------------
 
 
@@ -551,20 +600,6 @@ def test_a_follower_meets_a_gap_where_an_index_forgets_a_frame_and_goes_on_behin
         assert again == found
 
 
-class Forgetful:
-    """An index whose table of frames lacks some; the checksums of a sealed one may be right all the same."""
-
-    def __init__(self, index: LiveIndex, frames: list[tuple[int, int]]):
-        self._index, self._frames = index, frames
-        self.frame_count = len(frames)
-
-    def frame_place(self, number: int) -> tuple[int, int]:
-        return self._frames[number]
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._index, name)
-
-
 @pytest.mark.parametrize("change", [{"payload_at": 2**31}, {"lengths_at": 5}, {"size": 2**32 - 1}, {"first_seq": 7}])
 def test_a_batch_that_an_index_names_where_none_can_be_damages_one_stream(change: dict[str, Any]) -> None:
     """And costs neither memory nor time: an index whose checksums are right may lie all the same."""
@@ -582,3 +617,50 @@ def test_a_batch_that_an_index_names_where_none_can_be_damages_one_stream(change
         read_stream(reader, A)
     assert caught.value.streams == (A,)
     assert read_stream(reader, B) == stored[2:]
+
+
+@pytest.mark.parametrize("options", [SMALL, COMPRESSED], ids=["plain", "compressed"])
+async def test_of_a_batch_that_an_index_names_where_none_can_be_nothing_is_read(options: LogOptions) -> None:
+    disk = MemoryFileSystem()
+    async with writing(open_log(disk, LOG, options)) as writer:
+        stored = records_of(await store(writer, (A, [TEXT])))
+        stored += records_of(await store(writer, (A, [TEXT, TEXT])))
+        stored += records_of(await store(writer, (A, [TEXT])))
+    files = WatchedFiles(disk)
+    log = open_log_read_only(files, LOG)
+    reader = SegmentReader(log.reading, log.index, log.codec.decode)
+    honest = index_module.run_of
+    end = log.index.segments[0].end_offset
+
+    def lying(segment: IndexedSegment, words: array[int], at: int = 0) -> Run:
+        run = honest(segment, words, at)
+        return run._replace(lengths_at=2**31, payload_at=2**31 + 8) if run.records == 2 else run
+
+    files.calls.clear()
+    with mock.patch("stepstore.log.reading.run_of", lying):
+        found, position = reader.read_slice(A, Position(0), 2**63, 100, 10**6)
+        assert found == stored[:1], "what is sound before it is given first"
+        with pytest.raises(Damaged) as caught:
+            reader.read_slice(A, position, 2**63, 100, 10**6)
+    assert (caught.value.first_lsn, caught.value.last_lsn) == (2, 3)
+    places = [(call.operation, call.offset + call.size) for call in files.calls]
+    assert "will_need" in [operation for operation, _end in places]
+    assert all(at <= end for _operation, at in places)
+    log.release()
+
+
+@pytest.mark.parametrize("at", [0, 511, 2**31])
+def test_a_follower_meets_a_gap_where_an_index_names_a_frame_where_none_can_be(at: int) -> None:
+    disk = MemoryFileSystem()
+    stored = write_log(disk, [[(A, [b"1", b"2"])], [(A, [b"3"])], [(B, [b"4"])]])
+    files = WatchedFiles(disk)
+    log = open_log_read_only(files, LOG)
+    (segment,) = log.index.segments
+    assert isinstance(segment.index, LiveIndex)
+    frames = [segment.index.frame_place(n) for n in range(3)]
+    frames[1] = (frames[1][0], at)
+    segment.index = Forgetful(segment.index, frames)  # type: ignore[assignment]
+    files.calls.clear()
+    assert follow_log(log) == [*stored[:2], Gap(3, 3), stored[3]]
+    reads = [call for call in files.calls if call.operation == "read"]
+    assert all(call.offset >= 512 and call.offset + call.size <= segment.end_offset for call in reads)

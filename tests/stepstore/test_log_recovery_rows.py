@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import posixpath
 import re
+import zlib
 from dataclasses import dataclass
 
 import pytest
@@ -620,6 +621,45 @@ def test_row_05_a_crafted_directory_behind_sound_crcs_is_refused() -> None:
     put(log.disk, log.segment, data, at=fr.header_position(last.end))
     error = must_refuse(log, 5)
     assert (error.offset, error.first_lsn) == (last.end, 5)
+
+
+def crafted_frame(log: Damaged, at: int, **changed: int) -> bytes:
+    """A frame with sound CRCs that continues the chain of a log and is to be written at `at`."""
+    last = log.last.head
+    data, _crc, _entries = fr.build_frame(
+        [Batch(B, 2, [b"crafted"], 0)],
+        offset=at,
+        first_lsn=last.last_lsn + 1,
+        durable_lsn=last.last_lsn,
+        segment_tag=last.segment_tag,
+        prev_crc=last.header_crc,
+    )
+    head = fr.parse_header(data)
+    assert head is not None
+    values = [item for pair in zip(fr._TYPES[1:], head._replace(**changed), strict=True) for item in pair]
+    header = fr._HEADER.pack(fr._TYPES[0], *values)[:-5]
+    header += b"\x1a" + zlib.crc32(header).to_bytes(4, "big")
+    assert fr.parse_header(header) is not None
+    return header + data[fr.HEADER_BYTES :]
+
+
+def test_row_06_a_data_frame_where_only_marks_may_stand_is_refused() -> None:
+    log = a_log()
+    at = -(-log.last.end // fr.MARK_ALIGNMENT) * fr.MARK_ALIGNMENT
+    put(log.disk, log.segment, crafted_frame(log, at), at=at)
+    error = must_refuse(log, 6)
+    assert (error.offset, error.first_lsn) == (log.frames[2].end, 5)
+
+
+@pytest.mark.parametrize(("aligned", "row"), [(True, 6), (False, 5)])
+def test_a_mark_that_holds_a_record_is_refused(aligned: bool, row: int) -> None:
+    """It is no mark, wherever it stands: what it holds would be passed over."""
+    log = a_log()
+    end = log.last.end
+    at = -(-end // fr.MARK_ALIGNMENT) * fr.MARK_ALIGNMENT if aligned else fr.header_position(end)
+    put(log.disk, log.segment, crafted_frame(log, at, kind=KIND_MARK), at=at)
+    error = must_refuse(log, row)
+    assert (error.offset, error.first_lsn) == (end, 5)
 
 
 # ---- row 6: too far behind -------------------------------------------------------------------------------------------

@@ -11,15 +11,17 @@ import posixpath
 import random
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import pytest
 import trio
+import trio.testing
 
 from stepstore.errors import CorruptLog, InvalidInput, NotFound, RecoveryFailed
 from stepstore.log.batch_codec import Compression
-from stepstore.log.frame import FLAG_CLOSES, FLAG_OPENS, FLAG_SNAPSHOT, FLAG_TOMBSTONE, HEADER_BYTES, Batch
+from stepstore.log.footer import TRAILER_BYTES, IndexHead, Trailer, parse_head, parse_trailer
+from stepstore.log.frame import FLAG_CLOSES, FLAG_OPENS, FLAG_SNAPSHOT, FLAG_TOMBSTONE, HEADER_BYTES, KIND_MARK, Batch
 from stepstore.log.index import Run
 from stepstore.log.keys import LocalKeyProvider
 from stepstore.log.memory_files import MemoryFileSystem
@@ -28,6 +30,7 @@ from stepstore.log.reading import Record, SegmentReader
 from stepstore.log.salvage import salvage_log
 from stepstore.log.salvage_report import SalvageReport
 from stepstore.log.sealing import sidecar_path, write_sidecar
+from stepstore.log.tolerant_file import TolerantFile
 from stepstore.log.verify import verify_log
 from tests.stepstore.compaction_lab import Kept, a_log_with_dead_records, compact
 from tests.stepstore.log_lab import (
@@ -37,6 +40,8 @@ from tests.stepstore.log_lab import (
     B,
     C,
     Call,
+    FailOnce,
+    Group,
     Stopped,
     WatchedFiles,
     clone,
@@ -50,6 +55,7 @@ from tests.stepstore.log_lab import (
     remove,
     segments,
     stopping_at,
+    stream_id,
     throw_dice_anew,
     tree,
     write_log,
@@ -397,6 +403,248 @@ def test_a_payload_that_holds_copies_of_frames_is_not_taken_for_frames() -> None
     assert [(place.first_lsn, place.last_lsn) for place in report.places] == [(4, 5)]
 
 
+def test_a_frame_that_stands_in_the_place_of_the_one_before_it_is_taken_once_and_the_other_is_missing() -> None:
+    """A write that went to the wrong place: a sound header, but not the one that continues the chain there."""
+    disk = MemoryFileSystem()
+    groups: list[Group] = [[(A, [payload(300, n)])] for n in range(4)]
+    truth = truth_of(write_log(disk, groups))
+    (segment,) = segments(disk)
+    _first, second, third, fourth = frames_of(disk, segment)
+    assert (second.end - second.at) == (third.end - third.at)
+    put(disk, segment, content(disk, segment)[third.at : third.end], at=second.at)
+    report = salvaged(disk, truth)
+    assert (report.kept_records, report.behind_records, report.duplicates) == (1, 2, 0)
+    assert [(place.first_lsn, place.last_lsn) for place in report.places] == [(2, 2), (None, None)]
+    assert (report.places[1].offset, report.places[1].end) == (second.end, fourth.at)
+    (stream,) = report.streams
+    assert (stream.stream, stream.missing) == (A.hex(), [(2, 2)])
+
+
+def test_a_frame_behind_the_cut_is_not_taken_for_the_damaged_one_before_it() -> None:
+    """A sync failed, the group was reported as not stored, and all of it is on the medium nevertheless: the header of
+    the next segment says that the log goes on without it."""
+    disk = MemoryFileSystem()
+    write_log(disk, [[(A, [b"one"])], [(A, [b"two"])], [(A, [b"rejected"])]])
+    (segment,) = segments(disk)
+    _first, second, rejected = frames_of(disk, segment)
+    group = content(disk, segment)[rejected.at : rejected.end]
+    put(disk, segment, bytes(len(group)), at=rejected.at)
+    write_log(disk, [[(A, [b"three"])]])
+    put(disk, segment, group, at=rejected.at)
+    put(disk, segment, bytes(HEADER_BYTES), at=second.at)
+    report = salvaged(disk, {A: [b"one", b"two", b"three"]})
+    assert set_aside(disk) == {A: {3: b"three"}}
+    assert [(place.file, place.first_lsn, place.last_lsn) for place in report.places] == [(segment, 2, 2)]
+
+
+# ---- what ends a segment ---------------------------------------------------------------------------------------------
+
+
+def one_closed_segment() -> tuple[MemoryFileSystem, Truth, str]:
+    """A log of one segment, with a footer, a close frame and a trailer."""
+    disk = MemoryFileSystem()
+    truth = truth_of(write_log(disk, GROUPS[:5], close=True))
+    (segment,) = segments(disk)
+    return disk, truth, segment
+
+
+def index_of(disk: MemoryFileSystem, segment: str) -> tuple[Trailer, IndexHead]:
+    """The trailer of a sealed segment, and the head of its index."""
+    data = content(disk, segment)
+    trailer = parse_trailer(data[-TRAILER_BYTES:])
+    assert trailer is not None
+    return trailer, parse_head(data[trailer.index_at :])
+
+
+def test_a_damaged_trailer_of_the_newest_segment_costs_nothing_and_is_told() -> None:
+    disk, truth, segment = one_closed_segment()
+    size = len(content(disk, segment))
+    for at in range(size - TRAILER_BYTES, size, 7):
+        image = clone(disk)
+        flip(image, segment, at)
+        report = salvaged(image, truth)
+        assert not report.lost
+        (place,) = report.places
+        assert (place.file, place.offset, place.end) == (segment, size - TRAILER_BYTES, size)
+        assert place.text == "what ends the segment is not what was written"
+        assert place.first_lsn is None
+
+
+def test_zeros_that_a_crash_left_behind_the_trailer_are_no_damage() -> None:
+    disk, truth, segment = one_closed_segment()
+    put(disk, segment, b"", at=0, size=len(content(disk, segment)) + 5000)
+    report = salvaged(disk, truth)
+    assert (report.lost, report.places, report.notes) == (False, [], [])
+
+
+@pytest.mark.parametrize("what", ["trailer", "close frame"])
+def test_a_damaged_batch_and_a_damaged_end_of_its_segment_are_two_places_and_one_loss(what: str) -> None:
+    disk, truth, segment = one_closed_segment()
+    size = len(content(disk, segment))
+    *_frames, footer, close = frames_of(disk, segment)
+    first = frames_of(disk, segment)[1]
+    flip(disk, segment, first.end - 1)
+    flip(disk, segment, size - 3 if what == "trailer" else close.at + 3)
+    report = salvaged(disk, truth)
+    lost, end = report.places
+    assert (lost.lost, lost.last_lsn) == (True, first.head.last_lsn)
+    assert (end.lost, end.text) == (False, "what ends the segment is not what was written")
+    assert (end.offset, end.end) == ((close.end if what == "trailer" else footer.end), size)
+
+
+def test_a_damaged_mark_at_the_end_of_an_older_segment_costs_nothing_and_is_told() -> None:
+    disk = MemoryFileSystem()
+
+    async def main() -> None:
+        async with writing(open_log(disk, LOG, SMALL)) as writer:
+            await writer.submit([Batch(A, 1, [b"one"], 0)]).wait()
+            writer.want_mark()
+            await trio.testing.wait_all_tasks_blocked()
+
+    trio.run(main)
+    write_log(disk, [[(A, [b"two"])]])
+    segment = segments(disk)[0]
+    data, mark = frames_of(disk, segment)
+    assert mark.head.kind == KIND_MARK
+    flip(disk, segment, mark.at + 5)
+    report = salvaged(disk, {A: [b"one", b"two"]})
+    assert not report.lost
+    (place,) = report.places
+    assert (place.file, place.offset, place.end) == (segment, data.end, mark.end)
+    assert place.text == "a mark is not what was written"
+
+
+# ---- a damaged index -------------------------------------------------------------------------------------------------
+
+
+def test_without_header_and_index_the_trailer_still_tells_the_tag() -> None:
+    disk, truth, segment = one_closed_segment()
+    trailer, _head = index_of(disk, segment)
+    put(disk, segment, bytes(512), at=0)
+    flip(disk, segment, trailer.index_at + 20)
+    report = salvaged(disk, truth)
+    assert not report.lost
+    assert [(place.offset, place.end) for place in report.places] == [(0, 512)]
+
+
+def test_several_frames_without_header_are_all_restored_from_one_index() -> None:
+    disk, truth, segment = one_closed_segment()
+    frames = [frame for frame in frames_of(disk, segment) if frame.head.record_count]
+    for frame in (frames[0], frames[2], frames[4]):
+        put(disk, segment, bytes(HEADER_BYTES), at=frame.at)
+    report = salvaged(disk, truth)
+    assert not report.lost
+    assert len(report.places) == 3
+
+
+@pytest.mark.parametrize("table", ["streams", "runs"])
+def test_an_index_whose_tables_are_damaged_is_not_believed(table: str) -> None:
+    disk, truth, segment = one_closed_segment()
+    trailer, head = index_of(disk, segment)
+    frame = frames_of(disk, segment)[1]
+    put(disk, segment, bytes(HEADER_BYTES), at=frame.at)
+    flip(disk, segment, trailer.index_at + (head.streams_at if table == "streams" else head.runs_at) + 9)
+    report = salvaged(disk, truth)
+    (place,) = report.places
+    assert (place.lost, place.streams_known) == (True, False)
+    assert (place.first_lsn, place.last_lsn) == (frame.head.first_lsn, frame.head.last_lsn)
+    assert "is known only as far as" in content(disk, f"{ASIDE}/REPORT.txt").decode()
+
+
+# ---- two files for one segment ---------------------------------------------------------------------------------------
+
+
+def beside(disk: MemoryFileSystem, data: bytes, number: int = 0) -> str:
+    """Put a second file for a segment there, which is read behind the first one."""
+    copy = f"{segments(disk)[number].split('.')[0]}.1.seg"
+    put(disk, copy, data)
+    return copy
+
+
+def twin(groups: Sequence[Group], options: LogOptions = SMALL) -> MemoryFileSystem:
+    """Another log with the same ids and tags."""
+    throw_dice_anew(SEED)
+    disk = MemoryFileSystem()
+    write_log(disk, groups, options=options)
+    return disk
+
+
+def test_a_batch_whose_beginning_is_known_already_gives_its_new_end() -> None:
+    disk = twin([[(A, [b"one"])], [(B, [b"x"])]])
+    longer = twin([[(A, [b"one", b"two", b"three"])], [(B, [b"x"])]])
+    beside(disk, content(longer, segments(longer)[0]))
+    report = salvaged(disk, {A: [b"one", b"two", b"three"], B: [b"x"]})
+    assert (report.lost, report.duplicates, report.kept_records) == (False, 2, 4)
+
+
+def test_a_batch_that_one_file_has_lost_and_the_other_has_makes_its_stream_whole() -> None:
+    groups: list[Group] = [[(A, [b"one"])], [(A, [b"two"])], [(A, [b"three"])]]
+    disk = twin(groups)
+    (segment,) = segments(disk)
+    copy = beside(disk, content(disk, segment))
+    flip(disk, segment, frames_of(disk, copy)[1].end - 1)
+    report = salvage_log(LOG, NEW, files=disk, options=SMALL)
+    assert report.streams == [], "the other file had it"
+    log = open_log(disk, NEW, SMALL)
+    assert truth_of(read_log(log)) == {A: [b"one", b"two", b"three"]}
+    log.release()
+
+
+def test_a_hole_is_not_put_down_to_a_place_that_held_later_records() -> None:
+    """The second file lacks the first record of A as well, and has the second, which the first file lacks too."""
+    disk = twin([[(A, [b"one"])], [(B, [b"x"])], [(A, [b"two"])], [(B, [b"y"])]])
+    (segment,) = segments(disk)
+    copy = beside(disk, content(disk, segment))
+    first, _second, third, _fourth = frames_of(disk, copy)
+    for path, at in ((segment, first.at), (segment, third.at), (copy, first.at)):
+        put(disk, path, bytes(HEADER_BYTES), at=at)
+    report = salvage_log(LOG, NEW, files=disk, options=SMALL)
+    found = {
+        (place.file, place.first_lsn): [(s.first_seq, s.last_seq) for s in place.streams] for place in report.places
+    }
+    assert found == {(segment, 1): [(1, 1)], (segment, 3): [], (copy, 1): [(1, 1)]}
+    (stream,) = report.streams
+    assert (stream.stream, stream.kept, stream.missing, stream.behind) == (A.hex(), 0, [(1, 1)], 1)
+
+
+ZSTD = replace(SMALL, compression=Compression("zstd"))
+
+
+@pytest.mark.parametrize("same", [True, False], ids=["equal", "different"])
+def test_compressed_records_that_are_there_twice_are_told_apart_by_their_checksums(
+    same: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = twin([[(A, [b"one " * 100])]], ZSTD)
+    other = twin([[(A, [(b"one " if same else b"eno ") * 100])]], ZSTD)
+    beside(disk, content(other, segments(other)[0]))
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "zstandard", None)
+        report = salvage_log(LOG, NEW, files=disk, options=SMALL)
+    assert (report.lost, report.kept_records) == (not same, 1)
+    assert read_back(disk, SMALL) == {A: [b"one " * 100]}, "what was found first is kept"
+    if same:
+        assert (report.duplicates, report.streams) == (1, [])
+        return
+    (stream,) = report.streams
+    assert (stream.stream, stream.behind) == (A.hex(), 0)
+    assert "differ" in stream.why
+    (line,) = content(disk, f"{ASIDE}/{A.hex()}.jsonl").splitlines()
+    assert base64.b64decode(json.loads(line)["stored"]) in content(other, segments(other)[0])
+
+
+def test_a_record_that_is_there_again_uncompressed_is_counted_as_a_duplicate_where_the_library_is_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    disk = twin([[(A, [b"one " * 100])]], ZSTD)
+    other = twin([[(A, [b"one " * 100])]])
+    beside(disk, content(other, segments(other)[0]))
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "zstandard", None)
+        report = salvage_log(LOG, NEW, files=disk, options=SMALL)
+    assert (report.lost, report.kept_records, report.duplicates) == (False, 1, 1)
+    assert read_back(disk, SMALL) == {A: [b"one " * 100]}
+
+
 # ---- deleted streams, snapshots, stored in other ways ----------------------------------------------------------------
 
 
@@ -516,6 +764,36 @@ def test_a_lost_key_sets_its_stream_aside_and_no_other() -> None:
     report = salvage_log(LOG, NEW, files=disk, options=options)
     assert [stream.stream for stream in report.streams] == [A.hex()]
     assert read_back(disk, options) == {B: truth[B]}
+
+
+def test_an_encrypted_snapshot_without_its_key_is_left_out_and_no_record_with_it() -> None:
+    """A log that was not encrypted from the beginning: the records are in clear, the snapshot of them is not."""
+    disk = MemoryFileSystem()
+    write_log(disk, [[(A, [b"one", b"two"])]])
+    encrypted = replace(SMALL, key_provider=KEY)
+
+    async def main() -> None:
+        async with writing(open_log(disk, LOG, encrypted)) as writer:
+            await writer.submit([Batch(A, 2, [b"so far"], FLAG_SNAPSHOT)]).wait()
+
+    trio.run(main)
+    report = salvage_log(LOG, NEW, files=disk, options=SMALL)
+    assert (report.lost, report.kept_records, report.behind_records) == (False, 2, 0)
+    log = open_log(disk, NEW, SMALL)
+    reader = SegmentReader(log.reading, log.index)
+    assert reader.read_snapshot(A) is None
+    assert truth_of(read_log(log)) == {A: [b"one", b"two"]}
+    log.release()
+
+
+def test_damaged_keys_are_noted_and_what_they_open_is_set_aside() -> None:
+    options = replace(SMALL, key_provider=KEY)
+    disk, _truth = coded_log(options)
+    (name,) = disk.list_names(f"{LOG}/keys")
+    flip(disk, f"{LOG}/keys/{name}", 3)
+    report = salvage_log(LOG, NEW, files=disk, options=options)
+    assert any(name in note and "What is encrypted is set aside" in note for note in report.notes)
+    assert (report.lost, report.kept_records, report.behind_records) == (True, 0, 12)
 
 
 # ---- compacted logs --------------------------------------------------------------------------------------------------
@@ -710,3 +988,116 @@ def test_payloads_are_described_and_streams_named_by_the_caller() -> None:
     line = json.loads(content(disk, f"{ASIDE}/{A.hex()}.jsonl"))
     assert (line["seq"], line["lsn"], line["kind"], line["record"]) == (4, 4, "record", {"text": "four"})
     assert "stream of name: records 1 to 2" in content(disk, f"{ASIDE}/REPORT.txt").decode()
+
+
+def test_other_errors_than_those_of_the_medium_are_raised_however_much_was_read_before_them() -> None:
+    """The block cannot be read (EIO), so it is tried piece by piece; and a piece fails for want of memory."""
+    disk, _truth = many_segments(close=False)
+    for numbers in ([errno.ENOMEM], [errno.EIO, errno.ENOMEM]):
+        files = WatchedFiles(disk, FailOnce("read", *numbers))
+        with pytest.raises(RecoveryFailed, match="Nothing was changed") as caught:
+            salvage_log(LOG, NEW, files=files, options=SMALL)
+        assert caught.value.errno == errno.ENOMEM
+        assert disk.stat(NEW) is None
+
+
+def test_a_sidecar_that_is_out_of_reach_is_an_error_that_names_it_and_not_taken_for_none() -> None:
+    """Without it, frames would be given up that it restores."""
+    disk, _truth = many_segments()
+    sidecar = next(path for path in map(sidecar_path, segments(disk)) if disk.stat(path))
+
+    def before(call: Call) -> None:
+        if (call.operation, call.path) == ("open", sidecar):
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES), sidecar)
+
+    with pytest.raises(RecoveryFailed) as caught:
+        salvage_log(LOG, NEW, files=WatchedFiles(disk, before), options=SMALL)
+    assert (caught.value.errno, caught.value.file) == (errno.EACCES, sidecar)
+    assert disk.stat(NEW) is None
+
+
+def test_a_tolerant_file_changes_nothing() -> None:
+    disk, _truth = many_segments(close=False)
+    segment = segments(disk)[0]
+    before = tree(disk)
+    inner = disk.open(segment)
+    file = TolerantFile(inner)
+    changes: list[Callable[[], object]] = [
+        lambda: file.write(0, b"x"),
+        file.datasync,
+        lambda: file.truncate(0),
+        lambda: file.allocate(1 << 20),
+    ]
+    for change in changes:
+        with pytest.raises(OSError, match="opened for reading") as caught:
+            change()
+        assert caught.value.errno == errno.EBADF
+    assert file.identity() == inner.identity()
+    assert file.lock() is False, "it takes no lock"
+    file.close()
+    assert tree(disk) == before
+
+
+@pytest.mark.parametrize("path", [NEW, f"{LOG}/quarantine"])
+def test_a_place_that_cannot_be_looked_into_is_an_error_that_names_it(path: str) -> None:
+    disk, _truth = many_segments(close=False)
+
+    def before(call: Call) -> None:
+        if (call.operation, call.path) == ("stat", path):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+
+    with pytest.raises(RecoveryFailed, match="look into") as caught:
+        salvage_log(LOG, NEW, files=WatchedFiles(disk, before))
+    assert caught.value.errno == errno.EIO
+    assert caught.value.file == (NEW if path == NEW else LOG)
+    assert disk.stat(NEW) is None
+
+
+def test_a_log_that_a_process_has_open_is_salvaged_with_a_note() -> None:
+    disk, truth = many_segments(close=False)
+    log = open_log(disk, LOG, SMALL)
+    report = salvage_log(LOG, NEW, files=disk, options=SMALL)
+    log.release()
+    assert any("a process had the log open" in note for note in report.notes)
+    assert report.kept_records == sum(map(len, truth.values()))
+    again = salvage_log(LOG, "/newer", files=disk, options=SMALL)
+    assert not [note for note in again.notes if "open" in note]
+
+
+def a_hole_in_each_of(streams: list[bytes]) -> MemoryFileSystem:
+    """A log in which the second of three records is lost of every stream, and the others are there."""
+    disk = MemoryFileSystem()
+    groups: list[Group] = [[(stream, [b"%d" % n]) for stream in streams] for n in range(3)]
+    write_log(disk, groups, options=LogOptions(segment_bytes=64 * 1024))
+    put(disk, segments(disk)[0], bytes(HEADER_BYTES), at=frames_of(disk, segments(disk)[0])[1].at)
+    return disk
+
+
+def test_many_streams_are_set_aside_with_a_few_files_open_at_once() -> None:
+    streams = [stream_id(str(n)) for n in range(40)]
+    disk = a_hole_in_each_of(streams)
+    files = WatchedFiles(disk)
+    most = 0
+
+    def before(_call: Call) -> None:
+        nonlocal most
+        most = max(most, sum(file.path.endswith(".jsonl") for file in files.open_files))
+
+    files.before = before
+    report = salvage_log(LOG, NEW, files=files, options=SMALL)
+    assert report.behind_records == 40
+    assert 1 < most <= 33
+    left = disk.durable_copy()
+    assert set_aside(left) == {stream: {3: b"2"} for stream in streams}
+
+
+def test_the_text_names_so_many_streams_and_says_where_the_others_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stepstore.log.salvage_report.STREAMS_IN_TEXT", 2)
+    disk = a_hole_in_each_of([A, B, C, stream_id("D"), stream_id("E")])
+    report = salvage_log(LOG, NEW, files=disk, options=SMALL)
+    assert len(report.streams) == 5
+    text = content(disk, f"{ASIDE}/REPORT.txt").decode()
+    assert "Streams that are not whole: 5\n" in text
+    assert "… and 3 more, in REPORT.json" in text
+    assert text.count("missing: 2") == 2
+    assert len(json.loads(content(disk, f"{ASIDE}/REPORT.json"))["streams"]) == 5

@@ -5,6 +5,10 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import pathlib
+import threading
+from dataclasses import replace
+from typing import cast
 
 import pytest
 import trio
@@ -12,17 +16,22 @@ from trio.testing import MockClock
 
 from stepstore.journal.contract import append
 from stepstore.journal.segment_log import SegmentLogJournal
-from stepstore.log.footer import TRAILER_BYTES
+from stepstore.log.files import FileSystem
+from stepstore.log.footer import TRAILER_BYTES, parse_head, parse_trailer
 from stepstore.log.index import IndexedSegment
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import LogOptions, open_log, open_log_read_only
 from stepstore.log.scrub import BLOCK, Finding, SegmentScrub
+from stepstore.log.scrubber import LogScrubber
+from stepstore.log.tolerant_file import TolerantFile
+from stepstore.log.writer import WriterStats
 from tests.stepstore.log_lab import (
     LOG,
     SMALL,
     A,
     B,
     Call,
+    Group,
     WatchedFiles,
     clone,
     content,
@@ -31,6 +40,7 @@ from tests.stepstore.log_lab import (
     payload,
     put,
     segments,
+    stream_id,
     tree,
     write_log,
 )
@@ -135,6 +145,81 @@ def test_a_segment_that_got_shorter_is_found() -> None:
     segment = log.index.segments[0]
     put(disk, segment.path, b"", at=0, size=frames_of(disk, segment.path)[2].at + 40)
     assert scrub_one(disk, segment, BLOCK)
+    log.release()
+
+
+def test_a_header_that_carries_the_tag_but_not_the_chain_is_not_taken_for_the_next_frame() -> None:
+    """An older frame of the same segment and the same length stands there: a write that went to the wrong place."""
+    disk = sealed_log()
+    log = open_log_read_only(disk, LOG)
+    segment = log.index.segments[0]
+    frames = frames_of(disk, segment.path)
+    older, hit = next((a, b) for a, b in zip(frames, frames[2:], strict=False) if a.end - a.at == b.end - b.at)
+    put(disk, segment.path, content(disk, segment.path)[older.at : older.end], at=hit.at)
+    (finding,) = scrub_one(disk, segment, BLOCK)
+    assert (finding.what, finding.first_lsn, finding.last_lsn) == (
+        "the header of a frame",
+        hit.head.first_lsn,
+        hit.head.last_lsn,
+    )
+    log.release()
+
+
+def test_behind_a_lost_header_and_with_a_damaged_index_all_the_rest_is_told_as_damaged() -> None:
+    disk = sealed_log()
+    log = open_log_read_only(disk, LOG)
+    segment = log.index.segments[0]
+    hit = frames_of(disk, segment.path)[2]
+    trailer = parse_trailer(content(disk, segment.path)[-TRAILER_BYTES:])
+    assert trailer is not None
+    head = parse_head(content(disk, segment.path)[trailer.index_at :])
+    flip(disk, segment.path, trailer.index_at + head.frames_at + 5)  # where frames begin
+    put(disk, segment.path, bytes(60), at=hit.at)
+    (finding,) = scrub_one(disk, segment, BLOCK)
+    assert (finding.first_lsn, finding.last_lsn) == (hit.head.first_lsn, segment.end_lsn)
+    log.release()
+
+
+class WithoutAdvice:
+    """A file layer that cannot be told what will not be read again."""
+
+    def __init__(self, disk: MemoryFileSystem):
+        self._disk = disk
+
+    def open(self, path: str, *, write: bool = True) -> TolerantFile:
+        file = TolerantFile(self._disk.open(path, write=write))
+        assert not hasattr(file, "will_not_need")
+        return file
+
+
+def test_a_file_layer_that_takes_no_advice_is_scrubbed_like_any_other() -> None:
+    disk = sealed_log()
+    log = open_log_read_only(disk, LOG)
+    segment = log.index.segments[0]
+    hit = frames_of(disk, segment.path)[2]
+    flip(disk, segment.path, hit.end - 1)
+    one = SegmentScrub(cast(FileSystem, WithoutAdvice(disk)), segment)
+    count, findings = one.step()
+    assert count == len(content(disk, segment.path)) - TRAILER_BYTES
+    assert [finding.offset for finding in findings] == [hit.at]
+    assert one.is_done
+    log.release()
+
+
+def test_a_segment_whose_footer_is_cut_off_while_it_is_read_does_not_hold_the_scrub_up() -> None:
+    disk = MemoryFileSystem()
+    streams = [stream_id(str(n)) for n in range(200)]
+    groups: list[Group] = [[(stream, [b"x"]) for stream in streams]]
+    write_log(disk, groups, close=True, options=LogOptions(segment_bytes=64 * 1024))
+    log = open_log_read_only(disk, LOG)
+    (segment,) = log.index.segments
+    one = SegmentScrub(disk, segment)
+    count, findings = one.step(-(-segment.end_offset // SMALL_BLOCK) * SMALL_BLOCK)
+    assert not findings
+    assert segment.end_offset < count < len(content(disk, segment.path)) - TRAILER_BYTES
+    put(disk, segment.path, b"", at=0, size=segment.end_offset)
+    assert one.step(SMALL_BLOCK) == (0, [])
+    assert one.is_done
     log.release()
 
 
@@ -258,3 +343,69 @@ async def test_the_segment_being_written_is_not_read(autojump_clock: MockClock) 
         assert (journal.stats.scrubs, journal.stats.scrubbed_bytes) == (1, 0)
         journal.finish()
     journal.release()
+
+
+async def test_a_file_that_a_compaction_has_just_replaced_is_left_out_without_a_word(
+    disk: MemoryFileSystem, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = WatchedFiles(disk)
+    log = open_log(files, LOG, options())
+    stats = WriterStats()
+    gone, left = log.index.segments
+    opened: list[str] = []
+
+    def before(call: Call) -> None:
+        if call.operation == "open":
+            opened.append(call.path)
+        if call.operation == "open" and call.path == gone.path:
+            log.index.segments = (left,)
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), call.path)
+
+    files.before = before
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(LogScrubber(log, stats).run)
+        with caplog.at_level(logging.WARNING, "stepstore.log"):
+            await trio.sleep(100)
+        nursery.cancel_scope.cancel()
+    log.release()
+    assert opened == [gone.path, left.path], "the pass goes on with the next file"
+    assert (stats.scrubs, stats.scrub_problems, caplog.records) == (1, 0, [])
+    assert stats.scrubbed_bytes == len(content(disk, left.path)) - TRAILER_BYTES
+
+
+async def test_files_on_a_medium_are_read_in_another_thread(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("stepstore.log.scrubber.FIRST_PASS_AFTER", 0.0)
+    place = str(tmp_path / "log")
+    fast = replace(options(), scrub_bytes_per_second=10**9)
+    journal = SegmentLogJournal.open(place, fast)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(journal.run)
+        await append(journal, A, [payload(900)], expected_seq=0)
+        journal.finish()
+    journal.release()
+    (segment,) = (tmp_path / "log").glob("*.seg")
+    data = bytearray(segment.read_bytes())
+    data[data.index(payload(900))] ^= 1
+    segment.write_bytes(data)
+    threads: list[bool] = []
+    step = SegmentScrub.step
+
+    def watched(self: SegmentScrub, size: int = BLOCK) -> tuple[int, list[Finding]]:
+        threads.append(threading.current_thread() is threading.main_thread())
+        return step(self, size)
+
+    monkeypatch.setattr(SegmentScrub, "step", watched)
+    journal = SegmentLogJournal.open(place, fast)
+    with caplog.at_level(logging.ERROR, "stepstore.log"), trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(journal.run)
+            while not journal.stats.scrubs:  # noqa: ASYNC110 - a thread tells no event
+                await trio.sleep(0.01)
+            journal.finish()
+    journal.release()
+    assert journal.stats.scrub_problems == 1
+    assert threads == [False]
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert str(segment) in line

@@ -148,6 +148,42 @@ def test_a_sidecar_that_is_not_sound_is_written_again() -> None:
     reading.close()
 
 
+def test_verify_objects_to_a_sidecar_whose_index_lies_elsewhere_in_it() -> None:
+    """Sound in itself, and not what is written: only a crafted file says so."""
+    disk, stored, segment, sidecar = crashed_with_a_sidecar(1)
+    assert verify_log(LOG, files=disk).problems == []
+    data = content(disk, sidecar)
+    trailer = parse_trailer(data[-TRAILER_BYTES:])
+    assert trailer is not None
+    moved = trailer._replace(index_at=SIDECAR_INDEX_AT + 8)
+    put(disk, sidecar, bytes(8) + data[:-TRAILER_BYTES] + encode_trailer(moved))
+    seal = find_seal(disk, OpenFiles(disk), segment, header_of(disk, segment), sidecar=True)
+    assert seal is not None
+    assert seal.found is not None
+    (problem,) = verify_log(LOG, files=disk).problems
+    assert (problem.file, "not what was written" in problem.text) == (sidecar, True)
+    assert reopen(disk)[0] == stored
+
+
+def test_a_left_over_of_a_sidecar_that_could_not_be_written_is_in_nobodys_way() -> None:
+    """It is longer than the one that is written now, and would lie behind its end."""
+    disk, stored, _segment, sidecar = crashed_with_a_sidecar(1)
+    whole = content(disk, sidecar)
+    remove(disk, sidecar)
+    placed: list[str] = []
+
+    def leave_one(call: Call) -> None:
+        if call.operation == "stat" and call.path == f"{LOG}/sidecar.tmp" and not placed:
+            placed.append(call.path)
+            put(disk, call.path, payload(len(whole) + 5000))
+
+    write_log(WatchedFiles(disk, leave_one), [], care=True)
+    assert placed
+    assert disk.stat(f"{LOG}/sidecar.tmp") is None
+    assert content(disk, sidecar) == whole
+    assert reopen(disk)[0] == stored
+
+
 def test_a_sidecar_is_on_the_medium_when_it_has_its_name() -> None:
     disk, _stored, _segment, sidecar = crashed_with_a_sidecar(1)
     whole = content(disk, sidecar)

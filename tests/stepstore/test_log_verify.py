@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import errno
 import pathlib
+from typing import Any
 
 import pytest
 
 from stepstore.errors import InvalidInput, NotFound, RecoveryFailed
+from stepstore.log import segment_header as sh
+from stepstore.log.files import OsFileSystem
+from stepstore.log.footer import TRAILER_BYTES, IndexHead, Trailer, parse_head, parse_trailer
+from stepstore.log.live_index import LiveIndex
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import open_log
+from stepstore.log.problems import NO_RECORD, SALVAGE
 from stepstore.log.verify import VerifyReport, verify_log
 from tests.stepstore.log_lab import (
     LOG,
     SMALL,
     A,
     B,
+    C,
+    Call,
+    Group,
     WatchedFiles,
     clone,
     content,
@@ -277,3 +286,183 @@ def test_a_flipped_bit_in_the_keys_or_in_a_superseded_manifest_is_a_problem() ->
                 image = clone(disk)
                 flip(image, f"{folder}/{name}", at)
                 assert verify_log(LOG, files=image).problems, (name, at)
+
+
+# ---- what the streams are called -------------------------------------------------------------------------------------
+
+
+def named(disk: MemoryFileSystem) -> dict[tuple[str, int], str]:
+    """What verify calls the streams that damage concerns, by id and first number; by the bytes of the first record."""
+    report = verify_log(LOG, files=disk, name=lambda first: f"stream {first[:6].decode('ascii', 'replace')}")
+    touched = [stream for problem in report.problems for stream in problem.streams]
+    return {(stream.stream, stream.first_seq): stream.name for stream in touched}
+
+
+def two_sealed_segments() -> tuple[MemoryFileSystem, str, str]:
+    """A has a batch of two records first, B one, both in the first segment; C begins in the second."""
+    disk = MemoryFileSystem()
+    groups: list[Group] = [
+        [(A, [b"name A", b"two"]), (B, [b"name B"])],
+        [(B, [payload(15_500)])],
+        [(A, [b"three"]), (B, [b"three"]), (C, [b"name C", payload(3000)])],
+        [(C, [b"last"])],
+    ]
+    write_log(disk, groups, close=True, care=True)
+    first, second = segments(disk)
+    assert index_of(disk, first)[1].streams == 2
+    return disk, first, second
+
+
+def index_of(disk: MemoryFileSystem, segment: str) -> tuple[Trailer, IndexHead]:
+    """The trailer of a sealed segment, and the head of its index."""
+    data = content(disk, segment)
+    trailer = parse_trailer(data[-TRAILER_BYTES:])
+    assert trailer is not None
+    return trailer, parse_head(data[trailer.index_at :])
+
+
+def damage(disk: MemoryFileSystem, segment: str, *payloads: bytes) -> None:
+    """Flip a bit in the first record that has this payload; then it has another."""
+    for one in payloads:
+        flip(disk, segment, content(disk, segment).index(one))
+
+
+def test_streams_in_a_sealed_log_are_named_by_their_first_records_which_the_indexes_find() -> None:
+    disk, _first, second = two_sealed_segments()
+    damage(disk, second, b"three", b"three", b"last")
+    assert named(disk) == {(A.hex(), 3): "stream name A", (B.hex(), 3): "stream name B", (C.hex(), 3): "stream name C"}
+
+
+def test_a_stream_whose_first_record_is_damaged_has_no_name() -> None:
+    disk, first, second = two_sealed_segments()
+    damage(disk, first, b"name B")
+    damage(disk, second, b"three", b"three")
+    assert named(disk) == {(A.hex(), 3): "stream name A", (B.hex(), 1): "", (B.hex(), 3): ""}
+
+
+def test_a_damaged_index_costs_the_names_that_it_would_have_found_and_nothing_else() -> None:
+    disk, first, second = two_sealed_segments()
+    trailer, head = index_of(disk, first)
+    flip(disk, first, trailer.index_at + head.runs_at + 3)
+    damage(disk, second, b"three", b"last")
+    problems = verify_log(LOG, files=disk).problems
+    assert [problem.advice == NO_RECORD for problem in problems] == [True, True, False, False]
+    assert (problems[1].file, problems[1].offset) == (first, trailer.index_at)
+    assert "its index is damaged" in problems[1]
+    assert named(disk) == {(A.hex(), 3): "", (C.hex(), 3): "stream name C"}
+
+
+def test_streams_of_a_log_that_is_refused_as_a_whole_are_named_too() -> None:
+    disk = MemoryFileSystem()
+    write_log(disk, [[(A, [b"name A", b"two"])], [(A, [b"three"]), (B, [b"name B"])], [(A, [b"four"])]])
+    remove(disk, f"{LOG}/FORMAT")
+    flip(disk, segments(disk)[0], frames_of(disk, segments(disk)[0])[2].end - 1)
+    assert named(disk) == {(A.hex(), 4): "stream name A"}
+
+
+def test_a_name_that_cannot_be_read_is_left_out_and_the_damage_is_told() -> None:
+    disk, first, second = two_sealed_segments()
+    damage(disk, second, b"three")
+    trailer, head = index_of(disk, first)
+    reads = 0
+
+    def before(call: Call) -> None:
+        nonlocal reads
+        if (call.operation, call.path, call.offset) == ("read", first, trailer.index_at + head.runs_at):
+            reads += 1
+            if reads > 1:  # verify has read it once, to check it
+                raise OSError(errno.EIO, "Input/output error", first)
+
+    report = verify_log(LOG, files=WatchedFiles(disk, before), name=lambda _first: "a name")
+    assert reads == 2
+    (problem,) = report.problems
+    assert [(stream.stream, stream.first_seq, stream.name) for stream in problem.streams] == [(A.hex(), 3, "")]
+
+
+def test_a_hole_in_a_stream_is_put_down_to_the_damage_between_its_batches_only() -> None:
+    """The headers of two frames are lost, and there is no index: what lay there is told by what is missing."""
+    disk = MemoryFileSystem()
+    groups: list[Group] = [[(A, [b"1"])], [(B, [b"1"])], [(A, [b"2"])], [(A, [b"3"])], [(A, [b"4"])], [(B, [b"2"])]]
+    write_log(disk, groups)
+    (segment,) = segments(disk)
+    frames = frames_of(disk, segment)
+    for frame in (frames[1], frames[3]):
+        put(disk, segment, bytes(40), at=frame.at)
+    problems = verified(disk).problems
+    touched = [[(s.stream, s.first_seq, s.last_seq) for s in problem.streams] for problem in problems]
+    assert [problem.first_lsn for problem in problems] == [2, 4]
+    assert touched == [[], [(A.hex(), 3, 3)]]
+
+
+# ---- what contradicts itself -----------------------------------------------------------------------------------------
+
+
+def test_a_sealed_segment_that_does_not_end_where_the_next_one_says_is_a_problem() -> None:
+    """As where the file of an older copy of the log stands there: each of the two is sound by itself."""
+    disk = MemoryFileSystem()
+    write_log(disk, [[(A, [b"one"])]], close=True)
+    write_log(disk, [[(A, [b"two"])]])
+    first, second = segments(disk)
+    assert verified(disk).problems == []
+    header = header_of(disk, second)
+    data, _crc = sh.encode_segment_header(header._replace(prev_chain=header.prev_chain ^ 1))
+    put(disk, second, data, size=len(content(disk, second)))
+    (problem,) = verified(disk).problems
+    assert (problem.file, problem.row, problem.advice) == (first, 2, SALVAGE)
+    assert "does not end where the segment behind it says" in problem
+
+
+def test_an_index_that_counts_other_records_than_there_are_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    encode = LiveIndex.encode
+
+    def wrong(self: LiveIndex, **head: Any) -> tuple[bytes, int]:
+        self.records += 1
+        return encode(self, **head)
+
+    disk = MemoryFileSystem()
+    with monkeypatch.context() as patch:
+        patch.setattr(LiveIndex, "encode", wrong)
+        write_log(disk, [[(A, [b"one"])]], close=True)
+    report = verified(disk)
+    (problem,) = report.problems
+    assert (problem.file, problem.advice) == (segments(disk)[0], SALVAGE)
+    assert "its index does not tell what is in its frames" in problem
+    assert report.records == 1
+
+
+def test_zeros_that_a_crash_left_behind_the_trailer_are_a_note() -> None:
+    disk = MemoryFileSystem()
+    write_log(disk, [[(A, [b"one"])]], close=True)
+    (segment,) = segments(disk)
+    put(disk, segment, b"", at=0, size=len(content(disk, segment)) + 3000)
+    report = verified(disk)
+    assert report.problems == []
+    (note,) = report.notes
+    assert segment in note
+    assert "behind the trailer zeros that were not cut off yet" in note
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+def test_where_the_kernel_has_no_table_of_locks_the_lock_itself_is_asked(
+    is_open: bool, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_table(path: str, **_: str) -> None:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", path)
+
+    monkeypatch.setattr("stepstore.log.verify.open", no_table, raising=False)
+    place = str(tmp_path / "log")
+    files = OsFileSystem()
+    write_log(files, [[(A, [b"one"])]], path=place)
+    (segment,) = segments(files, place)
+    log = open_log(files, place, SMALL)
+    if not is_open:
+        log.release()
+    with open(segment, "r+b") as file:
+        file.seek(frames_of(files, segment)[-1].end + 600)
+        file.write(b"half a frame")
+    report = verify_log(place)
+    if is_open:
+        log.release()
+    assert (report.live_tail is not None) == is_open
+    assert any("never acknowledged" in note for note in report.notes) != is_open
+    open_log(files, place, SMALL).release()  # verify has not kept the lock

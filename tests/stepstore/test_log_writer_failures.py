@@ -21,6 +21,7 @@ from stepstore.log.frame import FLAG_CLOSES, Batch
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import LogOptions, open_log
 from stepstore.log.reading import Record
+from stepstore.log.segment_header import HEADER_BYTES
 from stepstore.log.submission import Submission
 from stepstore.log.verify import verify_log
 from stepstore.log.writer import RETRY_FULL_SECONDS, LogWriter
@@ -313,6 +314,28 @@ async def test_an_ending_queued_behind_refused_steps_leaves_no_gap(autojump_cloc
         assert (writer.last_seq(A), writer.last_seq(B), writer.last_seq(C)) == (1, 1, 1)
         kept += records_of(queued[2])
         kept += records_of(await store(writer, (B, [b"the ending again"]), critical=True))
+    check_disk(disk, kept)
+
+
+async def test_on_a_full_medium_the_space_of_the_spare_is_given_back(autojump_clock: trio.testing.MockClock) -> None:
+    """What is critical needs the room more than a segment does that may never be filled."""
+    disk = MemoryFileSystem()
+    files = WatchedFiles(disk)
+    log = open_log(files, LOG, SMALL)
+    assert log.sequence is not None
+    async with writing(log) as writer:
+        kept = records_of(await store(writer, (A, [b"kept"])))
+        log.sequence.prepare_spare()
+        assert len(content(disk, f"{LOG}/spare.tmp")) == SMALL.segment_bytes
+        files.before = FailOnce("write", errno.ENOSPC)
+        with pytest.raises(LogFull):
+            await store(writer, (A, [b"meets the full disk"]))
+        second = segments(disk)[1]
+        assert (log.sequence.has_spare, disk.stat(f"{LOG}/spare.tmp")) == (False, None)
+        assert len(content(disk, second)) == HEADER_BYTES
+        assert not header_of(disk, second).preallocated
+        assert len([file for file in files.open_files if file.path == second]) == 1, "the spare was closed"
+        kept += records_of(await store(writer, (A, [b"the ending"]), critical=True))
     check_disk(disk, kept)
 
 

@@ -270,8 +270,7 @@ class Rewriting:
         self._flush_pending()
         self._write_out()
         entry = self._index.find(batch.stream)
-        if entry is None:
-            return False
+        assert entry is not None, "a batch of the stream was copied, and is in a frame by now"
         assert self._file is not None
         for n in range(entry.runs):
             run = run_of(self.sources[0], self._index.run_words(entry, n, n + 1))

@@ -154,9 +154,7 @@ def count_zero_pieces(frame: bytes | bytearray | memoryview, offset: int) -> int
     pieces = int(tail < end and data.count(0, tail) == end - tail)
     at = data.find(_ZERO_SECTOR, first, tail)
     while at >= 0:
-        piece = first + -(-(at - first) // SECTOR) * SECTOR
-        if piece + SECTOR > tail:
-            break
+        piece = first + -(-(at - first) // SECTOR) * SECTOR  # at most at tail - SECTOR, as `at` is
         if data.startswith(_ZERO_SECTOR, piece):
             pieces += 1
             piece += SECTOR

@@ -387,13 +387,6 @@ class LogIndex:
 
     # ---- one segment -------------------------------------------------------------------------------------------------
 
-    def part_in(self, segment: IndexedSegment, stream: bytes) -> Part | None:
-        """What a segment has of a stream, whatever has become of the stream. May read from the medium."""
-        if not segment.index.might_hold(stream):
-            return None
-        index, entry = self._ask(segment, lambda index: (index, index.find(stream)))
-        return None if entry is None else Part(segment, index, entry, 0)
-
     def runs_of_many(self, segment: IndexedSegment, streams: Collection[bytes]) -> list[tuple[StreamEntry, array[int]]]:
         """Those of these streams that a segment has, with the words of all their runs. May read from the medium."""
         return self._ask(segment, lambda index: list(index.runs_of_many(streams)))

@@ -123,9 +123,6 @@ class SegmentScrub:
                 if found is None:
                     if start + len(data) - at < fr.MARK_ALIGNMENT + fr.HEADER_BYTES and start + len(data) < end:
                         break  # it may begin in the next block
-                    if at >= self.segment.end_offset and not self.segment.sealed:
-                        at = end
-                        break
                     yield from self._lost_header(at)
                     return
                 if bytes(data[at - start : found.at - start]).strip(b"\0"):
