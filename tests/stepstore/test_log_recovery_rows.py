@@ -9,6 +9,7 @@ import itertools
 import posixpath
 import re
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -623,11 +624,14 @@ def test_row_05_a_crafted_directory_behind_sound_crcs_is_refused() -> None:
     assert (error.offset, error.first_lsn) == (last.end, 5)
 
 
-def crafted_frame(log: Damaged, at: int, **changed: int) -> bytes:
+RECORD = [Batch(B, 2, [b"crafted"], 0)]
+
+
+def crafted_frame(log: Damaged, at: int, batches: Sequence[Batch], **changed: int) -> bytes:
     """A frame with sound CRCs that continues the chain of a log and is to be written at `at`."""
     last = log.last.head
     data, _crc, _entries = fr.build_frame(
-        [Batch(B, 2, [b"crafted"], 0)],
+        batches,
         offset=at,
         first_lsn=last.last_lsn + 1,
         durable_lsn=last.last_lsn,
@@ -646,18 +650,20 @@ def crafted_frame(log: Damaged, at: int, **changed: int) -> bytes:
 def test_row_06_a_data_frame_where_only_marks_may_stand_is_refused() -> None:
     log = a_log()
     at = -(-log.last.end // fr.MARK_ALIGNMENT) * fr.MARK_ALIGNMENT
-    put(log.disk, log.segment, crafted_frame(log, at), at=at)
+    put(log.disk, log.segment, crafted_frame(log, at, RECORD), at=at)
     error = must_refuse(log, 6)
     assert (error.offset, error.first_lsn) == (log.frames[2].end, 5)
 
 
 @pytest.mark.parametrize(("aligned", "row"), [(True, 6), (False, 5)])
-def test_a_mark_that_holds_a_record_is_refused(aligned: bool, row: int) -> None:
-    """It is no mark, wherever it stands: what it holds would be passed over."""
+@pytest.mark.parametrize("what", ["a record", "a number"])
+def test_a_mark_that_holds_a_record_or_takes_its_number_is_refused(what: str, aligned: bool, row: int) -> None:
+    """It is no mark, wherever it stands: a record would be passed over, or never have been there."""
     log = a_log()
     end = log.last.end
     at = -(-end // fr.MARK_ALIGNMENT) * fr.MARK_ALIGNMENT if aligned else fr.header_position(end)
-    put(log.disk, log.segment, crafted_frame(log, at, kind=KIND_MARK), at=at)
+    batches = RECORD if what == "a record" else []
+    put(log.disk, log.segment, crafted_frame(log, at, batches, kind=KIND_MARK, lsn_span=1), at=at)
     error = must_refuse(log, row)
     assert (error.offset, error.first_lsn) == (end, 5)
 

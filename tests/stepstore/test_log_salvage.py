@@ -297,6 +297,18 @@ def test_a_missing_segment_is_a_loss_with_its_lsns() -> None:
         assert place.streams
 
 
+def test_a_segment_of_nothing_but_zeros_is_a_loss_with_its_lsns() -> None:
+    disk, truth = many_segments(close=False)
+    segment = segments(disk)[1]
+    heads = [frame.head for frame in frames_of(disk, segment) if frame.head.record_count]
+    put(disk, segment, bytes(len(content(disk, segment))))
+    report = salvaged(disk, truth)
+    header, missing = sorted(report.places, key=lambda place: place.lost)
+    assert (header.file, header.offset, header.end, header.lost) == (segment, 0, 512, False)
+    assert (missing.text, missing.lost) == ("records are missing", True)
+    assert (missing.first_lsn, missing.last_lsn) == (heads[0].first_lsn, heads[-1].last_lsn)
+
+
 def test_several_missing_segments_are_one_place() -> None:
     disk, truth = many_segments()
     for segment in segments(disk)[1:3]:
@@ -843,6 +855,22 @@ def test_a_compacted_log_without_manifest_is_copied_whole() -> None:
     report = salvaged(disk, None)
     assert not report.lost
     assert read_without_snapshots(disk) == truth
+
+
+def test_a_rewritten_segment_that_was_cut_short_has_lost_what_its_header_says_it_reached() -> None:
+    """Its end is not that which the header of the next segment names."""
+    disk, truth = compacted_log()
+    segment = next(path for path in segments(disk) if not path.endswith(".0.seg"))
+    head = frames_of(disk, segment)[0].head
+    put(disk, segment, b"", at=0, size=512)
+    report = salvaged(disk, None)
+    place = report.places[0]
+    assert (place.file, place.offset) == (segment, 512)
+    assert place.text == "the end of the segment is not what was written"
+    assert (place.lost, place.first_lsn, place.last_lsn) == (True, head.first_lsn, head.last_lsn)
+    assert report.lost
+    for stream, kept in read_without_snapshots(disk).items():
+        assert kept == truth[stream][: len(kept)]
 
 
 def test_leftovers_of_a_compaction_are_not_read() -> None:
