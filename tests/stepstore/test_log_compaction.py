@@ -30,7 +30,7 @@ from stepstore.log.live_index import STREAM_FORKED
 from stepstore.log.manifest import Manifest, encode_manifest, parse_manifest
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import LogOptions, open_log, open_log_read_only
-from stepstore.log.reading import FramePosition, Position, Record, SegmentReader
+from stepstore.log.reading import FramePosition, Gap, Position, Record, SegmentReader
 from stepstore.log.verify import verify_log
 from tests.stepstore.compaction_lab import (
     QUIET,
@@ -51,6 +51,7 @@ from tests.stepstore.log_lab import (
     C,
     Call,
     Checkpoints,
+    Forgetful,
     WatchedFiles,
     a_segment,
     clone,
@@ -1231,3 +1232,37 @@ async def test_a_deletion_that_was_not_stored_deletes_nothing() -> None:
         assert submission.error is not None
         await put(writer, kept, (A, [b"two"], 0))
     kept.check_reopened(disk)
+
+
+async def test_a_file_is_not_rewritten_again_and_again_while_a_tombstone_is_in_the_newest_segment() -> None:
+    disk, kept = MemoryFileSystem(), Kept()
+    async with life(disk, kept, options=LogOptions(segment_bytes=16 * 1024, compaction_bytes_per_second=0)) as (
+        writer,
+        caretaker,
+        log,
+    ):
+        await put(writer, kept, (A, [b"a"], 0), (A, [payload(4000, 1)], FLAG_SNAPSHOT), (B, [payload(8000)], 0))
+        await writer.rotate()
+        await put(writer, kept, (A, [b"b"], 0), (C, [payload(6000)], 0), (A, [payload(1000, 2)], FLAG_SNAPSHOT))
+        await delete(writer, kept, B)
+        await writer.rotate()
+        await delete(writer, kept, A)  # in the segment that is being written
+        object.__setattr__(log.options, "compaction_bytes_per_second", 10**9)
+        caretaker.compactor.notice()
+        await trio.sleep(0.5)
+        assert caretaker.compactor.files_rewritten <= 3, segments(disk)
+
+
+async def test_a_follower_meets_a_gap_where_the_index_of_a_rewritten_file_forgets_a_frame(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(compaction, "FRAME_BYTES", 3000)
+    disk = MemoryFileSystem()
+    kept = await a_log_with_dead_records(disk)
+    await compact(disk, kept)
+    log = open_log_read_only(disk, LOG)
+    segment = log.index.segments[0]
+    assert segment.header.generation
+    frames = [segment.index.frame_place(n) for n in range(segment.index.frame_count)]
+    segment.index = Forgetful(segment.index, frames[1:])  # type: ignore[assignment]
+    assert [item for item in follow_log(log) if isinstance(item, Gap)]

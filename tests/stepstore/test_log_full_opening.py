@@ -206,3 +206,45 @@ async def test_a_log_that_is_closed_before_it_was_repaired_is_left_as_it_was(
     assert content(torn.disk, torn.segment) == torn.left
     assert torn.files.open_files == []
     assert reopen(torn.disk)[0] == torn.stored
+
+
+@pytest.mark.parametrize("failures", [1, 2, 3])
+async def test_a_repair_that_fails_behind_the_segment_it_began_begins_no_other_one(
+    torn: Torn, autojump_clock: trio.testing.MockClock, failures: int
+) -> None:
+    """Else the manifest of the next compaction would name a segment that does not follow the one before it."""
+    disk, stored = torn.disk, torn.stored
+    left = failures
+
+    def no_room_to_cut(call: Call) -> None:
+        nonlocal left
+        if left and call.operation == "truncate" and call.path == torn.segment:
+            left -= 1
+            raise OSError(errno.ENOSPC, "No space left on device", call.path)
+
+    torn.files.before = no_room_to_cut
+    log = open_log(torn.files, LOG, SMALL)
+    assert (log.pending_repair is None) == (failures == 1)
+    async with tended(log) as (writer, caretaker):
+        await trio.sleep(3 * RETRY_FULL_SECONDS)
+        assert not is_full(writer)
+        stored += records_of(await store(writer, (A, [b"goes on"]), (B, [b"for a while"])))
+        for _ in range(3):
+            stored += records_of(await store(writer, (B, [payload(3000)])))
+        await caretaker.compact(purge=True)
+    assert len(segments(disk)) == len({name.rsplit("/", 1)[1][:8] for name in segments(disk)})
+    assert verify_log(LOG, files=disk).problems == []
+    assert reopen(disk)[0] == stored
+
+
+async def test_a_repair_that_is_never_finished_leaves_no_file_open(torn: Torn) -> None:
+    def no_room_to_cut(call: Call) -> None:
+        if call.operation == "truncate" and call.path == torn.segment:
+            raise OSError(errno.ENOSPC, "No space left on device", call.path)
+
+    torn.files.before = no_room_to_cut
+    log = open_log(torn.files, LOG, SMALL)
+    assert log.pending_repair is not None
+    log.release()
+    assert torn.files.open_files == []
+    assert reopen(torn.disk)[0] == torn.stored

@@ -1129,3 +1129,31 @@ def test_the_text_names_so_many_streams_and_says_where_the_others_are(monkeypatc
     assert "… and 3 more, in REPORT.json" in text
     assert text.count("missing: 2") == 2
     assert len(json.loads(content(disk, f"{ASIDE}/REPORT.json"))["streams"]) == 5
+
+
+def test_salvage_does_not_take_a_rejected_group_behind_the_cut_for_the_acknowledged_one() -> None:
+    disk = MemoryFileSystem()
+    write_log(disk, [[(B, [b"x"])], [(A, [b"one"])], [(A, [b"two"])], [(A, [b"rejected"])]])
+    (segment,) = segments(disk)
+    rejected = frames_of(disk, segment)[3]
+    group = content(disk, segment)[rejected.at : rejected.end]
+    put(disk, segment, bytes(len(group)), at=rejected.at)
+    write_log(disk, [[(A, [b"acknowledged"])]])  # the header of the next segment cuts the log behind "two"
+    put(disk, segment, group, at=rejected.at)  # the sync had failed, and the bytes are there
+    flip(disk, segment, frames_of(disk, segment)[0].end - 1)  # rot, elsewhere in that segment
+    salvage_log(LOG, NEW, files=disk, options=SMALL)
+    log = open_log(disk, NEW, SMALL)
+    assert [record.payload for record in read_log(log)] == [b"one", b"two", b"acknowledged"]
+    log.release()
+
+
+def test_salvage_says_that_nothing_is_lost_where_the_second_file_of_a_segment_has_the_batch() -> None:
+    disk = MemoryFileSystem()
+    write_log(disk, [[(A, [b"one"])], [(A, [b"two"])], [(A, [b"three"])]])
+    (segment,) = segments(disk)
+    second = frames_of(disk, segment)[1]
+    put(disk, f"{segment.split('.')[0]}.1.seg", content(disk, segment))
+    flip(disk, segment, second.end - 1)
+    report = salvage_log(LOG, NEW, files=disk, options=SMALL)
+    assert (report.kept_records, report.streams) == (3, [])
+    assert not report.lost

@@ -466,3 +466,19 @@ def test_where_the_kernel_has_no_table_of_locks_the_lock_itself_is_asked(
     assert (report.live_tail is not None) == is_open
     assert any("never acknowledged" in note for note in report.notes) != is_open
     open_log(files, place, SMALL).release()  # verify has not kept the lock
+
+
+def test_verify_raises_no_plain_os_error_when_it_looks_for_names() -> None:
+    disk = MemoryFileSystem()
+    write_log(disk, [[(A, [b"name", b"two"])], [(A, [b"three"])]], close=True)
+    flip(disk, segments(disk)[0], content(disk, segments(disk)[0]).index(b"three"))
+    number = 0
+    while True:
+        number += 1
+        files = WatchedFiles(disk, failing_at(number, errno.EMFILE))
+        try:
+            verify_log(LOG, files=files, name=lambda _first: "name")
+        except RecoveryFailed:
+            continue
+        if len(files.calls) < number:
+            break

@@ -261,7 +261,8 @@ class Rewriting:
             return False
         newest = self._newest_snapshot.get(stream)
         if newest is None:
-            run = self._log.index.snapshot_run(stream)
+            # Of a deleted stream as well, if its tombstone is not taken up yet: else what was found dead would be kept.
+            run = self._log.index.newest_snapshot(stream)
             newest = self._newest_snapshot[stream] = lsn if run is None else run.first_lsn
         return lsn < newest
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from stepstore.errors import StepwellError
@@ -80,19 +80,19 @@ def problem_of(lost: Lost, row: int) -> Problem:
     )
 
 
-def name_streams(problems: Iterable[Problem], sources: Iterable[Source], name: StreamName) -> None:
+def name_streams(problems: Iterable[Problem], sources: Iterable[Callable[[], Source]], name: StreamName) -> None:
     """Say what the streams in the problems are called, as far as their first records can be read."""
     touched = [stream for problem in problems for stream in problem.streams]
     wanted = {bytes.fromhex(stream.stream) for stream in touched}
     names: dict[str, str] = {}
-    for source in sources:
+    for open_source in sources:
         if not wanted:
             break
         try:
-            for stream, payload in source.first_records(wanted):
+            for stream, payload in open_source().first_records(wanted):
                 names[stream.hex()] = name(payload) or ""
                 wanted.discard(stream)
-        except StepwellError:
+        except (StepwellError, OSError):
             continue  # a name is worth no error
     for one in touched:
         one.name = names.get(one.stream, "")

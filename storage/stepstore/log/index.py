@@ -377,8 +377,10 @@ class LogIndex:
 
     def snapshot_run(self, stream: bytes) -> Run | None:
         """Where the newest snapshot of a stream lies, None if it has none or is deleted."""
-        if self.tail(stream)[1] & STREAM_DELETED:
-            return None
+        return None if self.tail(stream)[1] & STREAM_DELETED else self.newest_snapshot(stream)
+
+    def newest_snapshot(self, stream: bytes) -> Run | None:
+        """Where the newest snapshot of a stream lies, deleted or not. May read from the medium."""
         for segment in reversed(self.segments):
             run = self.snapshot_in(segment, stream)
             if run is not None:

@@ -8,7 +8,6 @@ import itertools
 import posixpath
 import time
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from stepstore.errors import RecoveryFailed
@@ -25,7 +24,7 @@ from stepstore.log.manifest import Manifest, epochs_of
 from stepstore.log.open_files import OpenFiles
 from stepstore.log.recovery import Recovered, TailPolicy, recover
 from stepstore.log.refreshing import look_again
-from stepstore.log.repair import make_durable, repair
+from stepstore.log.repair import Repair, make_durable
 from stepstore.log.reserve import Reserve
 from stepstore.log.segment import NO_ROOM, SEGMENT_BYTES, START, Cut, Segment, SegmentSequence
 
@@ -94,7 +93,7 @@ class OpenLog:
     codec: BatchCodec
     keys: KeyRing | None = None
     segment: Segment | None = None
-    pending_repair: PendingRepair | None = None
+    pending_repair: Repair | None = None
     is_forked: bool = False
     unsealed: deque[tuple[Segment, IndexedSegment, list[bytes]]] = field(default_factory=deque)
     unindexed: deque[IndexedSegment] = field(default_factory=deque)
@@ -153,6 +152,8 @@ class OpenLog:
         if self.segment is not None:
             self.segment.release()
             self.segment = None
+        if self.pending_repair is not None:
+            self.pending_repair.release()
         while self.unsealed:
             self.unsealed.popleft()[0].release()
         self.reading.close()
@@ -189,7 +190,9 @@ def open_log(files: FileSystem, path: str, options: LogOptions | None = None) ->
             align=options.align,
         )
         reserve = Reserve(files, path)
-        segment, quarantined, pending = _repair_if_there_is_room(files, path, recovered, sequence, reserve)
+        repair = Repair(files, path, recovered, sequence)
+        undo.callback(repair.release)
+        segment, quarantined, pending = _repair_if_there_is_room(repair, files, path, recovered, reserve)
         if segment is not None:
             undo.callback(segment.release)
         keys = _open_keys(files, path, identity, options)
@@ -230,22 +233,14 @@ def open_log(files: FileSystem, path: str, options: LogOptions | None = None) ->
     return log
 
 
-PendingRepair = Callable[[], Segment | None]
-"""Repair the log now; gives the segment that was begun for it, if any. Raises `RecoveryFailed`."""
-
-
 def _repair_if_there_is_room(
-    files: FileSystem, path: str, recovered: Recovered, sequence: SegmentSequence, reserve: Reserve
-) -> tuple[Segment | None, list[str], PendingRepair | None]:
+    repair: Repair, files: FileSystem, path: str, recovered: Recovered, reserve: Reserve
+) -> tuple[Segment | None, list[str], Repair | None]:
     """Repair the log, with the reserve if the medium is full. Where even that is not enough, the log can be read, and
     is repaired and written to once there is room."""
-
-    def attempt() -> tuple[Segment | None, list[str]]:
-        return repair(files, path, recovered, sequence)
-
     for last in (False, True):
         try:
-            return *attempt(), None
+            return *repair.carry_out(), None
         except RecoveryFailed as error:
             if error.errno not in NO_ROOM:
                 raise
@@ -257,7 +252,7 @@ def _repair_if_there_is_room(
         f"the medium of {path} is full: what a crash left is not cleaned up yet, and nothing can be written until "
         "there is room"
     )
-    return None, [], lambda: attempt()[0]
+    return None, [], repair
 
 
 def _open_keys(

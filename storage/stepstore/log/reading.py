@@ -277,10 +277,9 @@ class SegmentReader:
             ends = segment.end_lsn  # asked first: a frame taken up meanwhile is counted before this moves
             is_behind = number >= segment.index.frame_count
             lsn, offset = (ends + 1, 0) if is_behind else index.frame_place(segment, number)
-            if lsn > after + 1:  # frames follow each other without a hole, unless the file was rewritten
+            if lsn > after + 1:  # frames follow each other without a hole, also in a file that was rewritten
                 before, after = after, min(lsn - 1, upto)
-                if not segment.header.generation:
-                    found.append(Gap(before + 1, after))
+                found.append(Gap(before + 1, after))
                 continue
             if is_behind:
                 place = segments.index(segment) + 1
@@ -352,7 +351,7 @@ class SegmentReader:
                 yield Gap(lsn, lsn + count - 1)
             else:
                 yield from [Record(stream, first_seq + n, lsn + n, payload) for n, payload in enumerate(payloads)]
-        if header.last_lsn < last_lsn and not segment.header.generation:
+        if header.last_lsn < last_lsn:
             yield Gap(header.last_lsn + 1, last_lsn)  # the index lacks a frame
 
 

@@ -20,39 +20,54 @@ from stepstore.log.recovery import Recovered, SegmentState
 from stepstore.log.segment import Segment, SegmentSequence
 
 
-def repair(
-    files: FileSystem, directory: str, recovered: Recovered, sequence: SegmentSequence
-) -> tuple[Segment | None, list[str]]:
-    """Make what was recovered durable and the files clean. Gives the next segment if a cut had to be named, and the
-    names of what went to quarantine.
+class Repair:
+    """The repair of one recovered log, which may be carried out again after it has failed.
 
-    Raises: `RecoveryFailed`; repeating the opening is safe.
+    The segment that names the cut is begun once: another one, begun by the next attempt, would follow the first, of
+    which the log would know nothing.
     """
-    doing = "clean up"
-    successor: Segment | None = None
-    try:
-        for name in files.list_names(directory):
-            if name.endswith(".tmp") or name == names.RESTORING or name in recovered.leftovers:  # row 17
-                files.unlink(posixpath.join(directory, name))
-        if recovered.leftovers:
-            files.sync_directory(directory)
-        doing = "quarantine the cut tail in"
-        quarantined = [
-            _quarantine(files, directory, state) for state in recovered.segments if state.leftover_end is not None
-        ]
-        doing = "make durable what was recovered in"
-        _make_durable(files, directory, recovered)
-        doing = "begin a segment in"
-        successor = sequence.begin() if recovered.torn else None
-        doing = "cut"
-        for state in recovered.segments:
-            if state.cut_to is not None:
-                _truncate(files, state.segment.path, state.cut_to)
-    except OSError as error:
-        if successor is not None:
-            successor.release()
-        raise RecoveryFailed.from_os_error(doing, error, file=directory) from error
-    return successor, quarantined
+
+    def __init__(self, files: FileSystem, directory: str, recovered: Recovered, sequence: SegmentSequence):
+        self._files, self._directory, self._recovered, self._sequence = files, directory, recovered, sequence
+        self._successor: Segment | None = None
+
+    def carry_out(self) -> tuple[Segment | None, list[str]]:
+        """Make what was recovered durable and the files clean. Gives the next segment if a cut had to be named, and the
+        names of what went to quarantine.
+
+        Raises: `RecoveryFailed`, `Fenced`; repeating it, or the opening, is safe.
+        """
+        files, directory, recovered = self._files, self._directory, self._recovered
+        doing = "clean up"
+        try:
+            for name in files.list_names(directory):
+                if name.endswith(".tmp") or name == names.RESTORING or name in recovered.leftovers:  # row 17
+                    files.unlink(posixpath.join(directory, name))
+            if recovered.leftovers:
+                files.sync_directory(directory)
+            doing = "quarantine the cut tail in"
+            quarantined = [
+                _quarantine(files, directory, state) for state in recovered.segments if state.leftover_end is not None
+            ]
+            doing = "make durable what was recovered in"
+            _make_durable(files, directory, recovered)
+            doing = "begin a segment in"
+            if recovered.torn and self._successor is None:
+                self._successor = self._sequence.begin()
+            doing = "cut"
+            for state in recovered.segments:
+                if state.cut_to is not None:
+                    _truncate(files, state.segment.path, state.cut_to)
+        except OSError as error:
+            raise RecoveryFailed.from_os_error(doing, error, file=directory) from error
+        segment, self._successor = self._successor, None
+        return segment, quarantined
+
+    def release(self) -> None:
+        """Close the segment that was begun, if nobody got it."""
+        if self._successor is not None:
+            self._successor.release()
+            self._successor = None
 
 
 def make_durable(files: FileSystem, directory: str, recovered: Recovered) -> None:

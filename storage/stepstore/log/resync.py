@@ -60,7 +60,7 @@ def walk(
     end_offset, end_chain = offset, chain
     sealed = closed = False
     while not closed:
-        found = _in_place(window, tag, offset, lsn, chain, align)
+        found = _in_place(window, tag, offset, lsn, chain, align, last_lsn)
         if found is None:
             found = _next(window, tag, offset, lsn, last_lsn, sealed)
             if found is None:
@@ -81,12 +81,15 @@ def walk(
 
 
 def _in_place(
-    window: Window, tag: int, offset: int, lsn: int, chain: int | None, align: int
+    window: Window, tag: int, offset: int, lsn: int, chain: int | None, align: int, last_lsn: int | None
 ) -> tuple[int, FrameHeader] | None:
-    """The header that continues the chain where it is due. Of a rewritten file the LSNs may leave some out."""
+    """The header that continues the chain where it is due, but none behind the end of the segment: what was never
+    acknowledged may stand there whole. Of a rewritten file the LSNs may leave some out."""
     for at in header_places(align, offset):
         head = fr.parse_header(window.at(at, fr.HEADER_BYTES))
         if head is None or head.segment_tag != tag or head.first_lsn < lsn:
+            continue
+        if last_lsn is not None and head.last_lsn > last_lsn:
             continue
         if (head.prev_crc == chain) if chain is not None else (head.first_lsn == lsn):
             return at, head

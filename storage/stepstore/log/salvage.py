@@ -385,6 +385,8 @@ class _Salvage:
             if place.first_lsn is not None and place.last_lsn is not None and not place.streams_known:
                 lsns = place.first_lsn, place.last_lsn
                 place.lost = not any(first <= lsns[0] and lsns[1] <= last for first, last in seen)
+            elif place.lost and place.streams:
+                place.lost = any(part.stream in named for part in place.streams)  # else another file had them
             for part in place.streams:
                 part.name = named.get(part.stream, "")
 

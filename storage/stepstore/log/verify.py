@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import posixpath
 from collections.abc import Callable
@@ -134,9 +135,10 @@ def _verify(
             if progress is not None:
                 progress(sum(sizes[: number + 1]), sum(sizes))
         if name is not None and any(problem.streams for problem in report.problems):
-            sources = (
-                Source(files, reading, check.path, segment) for check, segment in zip(checks, names, strict=True)
-            )
+            sources = [
+                functools.partial(Source, files, reading, check.path, segment)
+                for check, segment in zip(checks, names, strict=True)
+            ]
             name_streams(report.problems, sources, name)
     finally:
         if pool is not None:
@@ -181,10 +183,14 @@ def _examine_all(files: FileSystem, path: str, error: CorruptLog, name: StreamNa
             streams |= found.streams
         report.streams = len(streams)
         if name is not None:
-            name_streams(report.problems, sources, name)
+            name_streams(report.problems, [functools.partial(_same, source) for source in sources], name)
     finally:
         reading.close()
     return report
+
+
+def _same(source: Source) -> Source:
+    return source
 
 
 class _SegmentCheck:

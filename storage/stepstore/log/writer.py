@@ -599,7 +599,7 @@ class LogWriter:
         assert self._log.reserve is not None
         try:
             if self._log.pending_repair is not None:
-                segment = await self._blocking(self._log.pending_repair)
+                segment, _quarantined = await self._blocking(self._log.pending_repair.carry_out)
                 self._log.pending_repair = None
                 if segment is not None:
                     self._go_on_in(segment)
