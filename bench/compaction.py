@@ -43,9 +43,11 @@ async def _old_log(path: str) -> None:
             ]
             await submissions[-1].wait()
         last = BATCHES * OLD_STEPS
-        for stream in streams[: int(OLD_STREAMS * DEAD)]:
-            submission = journal.submit([Batch(stream, last + 1, [b"deleted"], FLAG_CLOSES | FLAG_TOMBSTONE)])
-        await submission.wait()
+        tombstones = [
+            journal.submit([Batch(stream, last + 1, [b"deleted"], FLAG_CLOSES | FLAG_TOMBSTONE)])
+            for stream in streams[: int(OLD_STREAMS * DEAD)]
+        ]
+        await tombstones[-1].wait()
         journal.finish()
     journal.release()
 

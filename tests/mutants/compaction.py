@@ -193,8 +193,8 @@ MUTANTS = (
     mutant(
         "dead: what a later segment deletes is counted in older ones",
         "dead_records.py",
-        "            made_dead += [(other, self._deleted(other, stream)) for other in older]\n",
-        "            pass\n",
+        "        made_dead = [(other, self._deleted(other, new)) for other in older] if new else []\n",
+        "        made_dead: list[tuple[IndexedSegment, Amount]] = []\n",
         COMPACTION,
         "counted_from_the_indexes",
     ),

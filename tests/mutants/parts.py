@@ -214,8 +214,8 @@ MUTANTS = (
     mutant(
         "sidecar: verify looks at it",
         "verify.py",
-        "        if self.files.stat(self.sidecar) is None:\n            return\n",
-        "        return\n",
+        "        if self.files.stat(self.sidecar) is None:\n            return 0\n",
+        "        return 0\n",
         OPENING,
         "sidecar",
     ),
@@ -647,7 +647,7 @@ MUTANTS = (
     mutant(
         "full disk: the repair is done once there is room",
         "writer.py",
-        "                segment = await self._blocking(self._log.pending_repair)\n",
+        "                segment, _quarantined = await self._blocking(self._log.pending_repair.carry_out)\n",
         "                segment = None\n",
         FAILURES,
         "repaired_as_soon_as_there_is_room",

@@ -194,8 +194,8 @@ MUTANTS = (
     mutant(
         "promise 4: a cut is named by a fresh segment before it is made",
         "repair.py",
-        "successor = sequence.begin() if recovered.torn else None",
-        "successor = None",
+        "                self._successor = self._sequence.begin()",
+        "                pass",
         REPAIR,
         "uninterrupted_repair",
     ),
@@ -453,14 +453,19 @@ MUTANTS = (
         "row_18_a_short_read",
     ),
     mutant(
+        "promise 4: a repair that is repeated begins no second segment",
+        "repair.py",
+        "if recovered.torn and self._successor is None:",
+        "if recovered.torn:",
+        "tests/stepstore/test_log_full_opening.py",
+        "begins_no_other_one",
+    ),
+    mutant(
         "promise 7: the file is cut only after the successor is durable",
         "repair.py",
-        '        doing = "begin a segment in"\n        successor = sequence.begin() if recovered.torn else None\n'
-        '        doing = "cut"\n        for state in recovered.segments:\n            if state.cut_to is not None:\n'
-        "                _truncate(files, state.segment.path, state.cut_to)\n",
-        '        doing = "cut"\n        for state in recovered.segments:\n            if state.cut_to is not None:\n'
-        "                _truncate(files, state.segment.path, state.cut_to)\n"
-        '        doing = "begin a segment in"\n        successor = sequence.begin() if recovered.torn else None\n',
+        '            doing = "begin a segment in"\n',
+        "            for state in recovered.segments:\n                if state.cut_to is not None:\n"
+        "                    _truncate(files, state.segment.path, state.cut_to)\n",
         REPAIR,
         "order_of_a_repair",
     ),
