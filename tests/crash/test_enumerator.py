@@ -69,7 +69,7 @@ def recovery_does_not_write_again(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def recovery_repairs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stepstore.log.opening.repair", lambda files, path, recovered, sequence: (None, []))
+    monkeypatch.setattr("stepstore.log.repair.Repair.carry_out", lambda self: (None, []))
 
 
 def acknowledged_before_the_sync(monkeypatch: pytest.MonkeyPatch) -> None:
