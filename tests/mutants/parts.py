@@ -700,7 +700,6 @@ MUTANTS = (
         "        if True:  # until",
         CARETAKER,
         "not_used_twice",
-        short=True,
     ),
     mutant(
         "spare: the next segment lies ready when half of this one is used",
