@@ -1,0 +1,71 @@
+"""Logging steps, and waiting until they are durable."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import trio
+
+from stepwell.errors import InvalidInput, StepwellError
+from stepwell.memory.core import MemoryCore, checked_id_in_turn
+from stepwell.memory.handle import EpisodeHandle
+from stepwell.model.ids import EpisodeId
+from stepwell.model.step import ExecutionStep
+from stepwell.runtime.reading import not_found
+from stepwell.runtime.receipt import Receipt
+
+
+class StepLogging(MemoryCore):
+    """The part of a memory that takes steps."""
+
+    async def log_step(self, episode_id: str, step: ExecutionStep) -> Receipt:
+        """Log one step of the episode; see `EpisodeHandle.log_step`. Raises: `InvalidInput` for a bad id as well."""
+        if type(episode_id) is str and episode_id in self._cells:
+            return await EpisodeHandle(self._whole, EpisodeId(episode_id)).log_step(step)
+        return await EpisodeHandle(self._whole, await checked_id_in_turn(episode_id)).log_step(step)
+
+    async def log_steps(self, episode_id: str, steps: Sequence[ExecutionStep]) -> Receipt:
+        """Log steps as one atomic batch: all of them are stored or none. The receipt is that of the last one.
+
+        Otherwise as `EpisodeHandle.log_step`.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        try:
+            if not isinstance(steps, list | tuple):
+                raise InvalidInput(f"steps: must be a list of ExecutionStep, not {type(steps).__name__}")
+            cell = await self._supervisor.accepting(await checked_id_in_turn(episode_id))
+            receipt = cell.accept_steps(steps)
+        except StepwellError:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            raise
+        if self._commit_durability:
+            await receipt.reach_log()
+        else:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        return receipt
+
+    async def flush_steps(self, episode_id: str) -> None:
+        """Return once everything accepted for the episode before this call is durable.
+
+        Raises: `NotFound`, `OutcomeUnknown` (the log failed or was closed first).
+        """
+        known = await checked_id_in_turn(episode_id)
+        cell = self._supervisor.cells.get(known)
+        if cell is None:
+            if not await self._supervisor.is_stored(known):
+                raise not_found(known)
+            return
+        for commit in cell.pending_commits:
+            await commit.reach_log()
+
+    async def flush(self) -> None:
+        """Return once everything accepted before this call, for all episodes, is durable.
+
+        Raises: `OutcomeUnknown` (the log failed or was closed first).
+        """
+        await trio.lowlevel.checkpoint()
+        pending = [(cell, commit) for cell in self._supervisor.cells.values() for commit in cell.pending_commits]
+        for cell, commit in pending:
+            cell.make_urgent(commit)
+        for _cell, commit in pending:
+            await commit.reach_log()
