@@ -57,6 +57,7 @@ crash-long: $(DEV)
 
 bench: $(DEV)
 	@$(BIN)/python -m bench ingest
+	@$(BIN)/python -m bench runtime
 	@$(BIN)/python -m bench latency
 	@$(BIN)/python -m bench recover
 	@$(BIN)/python -m bench rotation

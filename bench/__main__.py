@@ -1,4 +1,4 @@
-"""`python -m bench <what>`: ingest, latency, recover, rotation, compaction, sealed."""
+"""`python -m bench <what>`: ingest, latency, recover, rotation, compaction, sealed, runtime."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from bench import compaction, ingest, latency, recover, rotation, sealed
+from bench import compaction, ingest, latency, recover, rotation, runtime, sealed
 
 SUBJECTS: dict[str, tuple[Callable[[argparse.Namespace], dict[str, Any]], str]] = {
     "ingest": (ingest.run, "durable steps per second against a plain write loop"),
@@ -16,6 +16,7 @@ SUBJECTS: dict[str, tuple[Callable[[argparse.Namespace], dict[str, Any]], str]] 
     "recover": (recover.run, "reopening a large log after a kill"),
     "rotation": (rotation.run, "what leaving full segments costs"),
     "compaction": (compaction.run, "what compacting an old log costs the ingest beside it"),
+    "runtime": (runtime.run, "the runtime under load: many episodes, batches, acknowledged and large steps"),
     "sealed": (sealed.run, "reopening, reading, verifying and replaying a clean log of 10,000,000 steps"),
 }
 
@@ -26,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("subject", choices=SUBJECTS, help="; ".join(f"{k}: {v[1]}" for k, v in SUBJECTS.items()))
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default 5)")
     parser.add_argument("--quick", action="store_true", help="a tenth of the work, for a first look")
+    parser.add_argument("--only", metavar="TEXT", default="", help="runtime: only the lines whose title has this")
     parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
     options = parser.parse_args(arguments)
     report = SUBJECTS[options.subject][0](options)

@@ -26,7 +26,6 @@ from stepstore.log.frame import MAX_BATCH_BYTES, batch_cost
 from stepwell.errors import Closed, InvalidInput, InvalidState, Rejected, StepwellError, TooLarge
 from stepwell.model.codec import encode_step
 from stepwell.model.ids import EPISODE_STREAM, EpisodeId, stream_id
-from stepwell.model.start import EpisodeStart
 from stepwell.model.step import ExecutionStep
 from stepwell.runtime.config import MemoryConfig
 from stepwell.runtime.ending_request import EndingRequest
@@ -89,7 +88,6 @@ class EpisodeCell:
         "intake_stopped",
         "mail",
         "restarts",
-        "start",
         "state",
         "stream",
     )
@@ -100,7 +98,6 @@ class EpisodeCell:
         self.state: AsyncValue[str] = AsyncValue("waking")
         self.accepting = self.intake_stopped = self.deleting = False
         self.full = False
-        self.start: EpisodeStart | None = None
         self.ending_request: EndingRequest | None = None
         self.failure: BaseException | None = None
         self.restarts = 0
@@ -185,17 +182,22 @@ class EpisodeCell:
         if not steps:
             raise InvalidInput("steps: must hold at least one step")
         now = max(time.time_ns(), self._last_ns)
-        payloads = [self._encode_one_of(steps, position, now) for position in range(len(steps))]
-        known = [self._keys.find(step) for step in steps if step.key is not None]
-        if any(known):
-            if not all(known) or len(known) != len(steps):
-                raise InvalidState("steps: some of them were logged before under their keys and some were not")
-            receipt = known[-1]
-            assert receipt is not None
-            return receipt
+        limits = self._limits
+        try:
+            payloads = [encode_step(step, now, limits) for step in steps]
+        except Rejected:
+            payloads = [self._encode_one_of(steps, position, now) for position in range(len(steps))]
         keys = [step.key for step in steps if step.key is not None]
-        if len(set(keys)) != len(keys):
-            raise InvalidInput("steps: the same key stands at two of them")
+        if keys:
+            known = [self._keys.find(step) for step in steps if step.key is not None]
+            if any(known):
+                if not all(known) or len(known) != len(steps):
+                    raise InvalidState("steps: some of them were logged before under their keys and some were not")
+                receipt = known[-1]
+                assert receipt is not None
+                return receipt
+            if len(set(keys)) != len(keys):
+                raise InvalidInput("steps: the same key stands at two of them")
         if self._steps + len(steps) > self._limits.steps_per_episode:
             raise TooLarge(
                 f"{len(steps)} more steps would make {self._steps + len(steps):,}; an episode may have "
@@ -207,21 +209,22 @@ class EpisodeCell:
         self._last_ns = now
         self._steps += len(steps)
         receipt = self._enqueue(payloads, len(payloads), size)
-        for offset, step in enumerate(steps, receipt.seq - len(steps) + 1):
-            self._keys.remember(step, offset, receipt._commit)
+        if keys:
+            for offset, step in enumerate(steps, receipt.seq - len(steps) + 1):
+                self._keys.remember(step, offset, receipt._commit)
         return receipt
 
     def _encode_one_of(self, steps: Sequence[ExecutionStep], position: int, now: int) -> bytes:
+        """One step of a batch in which one is refused, so that the error says which."""
         try:
             return encode_step(steps[position], now, self._limits)
         except Rejected as error:
             raise type(error)(f"steps[{position}]: {error}") from error
 
     @trio.lowlevel.enable_ki_protection
-    def accept_start(self, start: EpisodeStart, payload: bytes) -> Receipt:
+    def accept_start(self, payload: bytes) -> Receipt:
         """Accept the first record of a new episode."""
         self._journal.check_open()
-        self.start = start
         return self._enqueue(payload, 1, len(payload) + _PER_RECORD, flags=FLAG_OPENS)
 
     @trio.lowlevel.enable_ki_protection
@@ -342,19 +345,19 @@ class EpisodeCell:
         commit = self._commits[0]
         if commit is self._open:
             self._open = None
-        batch = Batch(self.stream, commit.first_seq, self.in_hand[: commit.records], commit.flags)
+        batch = Batch(self.stream, commit.first_seq, tuple(self.in_hand[: commit.records]), commit.flags)
         self._at_journal = commit
         if len(self._commits) == 1:
             self._urgent = self._due = False
         self.batches_sent += 1
         try:
-            self._journal.submit([batch], critical=commit.critical, on_done=self._on_done)
+            self._journal.submit((batch,), critical=commit.critical, on_done=commit)
         except StepwellError as error:
             self._at_journal = None
             self.fail_pending(error)
 
     @trio.lowlevel.enable_ki_protection
-    def _on_done(self, submission: Submission) -> None:
+    def on_result(self, submission: Submission) -> None:
         """The result of the batch at the journal is known. Runs in the writer's turn."""
         self._at_journal = None
         if submission.error is not None:
@@ -407,7 +410,6 @@ class EpisodeCell:
 
     def restore(
         self,
-        start: EpisodeStart,
         last_seq: int,
         last_ns: int,
         steps: int,
@@ -415,7 +417,6 @@ class EpisodeCell:
     ) -> None:
         """Take over what the log says (`keyed`: the steps with keys, their seq and LSN); behind it comes what is still
         in hand or in the mailbox."""
-        self.start = start
         self._keys.restore(keyed)
         self._last_ns = max(self._last_ns, last_ns)
         if self._commits:

@@ -118,11 +118,10 @@ async def rebuild(cell: EpisodeCell, journal: Journal) -> bool:
         cell.state.value = "gone"
         return False
     fold, keyed = await fold_episode(journal, cell.episode_id)
-    assert fold.start is not None
     pending = cell.pending_commits
     if pending and pending[0].first_seq != fold.last_seq + 1:
         cell.fail_pending(OutcomeUnknown("what was accepted no longer continues what the log holds"))
-    cell.restore(fold.start, fold.last_seq, fold.last_ns, len(fold.steps), map(_keyed_step, keyed))
+    cell.restore(fold.last_seq, fold.last_ns, len(fold.steps), map(_keyed_step, keyed))
     if fold.ending is not None:
         _take_stored_ending(cell, fold)
         return False

@@ -7,60 +7,75 @@ from typing import TYPE_CHECKING
 import msgspec
 import trio
 
+from stepstore.journal import Submission
 from stepwell.errors import OutcomeUnknown, StepwellError
 
 if TYPE_CHECKING:
     from stepwell.runtime.cell import EpisodeCell
 
 
-class Commit:
+class Commit(msgspec.Struct, gc=False, eq=False):
     """Records of one episode that go to the log in one batch. One object for all of them, none per step."""
 
-    __slots__ = (
-        "_event",
-        "bytes",
-        "cell",
-        "critical",
-        "done",
-        "error",
-        "first_lsn",
-        "first_seq",
-        "flags",
-        "keys",
-        "records",
-    )
+    # There may be one for every step, each alive until its group is on the medium. Were they known to the garbage
+    # collector, it would go through all of them again and again, which took a third of the time. That is safe because
+    # every commit is resolved (the memory's closing resolves what is left), and with that lets go of its cell and of
+    # who waits, so none stays part of a cycle.
 
-    def __init__(self, first_seq: int, cell: EpisodeCell | None):
-        self.first_seq, self.cell = first_seq, cell
-        self.records = self.bytes = self.flags = self.first_lsn = 0
-        self.critical = self.done = False
-        self.error: StepwellError | None = None
-        self.keys: list[str] | None = None
-        self._event: trio.Event | None = None
+    first_seq: int
+    cell: EpisodeCell | None
+    records: int = 0
+    bytes: int = 0
+    flags: int = 0
+    first_lsn: int = 0
+    critical: bool = False
+    done: bool = False
+    error: StepwellError | None = None
+    keys: list[str] | None = None
+    _waiter: trio.lowlevel.Task | None = None
+    _more_waiters: trio.lowlevel.ParkingLot | None = None
 
     @classmethod
     def stored(cls, seq: int, lsn: int) -> Commit:
         """The commit of one record that is in the log already."""
-        commit = cls(seq, None)
-        commit.first_lsn, commit.records, commit.done = lsn, 1, True
-        return commit
+        return cls(seq, None, records=1, first_lsn=lsn, done=True)
 
+    def __call__(self, submission: Submission) -> None:
+        """The journal has a result. Runs in the writer's turn."""
+        assert self.cell is not None
+        self.cell.on_result(submission)
+
+    @trio.lowlevel.enable_ki_protection
     def resolve(self, first_lsn: int, error: StepwellError | None) -> None:
         """Say what became of it, once, and wake who waits."""
         self.first_lsn, self.error, self.done, self.cell = first_lsn, error, True, None
-        if self._event is not None:
-            self._event.set()
+        waiter = self._waiter
+        if waiter is not None:
+            self._waiter = None
+            trio.lowlevel.reschedule(waiter)
+        if self._more_waiters is not None:
+            self._more_waiters.unpark_all()
+            self._more_waiters = None
 
+    @trio.lowlevel.enable_ki_protection
     async def wait(self) -> None:
         """Return once it is done, having made it urgent. A checkpoint on every path."""
+        if not self.done and self.cell is not None:
+            self.cell.make_urgent(self)  # which may refuse it at this very moment
         if self.done:
             await trio.lowlevel.checkpoint()
-            return
-        if self._event is None:
-            self._event = trio.Event()  # first: making it urgent may refuse it at this very moment
-        if self.cell is not None:
-            self.cell.make_urgent(self)
-        await self._event.wait()
+        elif self._waiter is None:
+            # Most have one waiter: it is kept as the task it is, since an event would cost three objects more.
+            self._waiter = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(self._stop_waiting)
+        else:
+            if self._more_waiters is None:
+                self._more_waiters = trio.lowlevel.ParkingLot()
+            await self._more_waiters.park()
+
+    def _stop_waiting(self, _raise_cancel: object) -> trio.lowlevel.Abort:
+        self._waiter = None
+        return trio.lowlevel.Abort.SUCCEEDED
 
     async def reach_log(self) -> None:
         """Wait until it is done, and raise why it failed if it did."""

@@ -167,7 +167,7 @@ class Supervisor:
         self.journal.check_open()
         payload = encode_start(start, episode_id, time.time_ns(), self.config.limits)
         cell = self._add(episode_id, fresh=True)
-        cell.accept_start(start, payload)
+        cell.accept_start(payload)
         return cell
 
     async def awake(self, episode_id: EpisodeId) -> EpisodeCell:

@@ -4,35 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import msgspec
 import trio
 
 from stepstore.errors import StepwellError
 from stepstore.log.frame import Batch
 
 
-class Submission:
+class Submission(msgspec.Struct, gc=False, eq=False):
     """Batches that are stored together or not at all, and what became of them.
 
     `done` turns True once the result is known; then either `error` is None and `first_lsn` says where the first record
     is, or `error` says why not: a `Rejected` means definitely not stored, `OutcomeUnknown` that it cannot be told.
     """
 
-    __slots__ = ("_event", "batches", "cost", "critical", "done", "error", "first_lsn", "on_done")
+    # Thousands may wait at once, so the garbage collector does not know them (`gc=False`). That is safe because each is
+    # resolved, and then lets go of whoever is told.
 
-    def __init__(
-        self, batches: Sequence[Batch], cost: int, critical: bool, on_done: Callable[[Submission], None] | None
-    ):
-        self.batches, self.cost, self.critical, self.on_done = batches, cost, critical, on_done
-        self.done = False
-        self.error: StepwellError | None = None
-        self.first_lsn = 0
-        self._event: trio.Event | None = None
+    batches: Sequence[Batch]
+    cost: int
+    critical: bool
+    on_done: Callable[[Submission], None] | None
+    done: bool = False
+    error: StepwellError | None = None
+    first_lsn: int = 0
+    _event: trio.Event | None = None
 
     def resolve(self, first_lsn: int = 0, error: StepwellError | None = None) -> None:
         """Say what became of it, once. Wakes the waiters; runs `on_done` in the caller's turn."""
         self.first_lsn, self.error, self.done = first_lsn, error, True
-        if self.on_done is not None:
-            self.on_done(self)
+        on_done, self.on_done = self.on_done, None
+        if on_done is not None:
+            on_done(self)
         if self._event is not None:
             self._event.set()
 

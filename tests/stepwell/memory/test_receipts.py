@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import errno
+import gc
+import weakref
+from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from stepstore.log.memory_files import MemoryFileSystem
-from stepwell import BatchConfig, MemoryConfig, NotFound, OutcomeUnknown, Receipt, open_memory
+from stepwell import BatchConfig, MemoryConfig, NotFound, OutcomeUnknown, Receipt, Success, open_memory
 from tests.support import SEGMENT_BYTES, HookedFile, HookedFileSystem, open_on, step
 
 
@@ -97,6 +100,61 @@ async def test_a_cancelled_waiter_does_not_cancel_the_write() -> None:
         assert scope.cancelled_caught
         await receipt.wait_durable()
     assert await recovered_actions(files, "e") == ["action 1"]
+
+
+async def test_of_several_waiters_of_one_receipt_each_is_woken_and_any_may_be_cancelled() -> None:
+    told: list[int] = []
+    commits = trio.Event()
+    files = MemoryFileSystem()
+    async with open_on(files) as memory, trio.open_nursery() as nursery:
+        handle = await memory.start_episode("task")
+        receipt = await handle.log_step(step(1))
+        scopes = [trio.CancelScope() for _ in range(5)]
+
+        async def wait(number: int) -> None:
+            with scopes[number]:
+                await receipt.wait_durable()
+                told.append(number)
+
+        async def hold(*_arguments: object) -> None:
+            await commits.wait()
+
+        writer = memory._journal._writer  # type: ignore[attr-defined]
+        run, writer._commit = writer._commit, lambda group: _after(hold, run, group)
+        for number in range(4):
+            nursery.start_soon(wait, number)
+        await wait_all_tasks_blocked()
+        scopes[0].cancel()  # the one that waits in the receipt's own place
+        scopes[2].cancel()  # and one of the queue behind it
+        await wait_all_tasks_blocked()
+        scopes[4].cancel()
+        nursery.start_soon(wait, 4)  # cancelled before it begins: it must not take the place of anybody
+        await wait_all_tasks_blocked()
+        assert told == []
+        commits.set()
+        await wait_all_tasks_blocked()
+        assert sorted(told) == [1, 3]
+        assert receipt.is_durable
+
+
+async def _after(hold: Callable[..., Awaitable[None]], commit: Callable[..., Awaitable[None]], group: object) -> None:
+    await hold()
+    await commit(group)
+
+
+async def test_what_is_resolved_lets_go_of_its_cell_and_of_who_waited() -> None:
+    """The garbage collector does not know commits and submissions, so none may stay in a cycle."""
+    async with open_on(MemoryFileSystem(), MemoryConfig(batch=BatchConfig.manual())) as memory:
+        handle = await memory.start_episode("task")
+        receipt = await handle.log_step(step(1))
+        cell = weakref.ref(memory._supervisor.cells[handle.id].mail)
+        await receipt.wait_durable()
+        await handle.complete(Success("done"))
+        await wait_all_tasks_blocked()
+        assert receipt._commit.cell is None
+        assert receipt._commit._waiter is None
+        gc.collect()
+        assert cell() is None  # although the receipt is still held
 
 
 async def test_commit_durability_makes_log_step_itself_wait() -> None:
