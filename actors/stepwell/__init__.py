@@ -43,6 +43,7 @@ from stepwell.errors import TooLarge as TooLarge
 from stepwell.errors import Unavailable as Unavailable
 from stepwell.errors import WrongLoop as WrongLoop
 from stepwell.memory import open_memory as open_memory
+from stepwell.memory.atomic import AtomicScope as AtomicScope
 from stepwell.memory.completed import CompletedEpisode as CompletedEpisode
 from stepwell.memory.figures import MemoryRecovery as MemoryRecovery
 from stepwell.memory.figures import MemoryStats as MemoryStats

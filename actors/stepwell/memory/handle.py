@@ -45,13 +45,15 @@ class EpisodeHandle:
     def __repr__(self) -> str:
         return f"<EpisodeHandle {self.id!r}>"
 
-    async def log_step(self, step: ExecutionStep) -> Receipt:
+    async def log_step(self, step: ExecutionStep, *, expected_seq: int | None = None) -> Receipt:
         """Log one step: accepted on return (durable with `durability="commit"`); the receipt tells when it is durable.
 
         Waits while the mailbox of the episode is full; cancelled there, nothing is accepted. Cancelled in
         `durability="commit"` after that, the step will be stored unless the log fails.
-        Raises: `InvalidInput`, `TooLarge`, `NotFound`, `InvalidState` (the episode has ended, or the key was used for
-        another step), `EpisodeUnavailable`, `Closed`, `LogFull`.
+        `expected_seq`: accept it only behind that record, the last one of the episode that the caller knows of (its
+        receipt's `seq`; 1 right after the start). A step whose key is known gets its first receipt all the same.
+        Raises: `InvalidInput`, `TooLarge`, `NotFound`, `InvalidState` (the episode has ended, the key was used for
+        another step, or the episode is not at `expected_seq`), `EpisodeUnavailable`, `Closed`, `LogFull`.
         """
         await checkpoint_if_cancelled()
         memory = self._memory
@@ -59,7 +61,7 @@ class EpisodeHandle:
         try:
             if cell is None or not cell.accepting or cell.full:
                 cell = await memory._supervisor.accepting(self.id)
-            receipt = cell.accept_step(step)
+            receipt = cell.accept_step(step, expected_seq)
         except StepwellError:
             await cancel_shielded_checkpoint()
             raise
@@ -69,15 +71,15 @@ class EpisodeHandle:
             await cancel_shielded_checkpoint()
         return receipt
 
-    async def log_steps(self, steps: Sequence[ExecutionStep]) -> Receipt:
+    async def log_steps(self, steps: Sequence[ExecutionStep], *, expected_seq: int | None = None) -> Receipt:
         """Log several steps as one atomic batch; see `Memory.log_steps`."""
-        return await self._memory.log_steps(self.id, steps)
+        return await self._memory.log_steps(self.id, steps, expected_seq=expected_seq)
 
-    def log_step_nowait(self, step: ExecutionStep) -> Receipt:
+    def log_step_nowait(self, step: ExecutionStep, *, expected_seq: int | None = None) -> Receipt:
         """Log one step without waiting: accepted on return. A plain function; let the loop run between many of them.
 
-        Raises: `Busy` when it would have to wait (the mailbox is full, or the episode is asleep or being rebuilt), and
-        all that `log_step` raises.
+        Raises: `Busy` when it would have to wait (the mailbox is full, a transaction is being committed, or the episode
+        is asleep or being rebuilt), and all that `log_step` raises.
         """
         supervisor = self._memory._supervisor
         supervisor.check_open()
@@ -90,10 +92,12 @@ class EpisodeHandle:
                 raise being_deleted(self.id)
             if not cell.accepting:
                 raise Busy(f"episode {self.id!r} is being rebuilt from the log; use log_step, which waits")
+            if cell.locked:
+                raise Busy(f"a transaction on episode {self.id!r} is being committed; use log_step, which waits for it")
             if cell.full:
                 cell.wake()
                 raise Busy(f"the mailbox of episode {self.id!r} is full; use log_step, which waits for room")
-        receipt = cell.accept_step(step)
+        receipt = cell.accept_step(step, expected_seq)
         if self._memory._commit_durability:
             cell.make_urgent(receipt._commit)  # it cannot wait for the medium, but it goes there at once
         return receipt

@@ -164,6 +164,9 @@ class EpisodeLifecycle(MemoryCore):
             cell = await self._supervisor.awake(known)
             if cell.ending_request is None and cell.state.value != "live":
                 continue  # it failed between waking and now; look again
+            if cell.locked:
+                await cell.wait_room()  # a transaction that holds the episode was there first
+                continue
             request = self._request_ending(cell, checked, metadata or {})
             await request.done.wait()
             if request.error is not None:

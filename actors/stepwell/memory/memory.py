@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from stepwell.memory.atomic import AtomicCommits
 from stepwell.memory.episode_reading import EpisodeReading
 from stepwell.memory.figures import MemoryRecovery, MemoryStats
 from stepwell.memory.handle import EpisodeHandle
@@ -11,7 +12,7 @@ from stepwell.memory.upkeep import Upkeep
 from stepwell.model.ids import checked_id
 
 
-class Memory(EpisodeLifecycle, StepLogging, EpisodeReading, Upkeep):
+class Memory(EpisodeLifecycle, StepLogging, AtomicCommits, EpisodeReading, Upkeep):
     """An opened memory. Get one from `open_memory`; use it from the Trio run that opened it.
 
     Every async function is a checkpoint on every path. Arguments are checked before anything is accepted; a `Rejected`

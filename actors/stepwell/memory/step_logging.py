@@ -18,23 +18,26 @@ from stepwell.runtime.receipt import Receipt
 class StepLogging(MemoryCore):
     """The part of a memory that takes steps."""
 
-    async def log_step(self, episode_id: str, step: ExecutionStep) -> Receipt:
+    async def log_step(self, episode_id: str, step: ExecutionStep, *, expected_seq: int | None = None) -> Receipt:
         """Log one step of the episode; see `EpisodeHandle.log_step`. Raises: `InvalidInput` for a bad id as well."""
         if type(episode_id) is str and episode_id in self._cells:
-            return await EpisodeHandle(self._whole, EpisodeId(episode_id)).log_step(step)
-        return await EpisodeHandle(self._whole, await checked_id_in_turn(episode_id)).log_step(step)
+            return await EpisodeHandle(self._whole, EpisodeId(episode_id)).log_step(step, expected_seq=expected_seq)
+        known = await checked_id_in_turn(episode_id)
+        return await EpisodeHandle(self._whole, known).log_step(step, expected_seq=expected_seq)
 
-    async def log_steps(self, episode_id: str, steps: Sequence[ExecutionStep]) -> Receipt:
+    async def log_steps(
+        self, episode_id: str, steps: Sequence[ExecutionStep], *, expected_seq: int | None = None
+    ) -> Receipt:
         """Log steps as one atomic batch: all of them are stored or none. The receipt is that of the last one.
 
-        Otherwise as `EpisodeHandle.log_step`.
+        Otherwise as `EpisodeHandle.log_step`; `expected_seq` is the record that the first of them is to come behind.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         try:
             if not isinstance(steps, list | tuple):
                 raise InvalidInput(f"steps: must be a list of ExecutionStep, not {type(steps).__name__}")
             cell = await self._supervisor.accepting(await checked_id_in_turn(episode_id))
-            receipt = cell.accept_steps(steps)
+            receipt = cell.accept_steps(steps, expected_seq)
         except StepwellError:
             await trio.lowlevel.cancel_shielded_checkpoint()
             raise

@@ -24,12 +24,13 @@ from stepstore.journal import Batch, Journal, Submission
 from stepstore.journal.contract import FLAG_CLOSES, FLAG_OPENS
 from stepstore.log.frame import MAX_BATCH_BYTES, batch_cost
 from stepwell.errors import Closed, InvalidInput, InvalidState, Rejected, StepwellError, TooLarge
+from stepwell.model import validation as check
 from stepwell.model.codec import encode_step
 from stepwell.model.ids import EPISODE_STREAM, EpisodeId, stream_id
 from stepwell.model.step import ExecutionStep
 from stepwell.runtime.config import MemoryConfig
 from stepwell.runtime.ending_request import EndingRequest
-from stepwell.runtime.keys import IdempotencyKeys
+from stepwell.runtime.keys import IdempotencyKeys, StagedStep
 from stepwell.runtime.receipt import Commit, Receipt
 
 MAILBOX_BYTES = 4 * 1024 * 1024
@@ -86,6 +87,7 @@ class EpisodeCell:
         "full",
         "in_hand",
         "intake_stopped",
+        "locked",
         "mail",
         "restarts",
         "state",
@@ -97,7 +99,7 @@ class EpisodeCell:
         self.stream = stream_id(EPISODE_STREAM, episode_id)
         self.state: AsyncValue[str] = AsyncValue("waking")
         self.accepting = self.intake_stopped = self.deleting = False
-        self.full = False
+        self.full = self.locked = False
         self.ending_request: EndingRequest | None = None
         self.failure: BaseException | None = None
         self.restarts = 0
@@ -146,9 +148,19 @@ class EpisodeCell:
         if not self.accepting:
             raise Closed(f"episode {self.episode_id!r} takes no steps now")
 
+    def check_expected(self, expected_seq: int) -> None:
+        """Raises: `InvalidState` if the last record accepted for the episode has another number; `InvalidInput`."""
+        check.check_number(expected_seq, "expected_seq", minimum=0, whole=True)
+        if expected_seq != self._next_seq - 1:
+            raise InvalidState(
+                f"episode {self.episode_id!r} ends with seq {self._next_seq - 1}, and {expected_seq} was expected; "
+                "look at what was logged meanwhile"
+            )
+
     @trio.lowlevel.enable_ki_protection
-    def accept_step(self, step: ExecutionStep) -> Receipt:
-        """Accept one step. The caller has seen that there is room.
+    def accept_step(self, step: ExecutionStep, expected_seq: int | None = None) -> Receipt:
+        """Accept one step. The caller has seen that there is room. With `expected_seq`, only behind that record; a step
+        whose key is known is behind it anyway.
 
         Raises: `InvalidInput`, `TooLarge`, `InvalidState`, `Closed`, `LogFull`; then nothing is accepted.
         """
@@ -163,6 +175,8 @@ class EpisodeCell:
             known = self._keys.find(step)
             if known is not None:
                 return known
+        if expected_seq is not None:
+            self.check_expected(expected_seq)
         if self._steps >= self._steps_allowed:
             raise TooLarge(
                 f"episode {self.episode_id!r} has {self._steps:,} steps, the most an episode may have "
@@ -176,7 +190,7 @@ class EpisodeCell:
         return receipt
 
     @trio.lowlevel.enable_ki_protection
-    def accept_steps(self, steps: Sequence[ExecutionStep]) -> Receipt:
+    def accept_steps(self, steps: Sequence[ExecutionStep], expected_seq: int | None = None) -> Receipt:
         """Accept steps that are stored together or not at all. Raises as `accept_step`; then none is accepted."""
         self.check_accepting()
         if not steps:
@@ -198,11 +212,9 @@ class EpisodeCell:
                 return receipt
             if len(set(keys)) != len(keys):
                 raise InvalidInput("steps: the same key stands at two of them")
-        if self._steps + len(steps) > self._limits.steps_per_episode:
-            raise TooLarge(
-                f"{len(steps)} more steps would make {self._steps + len(steps):,}; an episode may have "
-                f"{self._limits.steps_per_episode:,} (MemoryConfig.limits)"
-            )
+        if expected_seq is not None:
+            self.check_expected(expected_seq)
+        self._check_steps_allowed(len(steps))
         size = sum(map(len, payloads)) + _PER_RECORD * len(payloads)
         if size + batch_cost(0, 0) > min(MAX_BATCH_BYTES, self._limits.record_bytes):
             raise TooLarge(f"steps: {size:,} bytes in one batch exceed {self._limits.record_bytes:,}; split it")
@@ -214,6 +226,13 @@ class EpisodeCell:
                 self._keys.remember(step, offset, receipt._commit)
         return receipt
 
+    def _check_steps_allowed(self, more: int) -> None:
+        if self._steps + more > self._steps_allowed:
+            raise TooLarge(
+                f"{more} more steps would make {self._steps + more:,}; an episode may have "
+                f"{self._steps_allowed:,} (MemoryConfig.limits)"
+            )
+
     def _encode_one_of(self, steps: Sequence[ExecutionStep], position: int, now: int) -> bytes:
         """One step of a batch in which one is refused, so that the error says which."""
         try:
@@ -222,9 +241,10 @@ class EpisodeCell:
             raise type(error)(f"steps[{position}]: {error}") from error
 
     @trio.lowlevel.enable_ki_protection
-    def accept_start(self, payload: bytes) -> Receipt:
+    def accept_start(self, payload: bytes, time_ns: int) -> Receipt:
         """Accept the first record of a new episode."""
         self._journal.check_open()
+        self._last_ns = time_ns
         return self._enqueue(payload, 1, len(payload) + _PER_RECORD, flags=FLAG_OPENS)
 
     @trio.lowlevel.enable_ki_protection
@@ -235,7 +255,11 @@ class EpisodeCell:
 
     def now_ns(self) -> int:
         """The time of a record accepted now: never before that of an earlier one."""
-        return max(time.time_ns(), self._last_ns)
+        return self.time_from(time.time_ns())
+
+    def time_from(self, clock_ns: int) -> int:
+        """The time of a record accepted while the clock says `clock_ns`."""
+        return max(clock_ns, self._last_ns)
 
     def _enqueue(
         self, item: bytes | list[bytes], records: int, size: int, *, flags: int = 0, critical: bool = False
@@ -265,6 +289,64 @@ class EpisodeCell:
         elif self.full:
             self.wake()
         return Receipt(following - 1, commit)
+
+    # ---- transactions ------------------------------------------------------------------------------------------------
+
+    @trio.lowlevel.enable_ki_protection
+    def lock(self) -> None:
+        """Have everybody else wait, as for room in the mailbox, until `unlock`."""
+        self.locked = self.full = True
+
+    @trio.lowlevel.enable_ki_protection
+    def unlock(self) -> None:
+        """Take steps again, and have those who waited look."""
+        self.locked = False
+        self.full = self._mail_count >= self._mailbox_size or self._mail_bytes >= MAILBOX_BYTES
+        self.release_callers()
+
+    async def settle(self) -> None:
+        """Return once everything accepted has a result, having made it urgent. A checkpoint."""
+        await trio.lowlevel.checkpoint()
+        while self._commits:
+            await self._commits[-1].wait()
+
+    def find_staged(self, staged: Sequence[StagedStep], expected_seq: int | None) -> Receipt | None:
+        """The receipt of the last of these steps if all of them are stored under their keys, None if all are new.
+
+        Raises: `InvalidState` (some are stored and some not, a key was used for another step, or the new ones were
+        expected behind another record), `TooLarge` (too many for one episode).
+        """
+        known = self._keys.find_all(staged)
+        if known is None:
+            if expected_seq is not None:
+                self.check_expected(expected_seq)
+            self._check_steps_allowed(len(staged))
+        return known
+
+    def batch_of(self, payloads: list[bytes]) -> Batch:
+        """The batch that stores these records behind everything accepted."""
+        return Batch(self.stream, self._next_seq, payloads, 0)
+
+    @trio.lowlevel.enable_ki_protection
+    def accept_submitted(self, batch: Batch, staged: Sequence[StagedStep], time_ns: int) -> Receipt:
+        """Accept steps whose batch was given to the journal by a transaction, which calls `finish_batch` in the end.
+
+        Nothing else is accepted and not stored, so the batch has its place; what is accepted from now on comes behind.
+        """
+        assert self.is_idle, "a transaction waits until nothing is before it"
+        commit = Commit(batch.first_seq, self)
+        commit.records = len(batch.payloads)
+        self._commits.append(commit)
+        self._at_journal = commit
+        self.in_hand.extend(batch.payloads)
+        self.batches_sent += 1
+        self._pending += commit.records
+        self._next_seq += commit.records
+        self._steps += commit.records
+        self._last_ns = time_ns
+        for seq, step in enumerate(staged, batch.first_seq):
+            self._keys.remember_staged(step, seq, commit)
+        return Receipt(self._next_seq - 1, commit)
 
     # ---- urgency -----------------------------------------------------------------------------------------------------
 
@@ -317,7 +399,7 @@ class EpisodeCell:
 
         Not while a batch is at the journal: behind a slow medium callers must wait, or memory would fill.
         """
-        return self.full and self._at_journal is None
+        return self.full and self._mail_count > 0 and self._at_journal is None
 
     @trio.lowlevel.enable_ki_protection
     def drain(self) -> None:
@@ -334,7 +416,7 @@ class EpisodeCell:
             pass
         if self._mail_count:
             self._mail_count = self._mail_bytes = 0
-            self.full = False
+            self.full = self.locked
             if self._room:
                 self._room.unpark_all()
 
@@ -357,19 +439,20 @@ class EpisodeCell:
             self.fail_pending(error)
 
     @trio.lowlevel.enable_ki_protection
-    def on_result(self, submission: Submission) -> None:
+    def on_result(self, first_lsn: int, error: StepwellError | None) -> None:
         """The result of the batch at the journal is known. Runs in the writer's turn."""
-        self._at_journal = None
-        if submission.error is not None:
+        commit, self._at_journal = self._at_journal, None
+        assert commit is not None
+        if error is not None:
             # What was accepted behind it has numbers that no longer fit: none of it can be stored as promised.
-            self.fail_pending(submission.error)
+            self.fail_pending(error)
             return
-        commit = self._commits.popleft()
+        self._commits.popleft()
         del self.in_hand[: commit.records]
         self._pending -= commit.records
         if self._pending and self._interval is not None and not self._due:
             self._flusher.schedule(self)
-        commit.resolve(submission.first_lsn, None)
+        commit.resolve(first_lsn, None)
         if self.should_send or self.full or self.deleting or self.ending_request is not None:
             self.send_or_wake()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -23,6 +23,14 @@ class KeyedStep(NamedTuple):
     commit: Commit
 
 
+class StagedStep(NamedTuple):
+    """A step that is encoded and waits for its transaction; the digest (if it has a key) is of what was encoded."""
+
+    payload: bytes
+    key: str | None
+    digest: bytes
+
+
 class IdempotencyKeys:
     """The last `kept` keys of the episode, oldest first."""
 
@@ -36,19 +44,42 @@ class IdempotencyKeys:
         Raises: `InvalidState` if it was another step.
         """
         known = None if step.key is None else self._steps.get(step.key)
-        if known is None:
+        return None if known is None else self._receipt(known, step.key, step_digest(step))
+
+    def find_all(self, staged: Sequence[StagedStep]) -> Receipt | None:
+        """The receipt of the last of these steps if all were logged before under their keys, None if none was.
+
+        Raises: `InvalidState` if some were and some not, or one of them was another step.
+        """
+        known = [self._steps.get(step.key) if step.key is not None else None for step in staged]
+        if not any(known):
             return None
-        if known.digest != step_digest(step):
-            raise InvalidState(
-                f"step.key: {step.key!r} was used for another step (seq {known.seq}) of {self._episode_id!r}"
-            )
+        for step, found in zip(staged, known, strict=True):
+            if found is None:
+                raise InvalidState(
+                    f"some steps for {self._episode_id!r} were logged before under their keys and some were not"
+                )
+            receipt = self._receipt(found, step.key, step.digest)
+        return receipt
+
+    def _receipt(self, known: KeyedStep, key: str | None, digest: bytes) -> Receipt:
+        if known.digest != digest:
+            raise InvalidState(f"step.key: {key!r} was used for another step (seq {known.seq}) of {self._episode_id!r}")
         return Receipt(known.seq, known.commit)
 
     def remember(self, step: ExecutionStep, seq: int, commit: Commit) -> None:
         """Note that `step` was accepted as `seq`; until `commit` is stored, its failure makes the key free again."""
         if step.key is not None:
-            self._add(step.key, KeyedStep(seq, step_digest(step), commit))
-            commit.keys = [*(commit.keys or ()), step.key]
+            self._note(step.key, step_digest(step), seq, commit)
+
+    def remember_staged(self, step: StagedStep, seq: int, commit: Commit) -> None:
+        """As `remember`, for a step that a transaction has staged."""
+        if step.key is not None:
+            self._note(step.key, step.digest, seq, commit)
+
+    def _note(self, key: str, digest: bytes, seq: int, commit: Commit) -> None:
+        self._add(key, KeyedStep(seq, digest, commit))
+        commit.keys = [*(commit.keys or ()), key]
 
     def restore(self, steps: Iterable[tuple[ExecutionStep, int, int]]) -> None:
         """Take up stored steps with keys, as (step, seq, LSN), oldest first; keys known already stay as they are."""

@@ -165,9 +165,10 @@ class Supervisor:
         """
         self.check_open()
         self.journal.check_open()
-        payload = encode_start(start, episode_id, time.time_ns(), self.config.limits)
+        now_ns = time.time_ns()
+        payload = encode_start(start, episode_id, now_ns, self.config.limits)
         cell = self._add(episode_id, fresh=True)
-        cell.accept_start(payload)
+        cell.accept_start(payload, now_ns)
         return cell
 
     async def awake(self, episode_id: EpisodeId) -> EpisodeCell:

@@ -1,0 +1,125 @@
+"""One commit over several streams."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+
+import trio
+
+from stepwell.errors import InvalidInput, InvalidState, NotFound, Rejected
+from stepwell.memory.core import MemoryCore
+from stepwell.model.ids import checked_id
+from stepwell.model.step import ExecutionStep
+from stepwell.runtime.episode_part import EpisodePart, staged_step
+from stepwell.runtime.receipt import Receipt
+from stepwell.runtime.transaction import Transaction
+
+
+class AtomicCommits(MemoryCore):
+    """The part of a memory that commits over several streams at once."""
+
+    def atomic(self) -> AtomicScope:
+        """An async context manager; what is staged in its block is stored together or not at all. See `AtomicScope`."""
+        return AtomicScope(self)
+
+
+class AtomicScope:
+    """`async with memory.atomic() as tx:` — plain staging calls in the block, one commit when it is left.
+
+    Leaving the block without an exception stores everything staged in one frame of the log, durable on return, and sets
+    `receipt`. An exception or a cancellation in the block stores nothing. Staging checks and encodes at once, as the
+    steps are then; an error of a staging call stages nothing of that call, and what was staged before stays.
+
+    An episode may be asleep; it is woken for the commit. Steps that others log meanwhile come before or behind, never
+    between; while the commit holds an episode others wait as for a full mailbox. If all steps of an episode carry keys
+    that are known they count as stored; together with new ones that is `InvalidState`. All staged records have the time
+    of the commit.
+
+    Cancelled while it leaves the block: as long as it waits for the episodes nothing is stored, and `receipt` stays
+    None. Once everything is given to the log, `receipt` is set, and it will be stored unless the log fails. Either way
+    the same steps with the same keys may be committed again, and are stored once.
+
+    Raises on entering: `Closed`, `InvalidState` (entered before). On leaving, with nothing stored: `NotFound`,
+    `InvalidState` (an episode has ended, is being completed or deleted, or is not at its `expected_seq`; a key was used
+    for another step, or keys as above), `TooLarge` (an episode would have too many steps), `EpisodeUnavailable`,
+    `Unavailable`, `Closed`, `LogFull`; and `OutcomeUnknown`: all of it is stored, or nothing.
+    """
+
+    def __init__(self, memory: MemoryCore):
+        self._memory = memory
+        self._transaction = Transaction(memory._journal, memory._supervisor.check_open)
+        self._episodes: dict[str, EpisodePart] = {}
+        self._entered = self._open = False
+
+    @property
+    def receipt(self) -> Receipt | None:
+        """That of the last record of the transaction, as it stands in the log; `seq` is its number in its own episode.
+
+        None before the commit, after one that stored nothing, and if nothing was staged.
+        """
+        return self._transaction.receipt
+
+    def receipt_of(self, episode_id: str) -> Receipt | None:
+        """That of the last step staged for an episode; None as `receipt`. Raises: `NotFound` if none was staged."""
+        part = self._episodes.get(episode_id)
+        if part is None:
+            raise NotFound(f"nothing was staged for episode {episode_id!r} in this transaction")
+        return None if self._transaction.receipt is None else part.receipt
+
+    def log_step(self, episode_id: str, step: ExecutionStep, *, expected_seq: int | None = None) -> None:
+        """Stage one step for an episode. A plain function; whether the episode takes it shows at the commit.
+
+        `expected_seq`: commit only if the episode, before the transaction, ends with that record; one number for all
+        steps of the episode.
+        Raises: `InvalidInput`, `TooLarge` (the step, or with it the episode's batch or the transaction: 16 MiB),
+        `InvalidState` (not inside the block); then it is not staged.
+        """
+        self._stage(episode_id, [step], expected_seq, one=True)
+
+    def log_steps(self, episode_id: str, steps: Sequence[ExecutionStep], *, expected_seq: int | None = None) -> None:
+        """Stage several steps for an episode, all of them or, if it raises, none; see `log_step`."""
+        if not isinstance(steps, list | tuple):
+            raise InvalidInput(f"steps: must be a list of ExecutionStep, not {type(steps).__name__}")
+        if not steps:
+            raise InvalidInput("steps: must hold at least one step")
+        self._stage(episode_id, steps, expected_seq, one=False)
+
+    @trio.lowlevel.enable_ki_protection
+    def _stage(self, episode_id: str, steps: Sequence[ExecutionStep], expected_seq: int | None, *, one: bool) -> None:
+        if not self._open:
+            raise InvalidState("steps are staged inside the block of memory.atomic(), not before or behind it")
+        known = checked_id(episode_id)
+        limits = self._memory._config.limits
+        staged = []
+        for position, step in enumerate(steps):
+            try:
+                staged.append(staged_step(step, limits))
+            except Rejected as error:
+                if one:
+                    raise
+                raise type(error)(f"steps[{position}]: {error}") from error
+        part = self._episodes.get(known) or EpisodePart(self._memory._supervisor, known)
+        part.check(staged, expected_seq)
+        self._transaction.admit(part, [step.payload for step in staged])
+        part.stage(staged, expected_seq)
+        self._episodes[known] = part
+
+    async def __aenter__(self) -> AtomicScope:
+        await trio.lowlevel.checkpoint()
+        if self._entered:
+            raise InvalidState("a transaction can be entered once; call memory.atomic() again")
+        self._memory._supervisor.check_open()
+        self._memory._journal.check_open(critical=True)
+        self._entered = self._open = True
+        return self
+
+    @trio.lowlevel.enable_ki_protection
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._open = False
+        if error is not None:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return
+        await self._transaction.commit()
