@@ -24,7 +24,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -48,12 +48,13 @@ class ChildEndedError(Exception):
     """A child ended by itself instead of logging until it was killed."""
 
 
-def run_round(directory: Path, seed: str, rng: random.Random, *, broken: bool) -> bytes:
-    """Start a child, let it live for a random time, and kill it; gives what it reported."""
+def run_round(rng: random.Random, life: Callable[..., None], *arguments: object) -> bytes:
+    """Start a child, let it live for a random time, and kill it; gives what it reported. Its life is a function of a
+    module that the children preload; it gets the connection to report through, and the arguments."""
     # Children are forked by a server that has everything imported: starting an interpreter takes longer than a round.
     context = multiprocessing.get_context("forkserver")
     reading, writing = context.Pipe(duplex=False)
-    child = context.Process(target=live, args=(str(directory), seed, writing, broken), daemon=True)
+    child = context.Process(target=life, args=(writing, *arguments), daemon=True)
     child.start()
     writing.close()
     with reading:
@@ -127,7 +128,7 @@ class Log:
 
 
 @contextmanager
-def _place(wanted: str | None) -> Iterator[Path]:
+def place_for_logs(wanted: str | None) -> Iterator[Path]:
     """A directory for logs: the one asked for, which is kept, or one for the time being."""
     if wanted is not None:
         Path(wanted).mkdir(parents=True, exist_ok=True)
@@ -140,14 +141,14 @@ def _place(wanted: str | None) -> Iterator[Path]:
 def kill_children(options: argparse.Namespace, result: Result) -> None:
     """Run the rounds, log after log."""
     multiprocessing.get_context("forkserver").set_forkserver_preload(["tests.crash.killed_child"])
-    with _place(options.dir) as place, suite.Steps("kill -9", options.count) as steps:
+    with place_for_logs(options.dir) as place, suite.Steps("kill -9", options.count) as steps:
         for first in range(0, options.count, ROUNDS_PER_LOG):
             directory = place / f"log-{first}"
             log = Log(directory, result)
             last = min(first + ROUNDS_PER_LOG, options.count) - 1
             for number in range(first, last + 1):
                 rng = suite.seeded(options, number)
-                log.take(run_round(directory, f"s{options.seed}-r{number}", rng, broken=options.broken))
+                log.take(run_round(rng, live, str(directory), f"s{options.seed}-r{number}", options.broken))
                 if number == last or rng.random() < 0.7:
                     log.compare(f"round {number}", everything=number == last)
                 steps.advance()

@@ -14,7 +14,7 @@ import trio
 
 from stepwell import MemoryConfig, Receipt, open_memory
 from tests.crash.media import die_with_parent
-from tests.crash.workload import Agent, Work, go_on, run_agents
+from tests.crash.workload import Agent, Report, Work, go_on, run_agents
 
 WORK = Work(agents=40, episodes=1_000_000, steps=60)
 SEGMENT_BYTES = 1024 * 1024
@@ -26,17 +26,25 @@ async def _see_too_much(agent: Agent, episode: str, numbers: list[int], receipt:
     await trio.lowlevel.checkpoint()
 
 
-def live(directory: str, seed: str, reports: Connection, broken: bool) -> None:
-    """Log until killed. Reports go down a pipe: what is in it outlives this process."""
-    die_with_parent()
-    if broken:
-        mock.patch.object(Agent, "_see", _see_too_much).start()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is for the parent, which then kills this process
+def reporter(reports: Connection) -> Report:
+    """Reports as lines of JSON down a pipe: what is in it outlives this process."""
 
     def report(text: Sequence[Any]) -> None:
         line = json.dumps(text).encode() + b"\n"
         while line:
             line = line[os.write(reports.fileno(), line) :]
+
+    return report
+
+
+def live(reports: Connection, directory: str, seed: str, broken: bool) -> None:
+    """Log until killed."""
+    die_with_parent()
+    if broken:
+        mock.patch.object(Agent, "_see", _see_too_much).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is for the parent, which then kills this process
+
+    report = reporter(reports)
 
     async def logging() -> None:
         async with open_memory(directory, config=MemoryConfig(segment_bytes=SEGMENT_BYTES)) as memory:

@@ -443,6 +443,9 @@ class EpisodeCell:
         """The result of the batch at the journal is known. Runs in the writer's turn."""
         commit, self._at_journal = self._at_journal, None
         assert commit is not None
+        if commit.done:  # given up meanwhile, when the episode was parked: nobody waits for this result any more
+            self.wake()
+            return
         if error is not None:
             # What was accepted behind it has numbers that no longer fit: none of it can be stored as promised.
             self.fail_pending(error)

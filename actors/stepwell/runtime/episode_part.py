@@ -72,8 +72,8 @@ class EpisodePart:
         return batch_cost(sum(len(step.payload) for step in steps), len(steps)) - batch_cost(0, 0)
 
     async def wake(self) -> None:
-        """See `Part`. Raises: as `Supervisor.accepting`."""
-        await self._supervisor.accepting(self._episode_id)
+        """See `Part`. Raises: as `Supervisor.accepting` and `EpisodeCell.check_accepting`."""
+        (await self._supervisor.accepting(self._episode_id)).check_accepting()
 
     async def lock(self) -> None:
         """See `Part`."""
@@ -81,6 +81,7 @@ class EpisodePart:
 
     @trio.lowlevel.enable_ki_protection
     def _take(self, cell: EpisodeCell) -> None:
+        cell.check_accepting()
         cell.lock()
         self._cell, self._holds_lock = cell, True
 

@@ -11,7 +11,7 @@ import trio
 
 from stepstore.errors import Damaged, Forked, KeyDestroyed
 from stepstore.journal import Journal, Record, RecordSlices
-from stepwell.errors import EpisodeUnavailable, InvalidInput, NotFound, Unavailable
+from stepwell.errors import EpisodeUnavailable, InvalidInput, NotFound, RecoveryFailed, Unavailable
 from stepwell.model.codec import decode_record, decode_records, envelope_of, event_data
 from stepwell.model.event import Event, utc
 from stepwell.model.fold import EpisodeFold
@@ -82,6 +82,18 @@ def _check_name(meta: dict[str, object] | None, episode_id: str) -> None:
             f"the stream of episode {episode_id!r} belongs to {stored!r} (their names collide on disk)",
             reason="undecodable",
         )
+
+
+async def last_time_ns(journal: Journal, stream: bytes) -> int:
+    """The time of the last durable record of a stream; 0 where that cannot be read, which says nothing. A checkpoint.
+
+    Raises: `Closed`.
+    """
+    try:
+        last = await journal.read(stream, max(await journal.look_up(stream) - 1, 0)).next_slice()
+        return envelope_of(last[-1].payload, "the last record of an episode")[1] if last else 0
+    except (*UNREADABLE, EpisodeUnavailable, RecoveryFailed):
+        return 0
 
 
 class EpisodeEvents:

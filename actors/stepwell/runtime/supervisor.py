@@ -17,7 +17,7 @@ from stepwell.runtime.config import MemoryConfig
 from stepwell.runtime.deletion import Deletion
 from stepwell.runtime.episode_task import being_deleted, ended_error, episode_task
 from stepwell.runtime.flusher import IntervalFlusher
-from stepwell.runtime.reading import not_found
+from stepwell.runtime.reading import last_time_ns, not_found
 
 
 class Supervisor:
@@ -134,7 +134,8 @@ class Supervisor:
             if self.journal.is_deleted(stream):
                 await self.journal.forget(stream)
             else:
-                await delete(self.journal, stream, encode_deleted(time.time_ns()))
+                now_ns = max(time.time_ns(), await last_time_ns(self.journal, stream))
+                await delete(self.journal, stream, encode_deleted(now_ns))
         except OSError as failure:
             error = OutcomeUnknown(
                 f"episode {episode_id!r} is deleted, but its key may still be on the medium ({failure}); delete it "

@@ -41,6 +41,12 @@ async def first_event(memory: Memory) -> None:
         await events.receive()
 
 
+async def transact(memory: Memory, *steps: ExecutionStep, episode_id: str = "e") -> None:
+    async with memory.atomic() as tx:
+        for item in steps:
+            tx.log_step(episode_id, item)
+
+
 CALLS: dict[str, Callable[[Memory], Awaitable[object]]] = {
     "start_episode": lambda m: m.start_episode("new"),
     "start_episode, again": lambda m: m.start_episode("task", episode_id="e"),
@@ -57,6 +63,18 @@ CALLS: dict[str, Callable[[Memory], Awaitable[object]]] = {
     "log_steps, bad step": lambda m: m.log_steps("e", [step(2), BAD]),
     "log_steps, none": lambda m: m.log_steps("e", []),
     "log_steps, no list": lambda m: m.log_steps("e", 5),  # type: ignore[arg-type]
+    "log_step, expected_seq": lambda m: m.log_step("e", step(2), expected_seq=2),
+    "log_step, another expected_seq": lambda m: m.log_step("e", step(2), expected_seq=1),
+    "log_steps, another expected_seq": lambda m: m.log_steps("e", [step(2)], expected_seq=1),
+    "atomic": lambda m: transact(m, step(2)),
+    "atomic, known key": lambda m: transact(m, step(1, key="k")),
+    "atomic, nothing staged": lambda m: transact(m),
+    "atomic, bad step": lambda m: transact(m, BAD),
+    "atomic, ended": lambda m: transact(m, step(2), episode_id="ended"),
+    "atomic, deleted": lambda m: transact(m, step(2), episode_id="gone"),
+    "atomic, unknown id": lambda m: transact(m, step(2), episode_id="nope"),
+    "atomic, entering": lambda m: m.atomic().__aenter__(),
+    "atomic, leaving": lambda m: m.atomic().__aexit__(None, None, None),
     "flush": lambda m: m.flush(),
     "flush_steps": lambda m: m.flush_steps("e"),
     "flush_steps, ended": lambda m: m.flush_steps("ended"),

@@ -9,6 +9,7 @@ import trio
 from trio.testing import MockClock
 
 import stepwell.runtime.episode_task as episode_task
+from stepstore.journal import SegmentLogJournal, Submission
 from stepstore.log.memory_files import MemoryFileSystem
 from stepwell import (
     Busy,
@@ -256,3 +257,41 @@ async def test_an_undecodable_record_makes_only_its_own_episode_unavailable() ->
             await memory.log_step("bad", step(2))
         assert len((await memory.get_episode("bad", partial=True)).steps) == 1
         assert (await memory.log_step("good", step(2))).seq == 3
+
+
+async def test_a_result_that_comes_after_its_episode_was_parked_hurts_nobody(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    """The bug: the writer stumbled over the batch that had been given up, and the whole memory failed."""
+    monkeypatch.setattr(episode_task, "PARK_AFTER", 1)
+    disk = MemoryFileSystem()
+    gate = trio.Event()
+    async with open_on(disk) as memory:
+        bad, good = await memory.start_episode("task", episode_id="bad"), await memory.start_episode("task")
+        journal = memory._journal
+        assert isinstance(journal, SegmentLogJournal)
+        writer = journal._writer
+        assert writer is not None
+        real = writer._commit
+
+        async def held(group: list[Submission]) -> None:
+            await gate.wait()
+            await real(group)
+
+        monkeypatch.setattr(writer, "_commit", held)
+        receipt = await bad.log_step(step(1))
+        cell = memory._supervisor.cells[bad.id]
+        cell.make_urgent()
+        await trio.testing.wait_all_tasks_blocked()
+        assert not cell.should_send
+        cell.failure = Crash("with a batch on its way")
+        cell.wake()
+        with pytest.raises(OutcomeUnknown):
+            await receipt.wait_durable()
+        gate.set()
+        await trio.testing.wait_all_tasks_blocked()
+        await (await good.log_step(step(1))).wait_durable()
+        with pytest.raises(EpisodeUnavailable, match="parked"):
+            await bad.log_step(step(2))
+    async with open_on(disk) as memory:
+        assert [item.action for item in (await memory.get_episode("bad")).steps] == ["action 1"]
