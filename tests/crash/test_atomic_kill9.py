@@ -31,10 +31,8 @@ def test_the_suite_objects_to_children_that_break_the_promise(how: str, complain
 
 
 def event(episode: str, number: int, seq: int, lsn: int, data: dict[str, Any] | None = None) -> Event:
-    if data is None and number != START:
-        data = msgspec.to_builtins(step_of(episode, number))
-        del data["key"]
-    shown: dict[str, Any] = {"task": TASK} if data is None else data
+    shown: dict[str, Any] = {"task": TASK} if number == START else data or msgspec.to_builtins(step_of(episode, number))
+    shown.pop("key", None)
     kind = "started" if number == START else "step"
     return Event(episode, kind, seq, lsn, 0, 1, repr(shown).encode(), lambda _payload, _what: shown, lambda _lsn: "")
 

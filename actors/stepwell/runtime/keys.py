@@ -54,6 +54,7 @@ class IdempotencyKeys:
         known = [self._steps.get(step.key) if step.key is not None else None for step in staged]
         if not any(known):
             return None
+        receipt = None
         for step, found in zip(staged, known, strict=True):
             if found is None:
                 raise InvalidState(

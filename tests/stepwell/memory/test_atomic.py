@@ -116,15 +116,17 @@ async def test_everything_staged_is_one_frame_and_durable_when_the_block_is_left
 async def test_an_exception_in_the_block_stores_nothing_and_leaves_unchanged() -> None:
     async with open_on(MemoryFileSystem()) as memory:
         await start(memory)
+        tx = memory.atomic()
         with pytest.raises(ZeroDivisionError):
-            async with memory.atomic() as tx:
+            async with tx:
                 tx.log_step("a", step(1))
                 raise ZeroDivisionError
         assert tx.receipt is None
         with pytest.raises(InvalidState, match="inside the block"):
             tx.log_step("a", step(1))
+        tx = memory.atomic()
         with trio.CancelScope() as scope, pytest.raises(KeyError):
-            async with memory.atomic() as tx:
+            async with tx:
                 tx.log_step("a", step(1))
                 scope.cancel()
                 raise KeyError  # leaving is no cancel point that would put `Cancelled` in its place
@@ -134,8 +136,9 @@ async def test_an_exception_in_the_block_stores_nothing_and_leaves_unchanged() -
 async def test_a_cancelled_block_stores_nothing() -> None:
     async with open_on(MemoryFileSystem()) as memory:
         await start(memory)
+        tx = memory.atomic()
         with trio.CancelScope() as scope:
-            async with memory.atomic() as tx:
+            async with tx:
                 tx.log_step("a", step(1))
                 scope.cancel()
         assert scope.cancelled_caught
@@ -249,8 +252,9 @@ async def test_the_most_that_one_frame_takes_is_taken_and_no_more() -> None:
             with pytest.raises(TooLarge, match="split"):
                 tx.log_steps("d", [part])
             tx.log_step("a", step(2))
+        tx = memory.atomic()
         with pytest.raises(TooLarge, match="'a'"):
-            async with memory.atomic() as tx:
+            async with tx:
                 tx.log_steps("a", [part, part, part])
                 tx.log_step("a", part)
     assert await recovered(disk) == [[1, 2], [1], [1]]
@@ -294,8 +298,9 @@ async def test_an_episode_that_takes_no_steps_refuses_the_whole_transaction(name
     async with open_on(disk) as memory:
         await start(memory)
         await spoil(memory, disk)
+        tx = memory.atomic()
         with pytest.raises(kind, match=message):
-            async with memory.atomic() as tx:
+            async with tx:
                 for each in NAMES:
                     tx.log_step(each, step(1))
         assert tx.receipt is None
@@ -307,8 +312,9 @@ async def test_an_episode_that_takes_no_steps_refuses_the_whole_transaction(name
 async def test_an_unknown_episode_refuses_the_whole_transaction() -> None:
     async with open_on(MemoryFileSystem()) as memory:
         await start(memory)
+        tx = memory.atomic()
         with pytest.raises(NotFound, match="'nope'"):
-            async with memory.atomic() as tx:
+            async with tx:
                 tx.log_step("a", step(1))
                 tx.log_step("nope", step(1))
         assert (await memory.log_step("a", step(2))).seq == 2
@@ -324,8 +330,9 @@ async def test_an_ending_or_a_deletion_under_way_refuses_the_whole_transaction(h
             else:
                 nursery.start_soon(memory.delete_episode, "b")
             await wait_all_tasks_blocked()
+            tx = memory.atomic()
             with pytest.raises((InvalidState, NotFound), match="'b'"):
-                async with memory.atomic() as tx:
+                async with tx:
                     tx.log_step("a", step(1))
                     tx.log_step("b", step(1))
             go_on.set()
@@ -336,8 +343,9 @@ async def test_too_many_steps_for_one_episode_refuse_the_whole_transaction() -> 
     async with open_on(MemoryFileSystem(), MemoryConfig(limits=Limits(steps_per_episode=3))) as memory:
         await start(memory)
         await memory.log_step("b", step(0))
+        tx = memory.atomic()
         with pytest.raises(TooLarge, match="4"):
-            async with memory.atomic() as tx:
+            async with tx:
                 tx.log_step("a", step(1))
                 tx.log_steps("b", [step(1), step(2), step(3)])
         async with memory.atomic() as tx:
@@ -392,12 +400,14 @@ async def test_known_and_new_keys_in_one_episode_store_nothing(mixed: list[int])
         await memory.log_step("b", step(1, key="k1"))
         with pytest.raises(InvalidState, match="some were not"):
             await keyed(memory, a=[1], b=mixed)
+        tx = memory.atomic()
         with pytest.raises(InvalidState, match="some were not"):
-            async with memory.atomic() as tx:
+            async with tx:
                 tx.log_step("b", step(1, key="k1"))
                 tx.log_step("b", step(2))
+        tx = memory.atomic()
         with pytest.raises(InvalidState, match="another step"):
-            async with memory.atomic() as tx:
+            async with tx:
                 tx.log_step("a", step(1))
                 tx.log_step("b", step(5, key="k1"))
         assert [await numbers(memory, name) for name in "ab"] == [[], [1]]
@@ -630,8 +640,9 @@ async def test_a_log_lost_between_entering_and_leaving_is_closed() -> None:
     with pytest.raises(OSError, match="injected"):
         async with open_on(medium.files) as memory:
             await start(memory)
+            tx = memory.atomic()
             with pytest.raises(Closed):
-                async with memory.atomic() as tx:
+                async with tx:
                     tx.log_step("a", step(1))
                     medium.fail(errno.EIO, "datasync", "create")
                     with pytest.raises(OutcomeUnknown):
