@@ -20,7 +20,7 @@ from typing import Protocol
 import trio
 from trio_util import AsyncValue
 
-from stepstore.journal import Batch, Journal, Submission
+from stepstore.journal import Batch, Journal
 from stepstore.journal.contract import FLAG_CLOSES, FLAG_OPENS
 from stepstore.log.frame import MAX_BATCH_BYTES, batch_cost
 from stepwell.errors import Closed, InvalidInput, InvalidState, Rejected, StepwellError, TooLarge
@@ -323,13 +323,13 @@ class EpisodeCell:
             self._check_steps_allowed(len(staged))
         return known
 
-    def batch_of(self, payloads: list[bytes]) -> Batch:
+    def batch_of(self, payloads: Iterable[bytes]) -> Batch:
         """The batch that stores these records behind everything accepted."""
-        return Batch(self.stream, self._next_seq, payloads, 0)
+        return Batch(self.stream, self._next_seq, tuple(payloads), 0)
 
     @trio.lowlevel.enable_ki_protection
     def accept_submitted(self, batch: Batch, staged: Sequence[StagedStep], time_ns: int) -> Receipt:
-        """Accept steps whose batch was given to the journal by a transaction, which calls `finish_batch` in the end.
+        """Accept steps whose batch was given to the journal by a transaction, which calls `on_result` in the end.
 
         Nothing else is accepted and not stored, so the batch has its place; what is accepted from now on comes behind.
         """
@@ -443,9 +443,6 @@ class EpisodeCell:
         """The result of the batch at the journal is known. Runs in the writer's turn."""
         commit, self._at_journal = self._at_journal, None
         assert commit is not None
-        if commit.done:  # given up meanwhile, when the episode was parked: nobody waits for this result any more
-            self.wake()
-            return
         if error is not None:
             # What was accepted behind it has numbers that no longer fit: none of it can be stored as promised.
             self.fail_pending(error)
@@ -469,6 +466,7 @@ class EpisodeCell:
         self.drain()
         self.in_hand.clear()
         commits, self._open = list(self._commits), None
+        self._at_journal = None  # what is on its way there is given up as well; its result will find nobody
         self._commits.clear()
         self._pending = 0
         self._urgent = self._due = False

@@ -114,7 +114,7 @@ class EpisodePart:
         if self.receipt is not None:
             return None
         self._time_ns = cell.time_from(now_ns)
-        self._batch = cell.batch_of([stamped(step.payload, self._time_ns) for step in self._staged])
+        self._batch = cell.batch_of(stamped(step.payload, self._time_ns) for step in self._staged)
         return self._batch
 
     def accept(self) -> None:
@@ -124,7 +124,10 @@ class EpisodePart:
 
     def finish(self, first_lsn: int, error: StepwellError | None) -> None:
         """See `Part`."""
-        self._locked_cell.finish_batch(first_lsn, error)
+        assert self.receipt is not None
+        cell = self.receipt._commit.cell
+        if cell is not None:  # else it was given up meanwhile: its episode was parked
+            cell.on_result(first_lsn, error)
 
     @property
     def _locked_cell(self) -> EpisodeCell:

@@ -42,8 +42,8 @@ class Commit(msgspec.Struct, gc=False, eq=False):
 
     def __call__(self, submission: Submission) -> None:
         """The journal has a result. Runs in the writer's turn."""
-        assert self.cell is not None
-        self.cell.on_result(submission)
+        if self.cell is not None:  # else it was given up meanwhile: its episode was parked
+            self.cell.on_result(submission.first_lsn, submission.error)
 
     @trio.lowlevel.enable_ki_protection
     def resolve(self, first_lsn: int, error: StepwellError | None) -> None:

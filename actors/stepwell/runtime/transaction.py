@@ -144,7 +144,7 @@ class Transaction:
         fresh = [(part, batch) for part, batch in prepared if batch is not None]
         if fresh:
             self._submitted = [part for part, _batch in fresh]
-            self._journal.submit([batch for _part, batch in fresh], on_done=self._on_done)
+            self._journal.submit(tuple(batch for _part, batch in fresh), on_done=self._on_done)
             for part in self._submitted:
                 part.accept()
 
