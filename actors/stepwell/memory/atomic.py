@@ -48,7 +48,7 @@ class AtomicScope:
 
     def __init__(self, memory: MemoryCore):
         self._memory = memory
-        self._transaction = Transaction(memory._journal, memory._supervisor.check_open)
+        self._transaction = Transaction(memory._journal)
         self._episodes: dict[str, EpisodePart] = {}
         self._entered = self._open = False
 

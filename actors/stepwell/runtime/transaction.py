@@ -18,7 +18,7 @@ takes it back.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import trio
@@ -73,10 +73,10 @@ class Part(Protocol):
 
 
 class Transaction:
-    """What is staged for several streams, until it is committed, once. `check_open` raises if nothing is taken now."""
+    """What is staged for several streams, until it is committed, once."""
 
-    def __init__(self, journal: Journal, check_open: Callable[[], None]):
-        self._journal, self._check_open = journal, check_open
+    def __init__(self, journal: Journal):
+        self._journal = journal
         self._parts: dict[tuple[str, str], Part] = {}
         self._submitted: list[Part] = []
         self._bytes = 0
@@ -138,7 +138,6 @@ class Transaction:
 
     @trio.lowlevel.enable_ki_protection
     def _submit(self) -> None:
-        self._check_open()
         now_ns = time.time_ns()
         prepared = [(part, part.prepare(now_ns)) for part in self._parts.values()]
         fresh = [(part, batch) for part, batch in prepared if batch is not None]

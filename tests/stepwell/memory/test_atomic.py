@@ -244,6 +244,7 @@ async def test_the_most_that_one_frame_takes_is_taken_and_no_more() -> None:
     part = ExecutionStep("tool", parameters={"n": 1}, result=StepSuccess("x" * 5_500_000))
     async with open_on(disk, config) as memory:
         await start(memory)
+        groups = memory.stats().groups
         async with memory.atomic() as tx:
             for name in NAMES:
                 tx.log_step(name, part)
@@ -252,6 +253,7 @@ async def test_the_most_that_one_frame_takes_is_taken_and_no_more() -> None:
             with pytest.raises(TooLarge, match="split"):
                 tx.log_steps("d", [part])
             tx.log_step("a", step(2))
+        assert memory.stats().groups == groups + 1  # although a group of several submissions takes 4 MiB at most
         tx = memory.atomic()
         with pytest.raises(TooLarge, match="'a'"):
             async with tx:
