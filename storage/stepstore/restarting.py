@@ -18,6 +18,8 @@ from stepstore.notices import Notices
 
 ServiceState: TypeAlias = Literal["waiting", "running", "restarting", "parked", "ended"]
 
+LONGEST_TEXT = 1_000
+
 _logger = logging.getLogger("stepstore.log")
 
 
@@ -37,8 +39,17 @@ class RestartPolicy:
 
     def delay(self, failures: int) -> float:
         """How long to wait after so many failures in a row."""
-        doubled = self.first_delay * 2 ** min(failures - 1, 64)
+        doubled = self.first_delay * 2.0 ** min(failures - 1, 64)
         return min(doubled, self.last_delay) * self.uniform(1 - self.jitter, 1 + self.jitter)
+
+
+def error_text(error: BaseException) -> str:
+    """An error in one line, also one that cannot show itself: what failed must not fail whoever tells of it."""
+    try:
+        text = " ".join(repr(error).split())
+    except Exception:
+        return f"{type(error).__name__} (it cannot be shown)"
+    return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…"
 
 
 class Backoff:
@@ -115,7 +126,8 @@ class Service:
 
     async def _restart_after(self, delay: float) -> None:
         self.state = "restarting"
-        sentence = f"the {self.name} failed ({self.error!r}); it runs again in {delay:.1f} s"
+        assert self.error is not None
+        sentence = f"the {self.name} failed ({error_text(self.error)}); it runs again in {delay:.1f} s"
         self._logger.warning("%s", sentence, exc_info=self.error)
         self._notices.tell("service_failed", sentence, self.name)
         await trio.sleep(delay)
@@ -125,8 +137,8 @@ class Service:
     def _park(self, error: Exception, failures: int) -> None:
         self.state = "parked"
         sentence = (
-            f"the {self.name} is parked after {failures} failures in a row, the last: {error!r}. Reading and writing go "
-            "on; open the memory again to start it anew."
+            f"the {self.name} is parked after {failures} failures in a row, the last: {error_text(error)}. Reading and "
+            "writing go on; open the memory again to start it anew."
         )
         self._logger.error("%s", sentence, exc_info=error)
         if self._on_parked is not None:

@@ -222,9 +222,10 @@ class EpisodeCell:
             raise type(error)(f"steps[{position}]: {error}") from error
 
     @trio.lowlevel.enable_ki_protection
-    def accept_start(self, payload: bytes) -> Receipt:
+    def accept_start(self, payload: bytes, time_ns: int) -> Receipt:
         """Accept the first record of a new episode."""
         self._journal.check_open()
+        self._last_ns = time_ns
         return self._enqueue(payload, 1, len(payload) + _PER_RECORD, flags=FLAG_OPENS)
 
     @trio.lowlevel.enable_ki_protection
@@ -243,6 +244,7 @@ class EpisodeCell:
         commit = self._open
         if commit is None or commit.bytes + size > COMMIT_BYTES or critical:
             commit = self._open = Commit(self._next_seq, self)
+            commit.accepted_ns = self._last_ns
             commit.critical = critical
             commit.flags = flags
             self._commits.append(commit)
@@ -299,6 +301,16 @@ class EpisodeCell:
     def pending_commits(self) -> tuple[Commit, ...]:
         """Everything accepted whose result is not known, oldest first."""
         return tuple(self._commits)
+
+    @property
+    def waiting(self) -> tuple[int, int]:
+        """Messages in the mailbox, and their bytes."""
+        return self._mail_count, self._mail_bytes
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether the start of the episode is in the log."""
+        return not (self._commits and self._commits[0].flags & FLAG_OPENS)
 
     # ---- the task's side ---------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@
      └ runtime task                 all of it inside its own CancelScope(shield=True)
         └ runtime nursery
            ├ journal writer         one task; natural group commit
+           │  └ services            of the journal: caretaker, compactor, scrubber; restarted, then parked, never fatal
            ├ flusher                the one timer
            └ episode tasks          one per episode that is awake
 
@@ -17,8 +18,10 @@ import logging
 import trio
 
 from stepstore.journal import Journal
+from stepstore.restarting import RestartPolicy
 from stepwell.errors import StepwellError
 from stepwell.runtime.config import MemoryConfig
+from stepwell.runtime.lifecycle_events import Lifecycle
 from stepwell.runtime.supervisor import Supervisor
 
 _logger = logging.getLogger("stepwell.runtime")
@@ -27,9 +30,11 @@ _logger = logging.getLogger("stepwell.runtime")
 class Runtime:
     """Everything that runs while a memory is open."""
 
-    def __init__(self, journal: Journal, config: MemoryConfig):
+    def __init__(self, journal: Journal, config: MemoryConfig, restarts: RestartPolicy | None = None):
         self.journal, self.config = journal, config
-        self.supervisor = Supervisor(journal, config)
+        self.lifecycle = Lifecycle()
+        journal.notices.listener = self.lifecycle.tell_notice
+        self.supervisor = Supervisor(journal, config, self.lifecycle, restarts)
         self.failure: BaseException | None = None
         self.left_behind = 0
         self._scope = trio.CancelScope(shield=True)
@@ -61,6 +66,7 @@ class Runtime:
         finally:
             self.left_behind = self.supervisor.give_up()
             self.journal.finish()
+            self.lifecycle.close()
             self._ended.set()
 
     @trio.lowlevel.enable_ki_protection
@@ -76,6 +82,8 @@ class Runtime:
         if self.failure is None:
             self.failure = error
             _logger.error("the memory failed: %r", error)
+            if self.lifecycle.watchers:
+                self.lifecycle.tell("failed", detail=repr(error))
         if self._on_failure is not None and not self._closing.is_set():
             self._on_failure.cancel()
 
@@ -88,6 +96,8 @@ class Runtime:
         """
         self.supervisor.stop_intake()
         self._closing.set()
+        if self.lifecycle.watchers:
+            self.lifecycle.tell("closing")
         interrupted: BaseException | None = None
         try:
             if not in_a_hurry:

@@ -43,7 +43,7 @@ General layout, in reading order:
   `compactor`: the one that compacts, by itself and on request; `scrubber`: the one that reads sealed segments again
   (`scrub`: one, block by block); `submission`: what the writer is given. These five alone know Trio. `latency`: how
   long commits took.
-- `verify`: checks every byte of a log without touching it.
+- `verify`: checks every byte of a log without touching it. `survey`: what its indexes tell of it.
 - `salvage`: writes a new log (`new_log`) from what is sound in the files of a damaged one (`salvage_listing`,
   `salvage_source`; `resync` follows frames across damage), sets aside what a hole cuts off (`set_aside`), and lists
   what is lost (`salvage_report`). `examine`, `problems`: what `verify` says of damage.

@@ -38,8 +38,8 @@ _logger = logging.getLogger("stepstore.log")
 
 
 class LogCaretaker:
-    """Looks after an opened log. One task runs `run`, until it is cancelled, and one `compactor.run`; then `finish` does
-    what is left. `settled` counts the segments that got a footer or a sidecar, or failed to."""
+    """Looks after an opened log. One task runs `run`, until it is cancelled, and one `compactor.run`; then `finish`
+    does what is left. `settled` counts the segments that got a footer or a sidecar, or failed to."""
 
     def __init__(self, log: OpenLog, writer: LogWriter):
         self._log, self._writer = log, writer
@@ -88,8 +88,8 @@ class LogCaretaker:
     def _check_not_given_up(self) -> None:
         if self._given_up is not None:
             raise Unavailable(
-                f"the task that finishes files of the log in {self._log.path!r} is parked ({self._given_up!r}), so this "
-                "cannot be done. Nothing is lost, and writing goes on; close the memory and open it again."
+                f"the task that finishes files of the log in {self._log.path!r} is parked ({self._given_up!r}), so "
+                "this cannot be done. Nothing is lost, and writing goes on; close the memory and open it again."
             ) from self._given_up
 
     async def finish(self) -> None:

@@ -578,7 +578,9 @@ class LogWriter:
         was_full, self._full_since_error = self.is_full, error
         self.gate.is_open = error is None and self._failed is None and not self._finishing
         if error is not None and not was_full:
-            sentence = f"the log in {self._log.path} is full ({error.strerror}); only endings are taken until there is room"
+            sentence = (
+                f"the log in {self._log.path} is full ({error.strerror}); only endings are taken until there is room"
+            )
             _logger.error("%s", sentence)
             self.notices.tell("log_full", sentence)
         elif error is None and was_full:

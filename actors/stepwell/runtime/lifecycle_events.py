@@ -14,7 +14,7 @@ import msgspec
 import trio
 
 from stepstore.notices import NoticeKind
-from stepwell.errors import Closed
+from stepwell.errors import Closed, InvalidState
 from stepwell.model.event import utc
 
 EVENTS_KEPT = 1_024
@@ -175,7 +175,7 @@ class Watching:
     async def __aenter__(self) -> LifecycleChannel:
         await trio.lowlevel.checkpoint()
         if self._channel is not None:
-            raise RuntimeError("this lifecycle() was entered before; call memory.lifecycle() again")
+            raise InvalidState("this lifecycle() was entered before; call memory.lifecycle() again")
         if self._lifecycle.closed:
             raise Closed("the memory is closed; open it again to go on")
         self._channel = LifecycleChannel(self._lifecycle)
@@ -185,3 +185,4 @@ class Watching:
     async def __aexit__(self, *_error: object) -> None:
         assert self._channel is not None
         self._channel.close()
+        await trio.lowlevel.cancel_shielded_checkpoint()  # what the body raises leaves unchanged
