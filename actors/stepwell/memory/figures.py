@@ -57,8 +57,8 @@ class MemoryStats(msgspec.Struct, frozen=True, kw_only=True):
     `dropped` is 0, and not because it was counted: nothing in here drops. What is full makes callers wait or refuses
     them, and what was accepted and could not be stored says so in its receipt.
 
-    Now: `live_episodes` take steps; `waking_episodes` are being rebuilt from the log; `parked_episodes` failed too often
-    (see `health`); `asleep_episodes` have no ending and no task. `mailbox_messages`, `mailbox_bytes` wait in the
+    Now: `live_episodes` take steps; `waking_episodes` are being rebuilt from the log; `parked_episodes` failed too
+    often (see `health`); `asleep_episodes` have no ending and no task. `mailbox_messages`, `mailbox_bytes` wait in the
     mailboxes, `in_hand_records` were taken from them and are not durable yet, `queue_bytes` wait for the writer or are
     on their way to the medium. `flush_lag_seconds`: the age of the oldest accepted record that is not durable, by the
     wall clock; 0 if there is none.

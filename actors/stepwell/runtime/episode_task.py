@@ -73,12 +73,10 @@ async def episode_task(
                 return
             cell.state.value = "waking"
             oversight.restarts += 1
-            failure = error_text(error)
-            _logger.warning(
-                "episode %r failed (%s); restarting from the log in %.1f s", cell.episode_id, failure, delay
-            )
+            why = error_text(error)
+            _logger.warning("episode %r failed (%s); restarting from the log in %.1f s", cell.episode_id, why, delay)
             if lifecycle.watchers:
-                detail = f"{failure}; it runs again in {delay:.1f} s"
+                detail = f"{why}; it runs again in {delay:.1f} s"
                 lifecycle.tell("restarted", episode_id=cell.episode_id, detail=detail)
             with trio.move_on_after(delay):
                 while not cell.deleting:
