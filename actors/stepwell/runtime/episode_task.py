@@ -40,7 +40,8 @@ async def episode_task(
     """
     lifecycle, backoff = oversight.lifecycle, Backoff(oversight.policy)
     while True:
-        backoff.begin(trio.current_time(), journal.durable_seq(cell.stream))
+        stored = _stored_seq(cell, journal, 0)
+        backoff.begin(trio.current_time(), stored)
         was_ending = fresh or cell.ending_request is not None
         try:
             if fresh or await rebuild(cell, journal):
@@ -53,7 +54,7 @@ async def episode_task(
             return
         except Exception as error:
             fresh = False
-            delay = backoff.failed(trio.current_time(), journal.durable_seq(cell.stream))
+            delay = backoff.failed(trio.current_time(), _stored_seq(cell, journal, stored))
             cell.restarts += 1
             cell.failure = error
             cell.accepting = False
@@ -81,6 +82,15 @@ async def episode_task(
             with trio.move_on_after(delay):
                 while not cell.deleting:
                     await cell.park()
+
+
+def _stored_seq(cell: EpisodeCell, journal: Journal, otherwise: int) -> int:
+    """How far the episode is stored; `otherwise` where the medium has to tell and fails to: that, too, concerns this
+    episode only."""
+    try:
+        return journal.durable_seq(cell.stream)
+    except (StepwellError, OSError):
+        return otherwise
 
 
 def _park(cell: EpisodeCell, error: Exception, failures: int) -> None:
