@@ -86,12 +86,8 @@ async def test_what_is_accepted_and_not_durable_is_counted_where_it_waits(
         assert memory.stats().flush_lag_seconds == 1.0
         await memory.flush()
         stats = memory.stats()
-        assert (stats.flush_lag_seconds, stats.mailbox_messages, stats.in_hand_records, stats.queue_bytes) == (
-            0,
-            0,
-            0,
-            0,
-        )
+        assert (stats.flush_lag_seconds, stats.queue_bytes) == (0, 0)
+        assert (stats.mailbox_messages, stats.mailbox_bytes, stats.in_hand_records) == (0, 0, 0)
         assert stats.records == 5
         assert stats.mean_group == stats.records / stats.groups
         assert stats.largest_group == 2
