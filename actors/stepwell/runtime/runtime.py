@@ -18,7 +18,7 @@ import logging
 import trio
 
 from stepstore.journal import Journal
-from stepstore.restarting import RestartPolicy
+from stepstore.restarting import RestartPolicy, error_text
 from stepwell.errors import StepwellError
 from stepwell.runtime.config import MemoryConfig
 from stepwell.runtime.lifecycle_events import Lifecycle
@@ -81,9 +81,9 @@ class Runtime:
     def _fail(self, error: BaseException) -> None:
         if self.failure is None:
             self.failure = error
-            _logger.error("the memory failed: %r", error)
+            _logger.error("the memory failed: %s", error_text(error))
             if self.lifecycle.watchers:
-                self.lifecycle.tell("failed", detail=repr(error))
+                self.lifecycle.tell("failed", detail=error_text(error))
         if self._on_failure is not None and not self._closing.is_set():
             self._on_failure.cancel()
 

@@ -71,7 +71,10 @@ class SegmentLogJournal:
 
         Raises: `LogLocked`, `InvalidInput`, `CorruptLog`, `RecoveryFailed`.
         """
-        return cls(open_log(files or OsFileSystem(), path, options), restarts)
+        log = open_log(files or OsFileSystem(), path, options)
+        for note in log.report.notes:
+            _logger.warning("opening the log in %s: %s", path, note)
+        return cls(log, restarts)
 
     @classmethod
     def open_read_only(

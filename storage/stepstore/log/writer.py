@@ -540,6 +540,8 @@ class LogWriter:
             self._log.segment = None
         self._go_on_in(new)
         cause: StepwellError
+        if not no_room:
+            _logger.warning("a write to the log in %s failed (%s); it goes on in a new file", self._log.path, error)
         if no_room:
             self._set_full(error)
             cause = LogFull(f"the medium had no room for this write ({error.strerror}); it is not stored")
