@@ -75,7 +75,8 @@ async def test_a_caretaker_that_fails_every_time_is_parked_and_writing_goes_on(
             assert await write_more(journal) == 2
             for asked in (journal.rotate, journal.compact, lambda: journal.archive("/archive")):
                 with pytest.raises(Unavailable, match=r"parked \(Bug\('in the background'\)\).*writing goes on"):
-                    await asked()
+                    with trio.fail_after(1):
+                        await asked()
             assert await write_more(journal) == 3
             assert [s.state for s in journal.services] == ["parked", "running", "running"]
     assert verify_log(LOG, files=files).problems == []

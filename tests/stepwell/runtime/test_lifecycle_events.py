@@ -129,9 +129,10 @@ async def test_a_full_log_and_room_again_are_told_once_each(autojump_clock: Mock
             await nursery.start(story.listen, memory)
             handle = await memory.start_episode("task", episode_id="e")
             full = True
-            for _ in range(2):
-                with pytest.raises(LogFull):  # too large for this segment
-                    await (await handle.log_step(step(1, thought="x" * SEGMENT_BYTES))).reach_log()
+            with pytest.raises(LogFull):  # too large for this segment
+                await (await handle.log_step(step(1, thought="x" * SEGMENT_BYTES))).reach_log()
+            with pytest.raises(LogFull):  # it meets the full medium once more
+                await handle.complete(Success("x" * SEGMENT_BYTES))
             assert memory.health().status == "full"
             full = False
             await trio.sleep(RETRY_FULL_SECONDS + 1)
@@ -144,14 +145,15 @@ async def test_a_full_log_and_room_again_are_told_once_each(autojump_clock: Mock
 
 async def test_a_service_that_fails_is_told_by_name(monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock) -> None:
     async def broken(_caretaker: LogCaretaker) -> bool:
-        await trio.lowlevel.checkpoint()
+        await listening.wait()
         raise Crash("caretaker")
 
     monkeypatch.setattr(LogCaretaker, "_work", broken)
-    story = Story()
+    story, listening = Story(), trio.Event()
     async with trio.open_nursery() as nursery:
         async with opened(MemoryFileSystem()) as memory:
             await nursery.start(story.listen, memory)
+            listening.set()
             await trio.sleep(10)
     assert story.kinds == ["service_failed", "service_restarted"] * 5 + ["service_parked", "closing"]
     assert {event.service for event in story.events} == {"log caretaker", None}
