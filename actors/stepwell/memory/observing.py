@@ -86,7 +86,7 @@ class Observing(MemoryCore):
                 restarts=service.restarts,
                 error=None if service.error is None else error_text(service.error),
             )
-            for service in self._journal.services
+            for service in self._runtime.services
         ]
         troubles = [
             f"the {service.name} is {service.state} ({service.error})"

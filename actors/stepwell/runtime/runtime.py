@@ -14,11 +14,12 @@ An outer cancel reaches only the body: were the actors cancelled with it, what t
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 import trio
 
 from stepstore.journal import Journal
-from stepstore.restarting import RestartPolicy, error_text
+from stepstore.restarting import RestartPolicy, Service, error_text
 from stepwell.errors import StepwellError
 from stepwell.runtime.config import MemoryConfig
 from stepwell.runtime.lifecycle_events import Lifecycle
@@ -42,6 +43,11 @@ class Runtime:
         self._ended = trio.Event()
         self._written = trio.Event()
         self._on_failure: trio.CancelScope | None = None
+
+    @property
+    def services(self) -> Sequence[Service]:
+        """What runs in the background, restarted when it fails, and then parked."""
+        return self.journal.services
 
     def cancel_on_failure(self, scope: trio.CancelScope) -> None:
         """Cancel `scope` if the log is lost while the memory is open."""
