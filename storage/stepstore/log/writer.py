@@ -138,7 +138,7 @@ class LogWriter:
         self._room = trio.lowlevel.ParkingLot()
         self._advanced = trio.lowlevel.ParkingLot()
         self._limiter = trio.CapacityLimiter(1)  # the default limiter is shared with the host's own threads
-        self._finishing = self._ended = False
+        self._running = self._finishing = self._ended = False
         self._full_since_error: OSError | None = None
         self._failed: BaseException | None = None
         self._mark_wanted = False
@@ -248,7 +248,7 @@ class LogWriter:
         self._pending_seq.update(last)
         self._deleting.update(deleting)
         submission = Submission(batches, cost, critical, on_done)
-        if not self._queue:
+        if self._running and not self._queue:  # before that there may be no Trio run, and no clock
             self._queued_since = trio.current_time()
         self._queue.append(submission)
         self._queued_bytes += cost
@@ -318,6 +318,7 @@ class LogWriter:
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Commit groups until `finish`. If cancelled, what is queued is resolved as `OutcomeUnknown`."""
+        self._queued_since, self._running = trio.current_time(), True
         try:
             while self._failed is None:
                 if self._rotations:
