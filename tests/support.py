@@ -10,6 +10,7 @@ import trio
 from stepstore.journal import Batch, SegmentLogJournal, Submission
 from stepstore.log.files import File, FileStat, FileSystem
 from stepstore.log.memory_files import MemoryFileSystem
+from stepstore.restarting import RestartPolicy
 from stepwell import ExecutionStep, MemoryConfig, StepSuccess
 from stepwell.memory.opening import OpenMemory
 
@@ -21,9 +22,15 @@ Hook = Callable[[str, str], None]
 """Called before each call of the file layer with its name and path; may raise `OSError`."""
 
 
-def open_on(files: FileSystem, config: MemoryConfig | None = None, *, read_only: bool = False) -> OpenMemory:
+def open_on(
+    files: FileSystem,
+    config: MemoryConfig | None = None,
+    *,
+    read_only: bool = False,
+    restarts: RestartPolicy | None = None,
+) -> OpenMemory:
     """`open_memory` on a file layer of the test's own."""
-    return OpenMemory(LOG, config or MemoryConfig(segment_bytes=SEGMENT_BYTES), read_only, files)
+    return OpenMemory(LOG, config or MemoryConfig(segment_bytes=SEGMENT_BYTES), read_only, files, restarts)
 
 
 def step(number: int, **fields: Any) -> ExecutionStep:

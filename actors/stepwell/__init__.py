@@ -45,6 +45,7 @@ from stepwell.errors import WrongLoop as WrongLoop
 from stepwell.memory import open_memory as open_memory
 from stepwell.memory.atomic import AtomicScope as AtomicScope
 from stepwell.memory.completed import CompletedEpisode as CompletedEpisode
+from stepwell.memory.figures import MemoryHealth as MemoryHealth
 from stepwell.memory.figures import MemoryRecovery as MemoryRecovery
 from stepwell.memory.figures import MemoryStats as MemoryStats
 from stepwell.memory.following import NOW as NOW
@@ -72,5 +73,6 @@ from stepwell.model.step import StepSuccess as StepSuccess
 from stepwell.model.step import StepTimeout as StepTimeout
 from stepwell.runtime.config import BatchConfig as BatchConfig
 from stepwell.runtime.config import MemoryConfig as MemoryConfig
+from stepwell.runtime.lifecycle_events import LifecycleEvent as LifecycleEvent
 from stepwell.runtime.reading import OpenEpisode as OpenEpisode
 from stepwell.runtime.receipt import Receipt as Receipt

@@ -484,6 +484,7 @@ async def tended(log: OpenLog, *, close: bool = False) -> AsyncIterator[tuple[Lo
     async def run() -> None:
         async with trio.open_nursery() as inner:
             inner.start_soon(caretaker.run)
+            inner.start_soon(caretaker.compactor.run)
             await writer.run()
             inner.cancel_scope.cancel()
         await caretaker.finish()

@@ -135,6 +135,20 @@ def verify(directory: Path, as_json: bool) -> None:
         raise SystemExit(1)
 
 
+@cli.command(epilog=example("stepwell stats --dir agent-memory", "stepwell stats --json"))
+@directory_option
+@json_option
+@reporting_errors
+def stats(directory: Path, as_json: bool) -> None:
+    """Show how much a memory holds, and how much of it compacting would give back.
+
+    Reads indexes only, also while another process writes. What that process counts, `memory.stats()` tells in it.
+    """
+    from stepwell.cli.statistics import run_stats
+
+    run_stats(directory, as_json=as_json)
+
+
 @cli.command(epilog=example("stepwell salvage agent-memory agent-memory-salvaged"))
 @click.argument("source", metavar="SRC", type=click.Path(path_type=Path))
 @click.argument("target", metavar="DST", type=click.Path(path_type=Path))

@@ -62,7 +62,8 @@ class EpisodeHandle:
             if cell is None or not cell.accepting or cell.full:
                 cell = await memory._supervisor.accepting(self.id)
             receipt = cell.accept_step(step, expected_seq)
-        except StepwellError:
+        except StepwellError as error:
+            memory._supervisor.oversight.note_refused(error)
             await cancel_shielded_checkpoint()
             raise
         if memory._commit_durability:
@@ -82,22 +83,28 @@ class EpisodeHandle:
         is asleep or being rebuilt), and all that `log_step` raises.
         """
         supervisor = self._memory._supervisor
-        supervisor.check_open()
-        cell = supervisor.cells.get(self.id)
-        if cell is None:
-            supervisor.check_is_stored(self.id)
-            raise Busy(f"episode {self.id!r} is not awake; use log_step, which wakes it")
-        if cell.ending_request is None:
-            if cell.deleting:
-                raise being_deleted(self.id)
-            if not cell.accepting:
-                raise Busy(f"episode {self.id!r} is being rebuilt from the log; use log_step, which waits")
-            if cell.locked:
-                raise Busy(f"a transaction on episode {self.id!r} is being committed; use log_step, which waits for it")
-            if cell.full:
-                cell.wake()
-                raise Busy(f"the mailbox of episode {self.id!r} is full; use log_step, which waits for room")
-        receipt = cell.accept_step(step, expected_seq)
+        try:
+            supervisor.check_open()
+            cell = supervisor.cells.get(self.id)
+            if cell is None:
+                supervisor.check_is_stored(self.id)
+                raise Busy(f"episode {self.id!r} is not awake; use log_step, which wakes it")
+            if cell.ending_request is None:
+                if cell.deleting:
+                    raise being_deleted(self.id)
+                if not cell.accepting:
+                    raise Busy(f"episode {self.id!r} is being rebuilt from the log; use log_step, which waits")
+                if cell.locked:
+                    raise Busy(
+                        f"a transaction on episode {self.id!r} is being committed; use log_step, which waits for it"
+                    )
+                if cell.full:
+                    cell.wake()
+                    raise Busy(f"the mailbox of episode {self.id!r} is full; use log_step, which waits for room")
+            receipt = cell.accept_step(step, expected_seq)
+        except StepwellError as error:
+            supervisor.oversight.note_refused(error)
+            raise
         if self._memory._commit_durability:
             cell.make_urgent(receipt._commit)  # it cannot wait for the medium, but it goes there at once
         return receipt

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from stepwell.memory.atomic import AtomicCommits
 from stepwell.memory.episode_reading import EpisodeReading
-from stepwell.memory.figures import MemoryRecovery, MemoryStats
+from stepwell.memory.figures import MemoryRecovery
 from stepwell.memory.handle import EpisodeHandle
 from stepwell.memory.lifecycle import EpisodeLifecycle
+from stepwell.memory.observing import Observing
 from stepwell.memory.step_logging import StepLogging
 from stepwell.memory.upkeep import Upkeep
 from stepwell.model.ids import checked_id
 
 
-class Memory(EpisodeLifecycle, StepLogging, AtomicCommits, EpisodeReading, Upkeep):
+class Memory(EpisodeLifecycle, StepLogging, AtomicCommits, EpisodeReading, Upkeep, Observing):
     """An opened memory. Get one from `open_memory`; use it from the Trio run that opened it.
 
     Every async function is a checkpoint on every path. Arguments are checked before anything is accepted; a `Rejected`
@@ -27,15 +28,3 @@ class Memory(EpisodeLifecycle, StepLogging, AtomicCommits, EpisodeReading, Upkee
     def recovery(self) -> MemoryRecovery:
         """What opening this memory found and did."""
         return self._recovery
-
-    def stats(self) -> MemoryStats:
-        """Counts since opening."""
-        stats = self._journal.stats
-        return MemoryStats(
-            groups=stats.groups,
-            syncs=stats.syncs,
-            records=stats.records,
-            bytes_written=stats.bytes_written,
-            largest_group=stats.largest_group,
-            live_episodes=len(self._supervisor.cells),
-        )

@@ -11,6 +11,7 @@ from stepstore.journal import InMemoryJournal, Journal, SegmentLogJournal
 from stepstore.log.batch_codec import Compression
 from stepstore.log.files import FileSystem
 from stepstore.log.opening import LogOptions
+from stepstore.restarting import RestartPolicy
 from stepwell.errors import InvalidInput, InvalidState
 from stepwell.memory.memory import Memory
 from stepwell.runtime.config import MemoryConfig
@@ -35,9 +36,15 @@ class OpenMemory:
     """The async context manager that `open_memory` returns."""
 
     def __init__(
-        self, path: str | os.PathLike[str], config: MemoryConfig | None, read_only: bool, files: FileSystem | None
+        self,
+        path: str | os.PathLike[str],
+        config: MemoryConfig | None,
+        read_only: bool,
+        files: FileSystem | None,
+        restarts: RestartPolicy | None = None,
     ):
         self._path, self._config, self._read_only, self._files = path, config, read_only, files
+        self._restarts = restarts
         self._entered = False
 
     async def __aenter__(self) -> Memory:
@@ -56,7 +63,7 @@ class OpenMemory:
         await trio.lowlevel.checkpoint()
         self._journal = await self._open_journal(path, config)
         try:
-            self._runtime = Runtime(self._journal, config)
+            self._runtime = Runtime(self._journal, config, self._restarts)
             self._memory = Memory(self._journal, config, self._runtime)
             # Scopes are entered by hand so that what the body raises leaves as it is, not inside a group.
             self._host_scope = trio.CancelScope()
@@ -91,7 +98,7 @@ class OpenMemory:
         def opening() -> Journal:
             if self._read_only:
                 return SegmentLogJournal.open_read_only(path, options, self._files)
-            return SegmentLogJournal.open(path, options, self._files)
+            return SegmentLogJournal.open(path, options, self._files, self._restarts)
 
         if self._files is not None and not self._files.needs_thread:
             return opening()

@@ -38,7 +38,8 @@ class StepLogging(MemoryCore):
                 raise InvalidInput(f"steps: must be a list of ExecutionStep, not {type(steps).__name__}")
             cell = await self._supervisor.accepting(await checked_id_in_turn(episode_id))
             receipt = cell.accept_steps(steps, expected_seq)
-        except StepwellError:
+        except StepwellError as error:
+            self._supervisor.oversight.note_refused(error)
             await trio.lowlevel.cancel_shielded_checkpoint()
             raise
         if self._commit_durability:

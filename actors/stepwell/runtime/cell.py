@@ -267,6 +267,7 @@ class EpisodeCell:
         commit = self._open
         if commit is None or commit.bytes + size > COMMIT_BYTES or critical:
             commit = self._open = Commit(self._next_seq, self)
+            commit.accepted_ns = self._last_ns
             commit.critical = critical
             commit.flags = flags
             self._commits.append(commit)
@@ -381,6 +382,16 @@ class EpisodeCell:
     def pending_commits(self) -> tuple[Commit, ...]:
         """Everything accepted whose result is not known, oldest first."""
         return tuple(self._commits)
+
+    @property
+    def waiting(self) -> tuple[int, int]:
+        """Messages in the mailbox, and their bytes."""
+        return self._mail_count, self._mail_bytes
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether the start of the episode is in the log."""
+        return not (self._commits and self._commits[0].flags & FLAG_OPENS)
 
     # ---- the task's side ---------------------------------------------------------------------------------------------
 

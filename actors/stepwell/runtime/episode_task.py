@@ -8,11 +8,11 @@ unknown, and only the log can tell.
 from __future__ import annotations
 
 import logging
-import random
 
 import trio
 
 from stepstore.journal import Journal, Record
+from stepstore.restarting import Backoff, error_text
 from stepwell.errors import EpisodeUnavailable, InvalidState, OutcomeUnknown, StepwellError, Unavailable
 from stepwell.learning import analyse_completion
 from stepwell.model.codec import decode_record, decode_step
@@ -23,55 +23,74 @@ from stepwell.model.limits import Limits
 from stepwell.model.step import ExecutionStep
 from stepwell.runtime.cell import EpisodeCell
 from stepwell.runtime.ending_request import EndingRequest
+from stepwell.runtime.oversight import Oversight
 from stepwell.runtime.reading import fold_episode
 from stepwell.runtime.receipt import Commit, Receipt
-
-FIRST_BACKOFF, LAST_BACKOFF = 0.2, 30.0
-PARK_AFTER = 6
-STEADY_SECONDS = 60.0
 
 _logger = logging.getLogger("stepwell.runtime")
 
 
 @trio.lowlevel.enable_ki_protection
-async def episode_task(cell: EpisodeCell, journal: Journal, limits: Limits, *, fresh: bool) -> None:
+async def episode_task(
+    cell: EpisodeCell, journal: Journal, limits: Limits, oversight: Oversight, *, fresh: bool
+) -> None:
     """Run the episode until it has ended, is parked, or turns out not to exist. `fresh`: nothing of it is stored yet.
 
     Never raises but `Cancelled`: one bad episode touches no other.
     """
-    failures = 0
+    lifecycle, backoff = oversight.lifecycle, Backoff(oversight.policy)
     while True:
-        began, stored_before = trio.current_time(), journal.durable_seq(cell.stream)
+        stored = _stored_seq(cell, journal, 0)
+        backoff.begin(trio.current_time(), stored)
+        was_ending = fresh or cell.ending_request is not None
         try:
-            if not fresh and not await rebuild(cell, journal):
-                return
-            fresh = False
-            await run_incarnation(cell, journal, limits)
+            if fresh or await rebuild(cell, journal):
+                if not fresh and lifecycle.watchers:
+                    lifecycle.tell("live", episode_id=cell.episode_id)
+                fresh, was_ending = False, True
+                await run_incarnation(cell, journal, limits)
+            if was_ending and cell.state.value == "ended" and lifecycle.watchers:
+                lifecycle.tell("ended", episode_id=cell.episode_id)
             return
         except Exception as error:
             fresh = False
-            if journal.durable_seq(cell.stream) > stored_before or trio.current_time() - began > STEADY_SECONDS:
-                failures = 0
-            failures += 1
+            delay = backoff.failed(trio.current_time(), _stored_seq(cell, journal, stored))
             cell.restarts += 1
             cell.failure = error
             cell.accepting = False
             if cell.deleting:
-                cell.fail_pending(OutcomeUnknown(f"not stored before its episode was deleted: {error}"))
+                cell.fail_pending(OutcomeUnknown(f"not stored before its episode was deleted: {error_text(error)}"))
                 cell.state.value = "gone"
                 return
-            if isinstance(error, EpisodeUnavailable) or failures >= PARK_AFTER:
-                _park(cell, error, failures)
+            if isinstance(error, EpisodeUnavailable) or delay is None:
+                _park(cell, error, backoff.failures)
+                if lifecycle.watchers:
+                    lifecycle.tell("parked", episode_id=cell.episode_id, detail=str(cell.failure))
                 return
             if isinstance(error, Unavailable) and not cell.pending_commits:
                 _give_up_for_now(cell, error)
+                if lifecycle.watchers:
+                    lifecycle.tell("unavailable", episode_id=cell.episode_id, detail=str(error))
                 return
             cell.state.value = "waking"
-            delay = min(FIRST_BACKOFF * 2 ** (failures - 1), LAST_BACKOFF) * random.uniform(0.8, 1.2)
-            _logger.warning("episode %r failed (%s); restarting from the log in %.1f s", cell.episode_id, error, delay)
+            oversight.restarts += 1
+            why = error_text(error)
+            _logger.warning("episode %r failed (%s); restarting from the log in %.1f s", cell.episode_id, why, delay)
+            if lifecycle.watchers:
+                detail = f"{why}; it runs again in {delay:.1f} s"
+                lifecycle.tell("restarted", episode_id=cell.episode_id, detail=detail)
             with trio.move_on_after(delay):
                 while not cell.deleting:
                     await cell.park()
+
+
+def _stored_seq(cell: EpisodeCell, journal: Journal, otherwise: int) -> int:
+    """How far the episode is stored; `otherwise` where the medium has to tell and fails to: that, too, concerns this
+    episode only."""
+    try:
+        return journal.durable_seq(cell.stream)
+    except (StepwellError, OSError):
+        return otherwise
 
 
 def _park(cell: EpisodeCell, error: Exception, failures: int) -> None:
@@ -79,13 +98,13 @@ def _park(cell: EpisodeCell, error: Exception, failures: int) -> None:
         unavailable = error
     else:
         unavailable = EpisodeUnavailable(
-            f"episode {cell.episode_id!r} is parked after {failures} failures in a row, the last: {error!r}. Its "
-            "stored steps can be read; reopen the memory to try again.",
+            f"episode {cell.episode_id!r} is parked after {failures} failures in a row, the last: {error_text(error)}. "
+            "Its stored steps can be read; reopen the memory to try again.",
             reason="parked",
         )
         unavailable.__cause__ = error
     _logger.error("%s", unavailable)
-    unknown = OutcomeUnknown(f"not stored before its episode was parked: {error}")
+    unknown = OutcomeUnknown(f"not stored before its episode was parked: {error_text(error)}")
     unknown.__cause__ = error
     cell.fail_pending(unknown)
     cell.failure = unavailable

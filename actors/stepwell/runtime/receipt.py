@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 
 class Commit(msgspec.Struct, gc=False, eq=False):
-    """Records of one episode that go to the log in one batch. One object for all of them, none per step."""
+    """Records of one episode that go to the log in one batch. One object for all of them, none per step.
+
+    `accepted_ns`: when the first of them was accepted.
+    """
 
     # There may be one for every step, each alive until its group is on the medium. Were they known to the garbage
     # collector, it would go through all of them again and again, which took a third of the time. That is safe because
@@ -28,6 +31,7 @@ class Commit(msgspec.Struct, gc=False, eq=False):
     bytes: int = 0
     flags: int = 0
     first_lsn: int = 0
+    accepted_ns: int = 0
     critical: bool = False
     done: bool = False
     error: StepwellError | None = None

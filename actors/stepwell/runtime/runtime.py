@@ -4,6 +4,7 @@
      └ runtime task                 all of it inside its own CancelScope(shield=True)
         └ runtime nursery
            ├ journal writer         one task; natural group commit
+           │  └ services            of the journal: caretaker, compactor, scrubber; restarted, then parked, never fatal
            ├ flusher                the one timer
            └ episode tasks          one per episode that is awake
 
@@ -13,12 +14,15 @@ An outer cancel reaches only the body: were the actors cancelled with it, what t
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 import trio
 
 from stepstore.journal import Journal
+from stepstore.restarting import RestartPolicy, Service, error_text
 from stepwell.errors import StepwellError
 from stepwell.runtime.config import MemoryConfig
+from stepwell.runtime.lifecycle_events import Lifecycle
 from stepwell.runtime.supervisor import Supervisor
 
 _logger = logging.getLogger("stepwell.runtime")
@@ -27,9 +31,11 @@ _logger = logging.getLogger("stepwell.runtime")
 class Runtime:
     """Everything that runs while a memory is open."""
 
-    def __init__(self, journal: Journal, config: MemoryConfig):
+    def __init__(self, journal: Journal, config: MemoryConfig, restarts: RestartPolicy | None = None):
         self.journal, self.config = journal, config
-        self.supervisor = Supervisor(journal, config)
+        self.lifecycle = Lifecycle()
+        journal.notices.listener = self.lifecycle.tell_notice
+        self.supervisor = Supervisor(journal, config, self.lifecycle, restarts)
         self.failure: BaseException | None = None
         self.left_behind = 0
         self._scope = trio.CancelScope(shield=True)
@@ -37,6 +43,11 @@ class Runtime:
         self._ended = trio.Event()
         self._written = trio.Event()
         self._on_failure: trio.CancelScope | None = None
+
+    @property
+    def services(self) -> Sequence[Service]:
+        """What runs in the background, restarted when it fails, and then parked."""
+        return self.journal.services
 
     def cancel_on_failure(self, scope: trio.CancelScope) -> None:
         """Cancel `scope` if the log is lost while the memory is open."""
@@ -61,6 +72,7 @@ class Runtime:
         finally:
             self.left_behind = self.supervisor.give_up()
             self.journal.finish()
+            self.lifecycle.close()
             self._ended.set()
 
     @trio.lowlevel.enable_ki_protection
@@ -75,7 +87,9 @@ class Runtime:
     def _fail(self, error: BaseException) -> None:
         if self.failure is None:
             self.failure = error
-            _logger.error("the memory failed: %r", error)
+            _logger.error("the memory failed: %s", error_text(error))
+            if self.lifecycle.watchers:
+                self.lifecycle.tell("failed", detail=error_text(error))
         if self._on_failure is not None and not self._closing.is_set():
             self._on_failure.cancel()
 
@@ -88,6 +102,8 @@ class Runtime:
         """
         self.supervisor.stop_intake()
         self._closing.set()
+        if self.lifecycle.watchers:
+            self.lifecycle.tell("closing")
         interrupted: BaseException | None = None
         try:
             if not in_a_hurry:

@@ -8,6 +8,7 @@ import trio
 
 from stepstore.journal import Journal
 from stepstore.journal.contract import delete
+from stepstore.restarting import RestartPolicy
 from stepwell.errors import Closed, EpisodeUnavailable, InvalidState, OutcomeUnknown, Unavailable
 from stepwell.model.codec import encode_deleted
 from stepwell.model.ids import EPISODE_STREAM, EpisodeId, stream_id
@@ -17,14 +18,24 @@ from stepwell.runtime.config import MemoryConfig
 from stepwell.runtime.deletion import Deletion
 from stepwell.runtime.episode_task import being_deleted, ended_error, episode_task
 from stepwell.runtime.flusher import IntervalFlusher
+from stepwell.runtime.lifecycle_events import Lifecycle
+from stepwell.runtime.oversight import Oversight
 from stepwell.runtime.reading import last_time_ns, not_found
 
 
 class Supervisor:
     """Owns the cells. Its episode tasks live in the nursery given to `run_in`."""
 
-    def __init__(self, journal: Journal, config: MemoryConfig):
+    def __init__(
+        self,
+        journal: Journal,
+        config: MemoryConfig,
+        lifecycle: Lifecycle | None = None,
+        restarts: RestartPolicy | None = None,
+    ):
         self.journal, self.config = journal, config
+        self.lifecycle = lifecycle or Lifecycle()
+        self.oversight = Oversight(restarts or RestartPolicy(), self.lifecycle)
         self.flusher = IntervalFlusher(config.batch.flush_interval_ms / 1000)
         self.cells: dict[str, EpisodeCell] = {}
         self.closing = False
@@ -54,7 +65,7 @@ class Supervisor:
 
     @trio.lowlevel.enable_ki_protection
     async def _run_episode(self, cell: EpisodeCell, fresh: bool) -> None:
-        await episode_task(cell, self.journal, self.config.limits, fresh=fresh)
+        await episode_task(cell, self.journal, self.config.limits, self.oversight, fresh=fresh)
         # A parked cell stays, to say why; one whose task was cancelled stays too, until `give_up` has resolved it. One
         # that could not be read just now goes: the next call tries again.
         if cell.state.value != "parked" or not isinstance(cell.failure, EpisodeUnavailable):
@@ -136,6 +147,8 @@ class Supervisor:
             else:
                 now_ns = max(time.time_ns(), await last_time_ns(self.journal, stream))
                 await delete(self.journal, stream, encode_deleted(now_ns))
+                if self.lifecycle.watchers:
+                    self.lifecycle.tell("deleted", episode_id=episode_id)
         except OSError as failure:
             error = OutcomeUnknown(
                 f"episode {episode_id!r} is deleted, but its key may still be on the medium ({failure}); delete it "
@@ -170,6 +183,8 @@ class Supervisor:
         payload = encode_start(start, episode_id, now_ns, self.config.limits)
         cell = self._add(episode_id, fresh=True)
         cell.accept_start(payload, now_ns)
+        if self.lifecycle.watchers:
+            self.lifecycle.tell("started", episode_id=episode_id)
         return cell
 
     async def awake(self, episode_id: EpisodeId) -> EpisodeCell:
@@ -186,13 +201,18 @@ class Supervisor:
                 if not await self.is_stored(episode_id):
                     raise not_found(episode_id)
                 self._check_not_being_deleted(episode_id)
-                cell = self.cells.get(episode_id) or self._add(episode_id, fresh=False)
+                cell = self.cells.get(episode_id) or self._wake(episode_id)
             state = await cell.state.wait_value(lambda value: value != "waking")
             if state in ("live", "ended"):
                 return cell
             self._check_usable(cell, state)
             if not await self.is_stored(episode_id):
                 raise not_found(episode_id)
+
+    def _wake(self, episode_id: EpisodeId) -> EpisodeCell:
+        if self.lifecycle.watchers:
+            self.lifecycle.tell("woken", episode_id=episode_id)
+        return self._add(episode_id, fresh=False)
 
     async def accepting(self, episode_id: EpisodeId) -> EpisodeCell:
         """The cell of an episode that takes steps, with room for one.

@@ -34,6 +34,8 @@ from stepstore.log.reading import Record as Record
 from stepstore.log.submission import Gate as Gate
 from stepstore.log.submission import Submission as Submission
 from stepstore.log.writer import WriterStats
+from stepstore.notices import Notices
+from stepstore.restarting import Service
 
 SLICE_RECORDS = 256
 SLICE_BYTES = 1024 * 1024
@@ -65,6 +67,13 @@ class Journal(Protocol):
     report: JournalReport
     gate: Gate
     """Closed whenever `check_open` would raise."""
+    notices: Notices
+    """Set its `listener` to hear what happens to the journal."""
+
+    @property
+    def services(self) -> Sequence[Service]:
+        """What runs in the background beside the task that stores, and cannot end it. Part of `run`."""
+        ...
 
     @property
     def durable_lsn(self) -> int:

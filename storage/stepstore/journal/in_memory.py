@@ -34,6 +34,8 @@ from stepstore.log.frame import (
     batch_cost,
 )
 from stepstore.log.writer import MAX_PLAIN_FLAGS, STREAM_ID_BYTES, check_kind
+from stepstore.notices import Notices
+from stepstore.restarting import Service
 
 
 class InMemoryJournal:
@@ -56,6 +58,8 @@ class InMemoryJournal:
         self.report = JournalReport()
         self.stats = JournalStats()
         self.gate = Gate()
+        self.notices = Notices()
+        self.services: tuple[Service, ...] = ()
 
     @property
     def failed(self) -> BaseException | None:

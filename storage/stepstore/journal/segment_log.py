@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import trio
@@ -31,14 +34,18 @@ from stepstore.log.reading import FramePosition, Gap, Position, SegmentReader
 from stepstore.log.refreshing import refresh
 from stepstore.log.scrubber import LogScrubber
 from stepstore.log.writer import LogWriter, WriterStats
+from stepstore.notices import Notices
+from stepstore.restarting import RestartPolicy, Service
 
 T = TypeVar("T")
+
+_logger = logging.getLogger("stepstore.log")
 
 
 class SegmentLogJournal:
     """A `Journal` in a directory. Make one with `open` or `open_read_only`, which block."""
 
-    def __init__(self, log: OpenLog):
+    def __init__(self, log: OpenLog, restarts: RestartPolicy | None = None):
         self._log = log
         self._writer = LogWriter(log) if log.sequence is not None else None
         self._caretaker = None if self._writer is None else LogCaretaker(log, self._writer)
@@ -46,17 +53,28 @@ class SegmentLogJournal:
         self._read_limiter = trio.CapacityLimiter(1)
         self._released = False
         self.report: JournalReport = log.report
+        self.notices = Notices() if self._writer is None else self._writer.notices
+        self.services = self._services(restarts or RestartPolicy())
         self.gate = Gate() if self._writer is None else self._writer.gate
         if self._writer is None:
             self.gate.is_open = False
 
     @classmethod
-    def open(cls, path: str, options: LogOptions | None = None, files: FileSystem | None = None) -> SegmentLogJournal:
-        """Open for writing; a log is made where there is none.
+    def open(
+        cls,
+        path: str,
+        options: LogOptions | None = None,
+        files: FileSystem | None = None,
+        restarts: RestartPolicy | None = None,
+    ) -> SegmentLogJournal:
+        """Open for writing; a log is made where there is none. `restarts`: of the services.
 
         Raises: `LogLocked`, `InvalidInput`, `CorruptLog`, `RecoveryFailed`.
         """
-        return cls(open_log(files or OsFileSystem(), path, options))
+        log = open_log(files or OsFileSystem(), path, options)
+        for note in log.report.notes:
+            _logger.warning("opening the log in %s: %s", path, note)
+        return cls(log, restarts)
 
     @classmethod
     def open_read_only(
@@ -71,7 +89,10 @@ class SegmentLogJournal:
     @property
     def stats(self) -> WriterStats:
         """Counts of the writer since opening; all zero when opened for reading."""
-        return WriterStats() if self._writer is None else self._writer.stats
+        if self._writer is None:
+            return WriterStats()
+        self._writer.stats.queued_bytes = self._writer.queued_bytes
+        return self._writer.stats
 
     @property
     def durable_lsn(self) -> int:
@@ -82,18 +103,52 @@ class SegmentLogJournal:
     def failed(self) -> BaseException | None:
         return None if self._writer is None else self._writer.failed
 
+    def _services(self, restarts: RestartPolicy) -> tuple[Service, ...]:
+        writer, caretaker, notices = self._writer, self._caretaker, self.notices
+        if writer is None or caretaker is None:
+            return ()
+        compactor = caretaker.compactor
+        return (
+            Service(
+                "log caretaker",
+                caretaker.run,
+                policy=restarts,
+                notices=notices,
+                progress=lambda: caretaker.settled,
+                on_parked=caretaker.give_up,
+            ),
+            Service(
+                "log compactor",
+                compactor.run,
+                policy=restarts,
+                notices=notices,
+                progress=lambda: compactor.files_rewritten,
+            ),
+            Service(
+                "log scrubber",
+                LogScrubber(self._log, writer.stats).run,
+                # It sleeps most of the time, so having lived for long proves nothing.
+                policy=replace(restarts, steady_seconds=math.inf),
+                notices=notices,
+                progress=lambda: writer.stats.scrubs,
+            ),
+        )
+
     async def run(self) -> None:
         if self._writer is None or self._caretaker is None:
             await trio.lowlevel.checkpoint()
             return
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._caretaker.run, name="stepwell log caretaker")
-                nursery.start_soon(LogScrubber(self._log, self._writer.stats).run, name="stepwell log scrubber")
+                for service in self.services:
+                    nursery.start_soon(service.run, name=f"stepwell {service.name}")
                 await self._writer.run()
                 nursery.cancel_scope.cancel()
         finally:
-            await self._caretaker.finish()
+            try:
+                await self._caretaker.finish()
+            except Exception:
+                _logger.exception("could not finish the files of the log in %s; the next opening does", self._log.path)
         await trio.lowlevel.checkpoint()
 
     def finish(self) -> None:

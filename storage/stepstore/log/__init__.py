@@ -41,8 +41,9 @@ General layout, in reading order:
   that nothing of deleted streams is left. `archive`: copies a log while it is written to, and restores the copy.
 - `writer`: the one task that commits groups; `caretaker`: the one that seals, marks and tidies up behind it;
   `compactor`: the one that compacts, by itself and on request; `scrubber`: the one that reads sealed segments again
-  (`scrub`: one, block by block); `submission`: what the writer is given. These five alone know Trio.
-- `verify`: checks every byte of a log without touching it.
+  (`scrub`: one, block by block); `submission`: what the writer is given. These five alone know Trio. `latency`: how
+  long commits took.
+- `verify`: checks every byte of a log without touching it. `survey`: what its indexes tell of it.
 - `salvage`: writes a new log (`new_log`) from what is sound in the files of a damaged one (`salvage_listing`,
   `salvage_source`; `resync` follows frames across damage), sets aside what a hole cuts off (`set_aside`), and lists
   what is lost (`salvage_report`). `examine`, `problems`: what `verify` says of damage.

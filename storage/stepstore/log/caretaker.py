@@ -1,7 +1,8 @@
 """The one task that looks after the log behind the writer: footers for segments that were left, sidecars for those an
 earlier incarnation left, the space of the next segment, and a mark when the log falls idle.
 
-Nothing here is needed for a record to be safe, so an error is logged and counted and never ends anything.
+Nothing here is needed for a record to be safe, so an error is logged and counted and never ends anything. What is no
+error of the medium or of ours ends `run`; whoever runs it runs it again, or calls `give_up`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any, Literal, TypeVar, overload
 
 import trio
 
-from stepstore.errors import StepwellError
+from stepstore.errors import StepwellError, Unavailable
 from stepstore.log.archive import ArchiveReport
 from stepstore.log.compaction import CompactionReport
 from stepstore.log.compactor import LogCompactor
@@ -37,22 +38,32 @@ _logger = logging.getLogger("stepstore.log")
 
 
 class LogCaretaker:
-    """Looks after an opened log. One task runs `run`, until it is cancelled; then `finish` does what is left."""
+    """Looks after an opened log. One task runs `run`, until it is cancelled, and one `compactor.run`; then `finish`
+    does what is left. `settled` counts the segments that got a footer or a sidecar, or failed to."""
 
     def __init__(self, log: OpenLog, writer: LogWriter):
         self._log, self._writer = log, writer
         self._limiter = trio.CapacityLimiter(1)
         self._no_spare_beside: Segment | None = None
         self._ended = False
+        self._given_up: Exception | None = None
         self.sealed = trio.lowlevel.ParkingLot()
-        self.errors = 0
+        self.errors = self.settled = 0
         self.compactor = LogCompactor(log, writer, self._blocking)
 
     async def run(self) -> None:
         """Work whenever there is something to do. Returns only by being cancelled."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.compactor.run, name="stepwell log compactor")
-            await self._look_after()
+        while True:
+            if await self._work():
+                continue
+            if self._writer.is_unmarked:
+                idle_at = self._writer.last_commit + IDLE_SECONDS
+                if trio.current_time() < idle_at:
+                    with trio.move_on_at(idle_at):
+                        await self._writer.caretaker.park()
+                    continue
+                self._writer.want_mark()
+            await self._writer.caretaker.park()
 
     @overload
     async def compact(self, *, purge: Literal[True]) -> DeletionReport: ...
@@ -69,18 +80,17 @@ class LogCaretaker:
         """Copy the log into an archive, while `run` runs. See `LogCompactor.archive`."""
         return await self.compactor.archive(target, self.wait_settled)
 
-    async def _look_after(self) -> None:
-        while True:
-            if await self._work():
-                continue
-            if self._writer.is_unmarked:
-                idle_at = self._writer.last_commit + IDLE_SECONDS
-                if trio.current_time() < idle_at:
-                    with trio.move_on_at(idle_at):
-                        await self._writer.caretaker.park()
-                    continue
-                self._writer.want_mark()
-            await self._writer.caretaker.park()
+    def give_up(self, error: Exception) -> None:
+        """`run` will not be run any more, because of this: whoever waits for what it does is told."""
+        self._given_up = error
+        self.sealed.unpark_all()
+
+    def _check_not_given_up(self) -> None:
+        if self._given_up is not None:
+            raise Unavailable(
+                f"the task that finishes files of the log in {self._log.path!r} is parked ({self._given_up!r}), so "
+                "this cannot be done. Nothing is lost, and writing goes on; close the memory and open it again."
+            ) from self._given_up
 
     async def finish(self) -> None:
         """Seal what the writer has left. A cancel in between leaves the rest to the next opening."""
@@ -131,20 +141,24 @@ class LogCaretaker:
     def _settle(self, queue: deque[Any]) -> None:
         """The first of the queue has got its footer or its sidecar, or failed to."""
         queue.popleft()
+        self.settled += 1
         self.sealed.unpark_all()
         self.compactor.notice()
 
     async def wait_sealed(self) -> None:
         """Return once every segment that was left has a footer, or failed to get one, or will not get one any more. A
-        checkpoint."""
+        checkpoint. Raises: `Unavailable` (after `give_up`)."""
         await trio.lowlevel.checkpoint()
         while self._log.unsealed and not self._ended:
+            self._check_not_given_up()
             await self.sealed.park()
 
     async def wait_settled(self) -> None:
-        """Return once every segment that was left has a footer or a sidecar, or failed to get one. A checkpoint."""
+        """Return once every segment that was left has a footer or a sidecar, or failed to get one. A checkpoint.
+        Raises: `Unavailable` (after `give_up`)."""
         await trio.lowlevel.checkpoint()
         while (self._log.unsealed or self._log.unindexed) and not self._ended:
+            self._check_not_given_up()
             await self.sealed.park()
 
     def _spare_is_due(self) -> bool:

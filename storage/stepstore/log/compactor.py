@@ -20,8 +20,8 @@ from stepstore.errors import Damaged, StepwellError, Unavailable
 from stepstore.log.archive import ArchiveReport, Archiving
 from stepstore.log.compaction import CompactionReport as CompactionReport
 from stepstore.log.compaction import HalfInPlace, OnDead, Rewriting, Weight, choose, put_in_place, remove
-from stepstore.log.dead_records import DeadRecords
-from stepstore.log.index import IndexedSegment
+from stepstore.log.dead_records import Amount, DeadRecords
+from stepstore.log.index import IndexedSegment, SegmentIndex
 from stepstore.log.opening import OpenLog
 from stepstore.log.purge import OUT_OF_REACH, DeletionReport, Proof, Samples, clean_quarantine
 from stepstore.log.segment import NO_ROOM
@@ -37,6 +37,11 @@ NO_ROOM_SECONDS = 60.0
 """How long a compaction for which there was no room waits for more."""
 
 _logger = logging.getLogger("stepstore.log")
+
+
+def is_dead_enough(index: SegmentIndex, dead: Amount) -> bool:
+    """Whether a segment is worth being rewritten for what is dead in it."""
+    return dead.size >= max(DEAD_SHARE * index.payload_bytes, 1)
 
 
 class Blocking(Protocol):
@@ -154,9 +159,8 @@ class LogCompactor:
         weights: list[Weight | None] = []
         for segment in self._log.ended_segments():
             dead = self._dead[segment]
-            index = segment.index
-            enough = dead.batches > 0 if all_dead else dead.size >= max(DEAD_SHARE * index.payload_bytes, 1)
-            weight = Weight(segment, segment.end_offset - dead.size, index.size_so_far, enough)
+            enough = dead.batches > 0 if all_dead else is_dead_enough(segment.index, dead)
+            weight = Weight(segment, segment.end_offset - dead.size, segment.index.size_so_far, enough)
             weights.append(None if segment.path in self._left_alone else weight)
         return choose(weights, self._log.options.segment_bytes, neighbours=neighbours)
 

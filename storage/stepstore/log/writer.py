@@ -17,7 +17,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import trio
@@ -46,10 +46,12 @@ from stepstore.log.frame import (
     Encode,
     batch_cost,
 )
+from stepstore.log.latency import LatencyHistogram
 from stepstore.log.live_index import STREAM_DELETED, STREAM_FORKED, LiveIndex
 from stepstore.log.opening import OpenLog
 from stepstore.log.segment import NO_ROOM, Cut, Frame, Segment
 from stepstore.log.submission import Gate, Submission
+from stepstore.notices import Notices
 
 T = TypeVar("T")
 
@@ -69,7 +71,10 @@ _logger = logging.getLogger("stepstore.log")
 @dataclass(kw_only=True)
 class WriterStats:
     """Counts since opening. `syncs` counts the fdatasyncs of commit groups; `largest_group` is in records; a slow sync
-    took longer than a second. `scrubs` counts passes over all old segments, `scrub_problems` what was damaged there."""
+    took longer than a second. `scrubs` counts passes over all old segments, `scrub_problems` what was damaged there.
+    `commit_latency`: for each group, from when the oldest batch in it was submitted until it was durable.
+    `queued_bytes`: not since opening, but what waits for the writer, or is on its way to the medium, when this was
+    asked for."""
 
     groups: int = 0
     syncs: int = 0
@@ -85,6 +90,8 @@ class WriterStats:
     scrubbed_bytes: int = 0
     scrub_problems: int = 0
     longest_sync_seconds: float = 0.0
+    commit_latency: LatencyHistogram = field(default_factory=LatencyHistogram)
+    queued_bytes: int = 0
 
 
 def _unwritable(stream: bytes, state: int) -> InvalidState:
@@ -124,13 +131,14 @@ class LogWriter:
         self._sequence = log.sequence
         self._queue: deque[Submission] = deque()
         self._queued_bytes = 0
+        self._queued_since = self._group_since = 0.0  # of the oldest submission in the queue, and in the group
         self._pending_seq: dict[bytes, int] = {}
         self._deleting: set[bytes] = set()  # streams whose tombstone is queued
         self._wake = trio.lowlevel.ParkingLot()
         self._room = trio.lowlevel.ParkingLot()
         self._advanced = trio.lowlevel.ParkingLot()
         self._limiter = trio.CapacityLimiter(1)  # the default limiter is shared with the host's own threads
-        self._finishing = self._ended = False
+        self._running = self._finishing = self._ended = False
         self._full_since_error: OSError | None = None
         self._failed: BaseException | None = None
         self._mark_wanted = False
@@ -139,6 +147,7 @@ class LogWriter:
         self.gate = Gate()
         self.durable_lsn = log.end_lsn
         self.stats = WriterStats()
+        self.notices = Notices()
         self.last_commit = 0.0
         self.is_unmarked = False
         self.caretaker = trio.lowlevel.ParkingLot()
@@ -239,11 +248,18 @@ class LogWriter:
         self._pending_seq.update(last)
         self._deleting.update(deleting)
         submission = Submission(batches, cost, critical, on_done)
+        if self._running and not self._queue:  # before that there may be no Trio run, and no clock
+            self._queued_since = trio.current_time()
         self._queue.append(submission)
         self._queued_bytes += cost
         if self._wake:
             self._wake.unpark_all()
         return submission
+
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes that were submitted and have no result yet."""
+        return self._queued_bytes
 
     @property
     def has_room(self) -> bool:
@@ -302,6 +318,7 @@ class LogWriter:
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Commit groups until `finish`. If cancelled, what is queued is resolved as `OutcomeUnknown`."""
+        self._queued_since, self._running = trio.current_time(), True
         try:
             while self._failed is None:
                 if self._rotations:
@@ -340,6 +357,7 @@ class LogWriter:
         await self._look_for_room()
 
     def _take_group(self) -> list[Submission]:
+        self._group_since = self._queued_since
         group = [self._queue.popleft()]
         if self._one_by_one:
             self._one_by_one -= 1
@@ -389,13 +407,14 @@ class LogWriter:
         segment.acknowledge(frame)
         self._log.index.add_frame(frame.at, frame.end, frame.first_lsn, frame.last_lsn, frame.header_crc, frame.entries)
         self.durable_lsn = frame.last_lsn
-        stats = self.stats
+        stats, now = self.stats, trio.current_time()
         records = frame.last_lsn - frame.first_lsn + 1
         stats.groups += 1
         stats.syncs += 1
         stats.records += records
         stats.bytes_written += len(frame.data)
         stats.largest_group = max(stats.largest_group, records)
+        stats.commit_latency.add(now - self._group_since)
         lsn = frame.first_lsn
         for submission in group:
             self._forget(submission)
@@ -405,7 +424,7 @@ class LogWriter:
             submission.resolve(first)
         self._advanced.unpark_all()
         self._room.unpark_all()
-        self.last_commit = trio.current_time()
+        self.last_commit = now
         if not self.is_unmarked:
             self.is_unmarked = True
             self.caretaker.unpark_all()
@@ -426,7 +445,9 @@ class LogWriter:
     def _note_slow_sync(self, seconds: float) -> None:
         self.stats.slow_syncs += 1
         self.stats.longest_sync_seconds = max(self.stats.longest_sync_seconds, seconds)
-        _logger.warning("a write to the log in %s took %.1f s to reach the medium", self._log.path, seconds)
+        sentence = f"a write to the log in {self._log.path} took {seconds:.1f} s to reach the medium"
+        _logger.warning("%s", sentence)
+        self.notices.tell("slow_sync", sentence)
 
     async def _mark(self) -> None:
         wanted, self._mark_wanted, self.is_unmarked = self.is_unmarked, False, False
@@ -520,6 +541,8 @@ class LogWriter:
             self._log.segment = None
         self._go_on_in(new)
         cause: StepwellError
+        if not no_room:
+            _logger.warning("a write to the log in %s failed (%s); it goes on in a new file", self._log.path, error)
         if no_room:
             self._set_full(error)
             cause = LogFull(f"the medium had no room for this write ({error.strerror}); it is not stored")
@@ -555,8 +578,18 @@ class LogWriter:
         self._refuse_for_room([] if spent else [self._queue.popleft() for _ in group], cause)
 
     def _set_full(self, error: OSError | None) -> None:
-        self._full_since_error = error
+        was_full, self._full_since_error = self.is_full, error
         self.gate.is_open = error is None and self._failed is None and not self._finishing
+        if error is not None and not was_full:
+            sentence = (
+                f"the log in {self._log.path} is full ({error.strerror}); only endings are taken until there is room"
+            )
+            _logger.error("%s", sentence)
+            self.notices.tell("log_full", sentence)
+        elif error is None and was_full:
+            sentence = f"the log in {self._log.path} has room again, and takes writes"
+            _logger.warning("%s", sentence)
+            self.notices.tell("log_has_room", sentence)
 
     def _dependents(self, group: list[Submission]) -> list[Submission]:
         """Take from the queue what continues a stream of a failed group: its sequence numbers no longer fit."""

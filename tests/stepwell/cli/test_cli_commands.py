@@ -31,7 +31,7 @@ from stepwell.cli.output import CommandFailed, count_text, duration_text, one_li
 from stepwell.model.outcome import TaskOutcome
 from tests.stepwell.cli.cli_support import child_environment, episode_events, exported, run, run_json, write_lines
 
-COMMANDS = ("demo", "import", "export", "list", "show", "verify", "salvage", "backup", "restore")
+COMMANDS = ("demo", "import", "export", "list", "show", "stats", "verify", "salvage", "backup", "restore")
 
 
 async def _fill(directory: Path) -> None:

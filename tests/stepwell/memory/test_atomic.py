@@ -11,10 +11,10 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-import stepwell.runtime.episode_task as episode_task
 from stepstore.journal import Batch, SegmentLogJournal
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.writer import LogWriter
+from stepstore.restarting import RestartPolicy
 from stepwell import (
     AtomicScope,
     BatchConfig,
@@ -683,13 +683,10 @@ async def test_an_incarnation_that_crashes_under_a_transaction_costs_nothing(
     assert await recovered(disk) == [[1, 4], [0, 2, 5], [3, 6]]
 
 
-async def test_an_episode_parked_while_a_transaction_is_at_the_journal_hurts_nobody_else(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_an_episode_parked_while_a_transaction_is_at_the_journal_hurts_nobody_else() -> None:
     """It has given its part up as unknown when the result comes; the writer must not stumble over that."""
     disk = MemoryFileSystem()
-    monkeypatch.setattr(episode_task, "PARK_AFTER", 1)
-    async with open_on(disk, MANUAL) as memory:
+    async with open_on(disk, MANUAL, restarts=RestartPolicy(park_after=1)) as memory:
         await start(memory)
         async with stuck_writer(memory) as go_on, trio.open_nursery() as nursery:
             tx = memory.atomic()

@@ -47,6 +47,13 @@ async def transact(memory: Memory, *steps: ExecutionStep, episode_id: str = "e")
             tx.log_step(episode_id, item)
 
 
+async def first_thing_told(memory: Memory) -> None:
+    async with memory.lifecycle() as events:
+        memory._runtime.lifecycle.tell("woken")
+        with assert_checkpoints():
+            await events.receive()
+
+
 CALLS: dict[str, Callable[[Memory], Awaitable[object]]] = {
     "start_episode": lambda m: m.start_episode("new"),
     "start_episode, again": lambda m: m.start_episode("task", episode_id="e"),
@@ -111,6 +118,8 @@ CALLS: dict[str, Callable[[Memory], Awaitable[object]]] = {
     "follow": lambda m: first_event(m),
     "follow, entering": lambda m: m.follow().__aenter__(),
     "follow, bad cursor": lambda m: m.follow("nonsense").__aenter__(),
+    "lifecycle": lambda m: first_thing_told(m),
+    "lifecycle, entering": lambda m: m.lifecycle().__aenter__(),
     "the run scope, entering": lambda m: m.episode("x").__aenter__(),
     "the run scope, bad task": lambda m: m.episode("").__aenter__(),
     "the step scope, entering": lambda m: m.handle("e").step("tool").__aenter__(),

@@ -11,6 +11,7 @@ from trio.testing import MockClock
 import stepwell.runtime.episode_task as episode_task
 from stepstore.journal import SegmentLogJournal, Submission
 from stepstore.log.memory_files import MemoryFileSystem
+from stepstore.restarting import RestartPolicy
 from stepwell import (
     Busy,
     EpisodeUnavailable,
@@ -19,6 +20,7 @@ from stepwell import (
     MemoryConfig,
     NotFound,
     OutcomeUnknown,
+    RecoveryFailed,
     Success,
 )
 from stepwell.runtime.cell import EpisodeCell
@@ -152,6 +154,62 @@ async def test_backoff_doubles_and_after_six_failures_in_a_row_the_episode_is_pa
         await good.complete(Success())
 
 
+async def test_an_error_that_cannot_show_itself_parks_its_episode_only(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    class Unspeakable(Exception):
+        def __repr__(self) -> str:
+            raise RuntimeError("not even this")
+
+        __str__ = __repr__
+
+    async def failing(cell: EpisodeCell, *arguments: object) -> None:
+        if cell.episode_id == "bad":
+            raise Unspeakable
+        await real(cell, *arguments)  # type: ignore[arg-type]
+
+    real = episode_task.run_incarnation
+    async with open_on(MemoryFileSystem()) as memory:
+        good = await memory.start_episode("task", episode_id="good")
+        bad = await memory.start_episode("task", episode_id="bad")
+        monkeypatch.setattr(episode_task, "run_incarnation", failing)
+        cell = memory._supervisor.cells[bad.id]
+        cell.failure = Crash("first")
+        cell.wake()
+        await cell.state.wait_value(lambda value: value == "parked")
+        with pytest.raises(EpisodeUnavailable, match="cannot be shown"):
+            await bad.log_step(step(1))
+        assert "cannot be shown" in memory.health().parked[0].error
+        await good.complete(Success())
+
+
+async def test_an_episode_that_fails_while_the_medium_cannot_be_read_touches_no_other(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    unreadable = False
+    real = SegmentLogJournal.durable_seq
+
+    def durable_seq(journal: SegmentLogJournal, stream: bytes) -> int:
+        if unreadable and stream == bad_stream:
+            raise RecoveryFailed("an I/O error")
+        return real(journal, stream)
+
+    monkeypatch.setattr(SegmentLogJournal, "durable_seq", durable_seq)
+    async with open_on(MemoryFileSystem()) as memory:
+        good = await memory.start_episode("task", episode_id="good")
+        bad = await memory.start_episode("task", episode_id="bad")
+        cell = memory._supervisor.cells[bad.id]
+        bad_stream = cell.stream
+        unreadable = True
+        cell.failure = Crash("first")
+        cell.wake()
+        await trio.sleep(0.01)
+        await (await good.log_step(step(1))).wait_durable()
+        unreadable = False
+        await (await bad.log_step(step(1))).wait_durable()
+        assert cell.restarts == 1
+
+
 async def test_nowait_says_busy_instead_of_waiting() -> None:
     async with open_on(MemoryFileSystem(), MemoryConfig(mailbox_size=8, segment_bytes=SEGMENT_BYTES)) as memory:
         handle = await memory.start_episode("task")
@@ -236,7 +294,7 @@ async def test_steps_of_one_sender_keep_their_order_with_many_senders() -> None:
 
 
 async def test_an_undecodable_record_makes_only_its_own_episode_unavailable() -> None:
-    from stepstore.journal import Batch, SegmentLogJournal
+    from stepstore.journal import Batch
     from stepwell.model.ids import stream_id
 
     files = MemoryFileSystem()
@@ -263,10 +321,9 @@ async def test_a_result_that_comes_after_its_episode_was_parked_hurts_nobody(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> None:
     """The bug: the writer stumbled over the batch that had been given up, and the whole memory failed."""
-    monkeypatch.setattr(episode_task, "PARK_AFTER", 1)
     disk = MemoryFileSystem()
     gate = trio.Event()
-    async with open_on(disk) as memory:
+    async with open_on(disk, restarts=RestartPolicy(park_after=1)) as memory:
         bad, good = await memory.start_episode("task", episode_id="bad"), await memory.start_episode("task")
         journal = memory._journal
         assert isinstance(journal, SegmentLogJournal)
