@@ -50,7 +50,7 @@ async def test_a_text_that_is_no_cursor_is_invalid_input(make: Callable[[], Jour
 
 
 @pytest.mark.parametrize("make", KINDS)
-async def test_a_cursor_of_a_journal_of_any_kind_but_this_one_is_invalid_input(
+async def test_a_cursor_of_another_log_is_invalid_input(
     make: Callable[[], JournalPlace],
 ) -> None:
     others: list[str] = []

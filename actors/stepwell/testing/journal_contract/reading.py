@@ -13,6 +13,7 @@ from stepwell.testing.journal_contract.place import (
     C,
     JournalPlace,
     PlaceOfJournal,
+    cancel_after,
     everything,
     running,
     sequence,
@@ -94,8 +95,14 @@ class ReadingContract(PlaceOfJournal):
                 scope.cancel()
                 await slices.next_slice()
             assert scope.cancelled_caught
-            while part := await slices.next_slice():
-                found += part
+            for attempt in range(100):  # cancelled at its first checkpoint, at its second, and so on
+                with trio.CancelScope() as scope:
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(cancel_after, scope, attempt % 5)
+                        found += await slices.next_slice()
+                        nursery.cancel_scope.cancel()
+                if len(found) == 600:
+                    break
             assert sequence(found) == list(range(1, 601))
 
     async def test_many_readers_and_a_writer_at_once(self, place: JournalPlace) -> None:
