@@ -107,6 +107,7 @@ class ClosingContract(PlaceOfJournal):
                 await journal.run()
             assert told == submissions
             assert all(isinstance(submission.error, OutcomeUnknown) for submission in told)
+            assert journal.last_seq(A) == journal.durable_seq(A)
             with trio.fail_after(1):
                 await submissions[2].wait()
             with pytest.raises(Closed):
