@@ -4,9 +4,9 @@
         def new_place(self, path: pathlib.Path) -> JournalPlace:
             return JournalPlace(lambda: MyJournal(path))
 
-General layout: `place` (where the journals under test live, and small helpers), and one module for each part of the
-contract: `appending`, `reading`, `following`, `closing`, `reopening`, `rotating`, `deleting`, `snapshots`, `cursors`,
-`plain_list`. Needs pytest and pytest-trio: `pip install 'stepwell[testing]'`.
+General layout: `place` (where the journals under test live, and small helpers), `cancelling`, and one module for each
+part of the contract: `appending`, `reading`, `following`, `closing`, `reopening`, `rotating`, `deleting`, `snapshots`,
+`cursors`, `plain_list`. Needs pytest and pytest-trio: `pip install 'stepwell[testing]'`.
 
 A journal that keeps nothing skips what is about the next opening; one that cannot tell what a power cut would leave
 skips what is about that. A test that looks at the text of an error looks for the one word that says what is wrong.
@@ -22,7 +22,7 @@ import pytest  # noqa: E402
 
 _PARTS = (
     *("place", "appending", "reading", "following", "closing", "reopening", "rotating", "deleting", "snapshots"),
-    *("cursors", "plain_list"),
+    *("cursors", "plain_list", "cancelling"),
 )
 # Before they are imported: then a failed assertion in them shows both sides, as one in a test file does.
 pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in _PARTS))

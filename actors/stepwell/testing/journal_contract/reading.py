@@ -7,13 +7,13 @@ import trio
 
 from stepstore.journal import Journal
 from stepstore.journal.contract import FLAG_CLOSES, FLAG_OPENS, SLICE_BYTES, SLICE_RECORDS, Batch, append
+from stepwell.testing.journal_contract.cancelling import cancelled_at_step
 from stepwell.testing.journal_contract.place import (
     A,
     B,
     C,
     JournalPlace,
     PlaceOfJournal,
-    cancel_after,
     everything,
     running,
     sequence,
@@ -95,12 +95,12 @@ class ReadingContract(PlaceOfJournal):
                 scope.cancel()
                 await slices.next_slice()
             assert scope.cancelled_caught
-            for attempt in range(100):  # cancelled at its first checkpoint, at its second, and so on
-                with trio.CancelScope() as scope:
-                    async with trio.open_nursery() as nursery:
-                        nursery.start_soon(cancel_after, scope, attempt % 5)
-                        found += await slices.next_slice()
-                        nursery.cancel_scope.cancel()
+
+            async def read_on() -> None:
+                found.extend(await slices.next_slice())
+
+            for attempt in range(100):  # cancelled before its first checkpoint, before its second, and so on
+                await cancelled_at_step(attempt % 5, read_on)
                 if len(found) == 600:
                     break
             assert sequence(found) == list(range(1, 601))
