@@ -1,47 +1,33 @@
-"""Cursors: places that outlive the process, and notice when the record they stand behind is gone."""
+"""Cursors of our journals: their form, and how they notice that the record they stand behind is gone."""
 
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 
 import pytest
 
 from stepstore.errors import CorruptLog, InvalidInput, InvalidState
 from stepstore.journal import InMemoryJournal, Journal, SegmentLogJournal
-from stepstore.journal.contract import Record, append, store_snapshot
+from stepstore.journal.contract import Record, append
 from stepstore.log.memory_files import MemoryFileSystem
-from tests.journal.places import PLACES, SMALL, A, B, Place, followed, not_running, running, take, texts
+from stepwell.testing.journal_contract import JournalPlace
+from stepwell.testing.journal_contract.place import A, B, followed, not_running, running, texts
+from tests.journal.places import (
+    SMALL,
+    encoded_log_in_memory,
+    in_memory,
+    memory_journal,
+    segment_log_in_memory,
+    segment_log_on,
+)
+
+KINDS = [in_memory, memory_journal, segment_log_in_memory, encoded_log_in_memory]
 
 
-def on(files: MemoryFileSystem) -> Place:
-    return Place(lambda: SegmentLogJournal.open("/log", SMALL, files), persistent=True)
-
-
-async def test_a_cursor_stands_for_its_place(place: Place) -> None:
-    async with running(place) as journal:
-        await append(journal, A, texts(5), expected_seq=0)
-        await store_snapshot(journal, A, b"snapshot", through_seq=5)
-        cursors = [journal.cursor(lsn) for lsn in range(7)]
-        assert len(set(cursors)) == 7
-        assert [journal.check_cursor(text) for text in cursors] == list(range(7))
-        async with journal.follow(journal.check_cursor(cursors[3])) as slices:
-            assert [record.lsn for record in await take(slices, 2)] == [4, 5]
-
-
-async def test_cursors_hold_over_reopening_whoever_wrote_in_between(lasting_place: Place) -> None:
-    cursors: dict[int, str] = {}
-    for opening in range(4):
-        async with running(lasting_place) as journal:
-            assert {lsn: journal.check_cursor(text) for lsn, text in cursors.items()} == {lsn: lsn for lsn in cursors}
-            assert {lsn: journal.cursor(lsn) for lsn in cursors} == cursors
-            for seq in range(opening * 20, opening * 20 + 20):
-                await append(journal, A, [b"x" * 600], expected_seq=seq)
-            cursors |= {lsn: journal.cursor(lsn) for lsn in range(journal.durable_lsn + 1)}
-    assert len(cursors) == len(set(cursors.values())) == 81
-
-
-async def test_a_text_that_is_no_cursor_is_invalid_input(place: Place) -> None:
-    async with running(place) as journal:
+@pytest.mark.parametrize("make", KINDS)
+async def test_a_text_that_is_no_cursor_is_invalid_input(make: Callable[[], JournalPlace]) -> None:
+    async with running(make()) as journal:
         await append(journal, A, texts(5), expected_seq=0)
         good = journal.cursor(3)
         log, branch, epoch, lsn = good.split(".")
@@ -63,13 +49,16 @@ async def test_a_text_that_is_no_cursor_is_invalid_input(place: Place) -> None:
                 journal.check_cursor(bad)
 
 
-async def test_a_cursor_of_another_log_is_invalid_input(place: Place) -> None:
+@pytest.mark.parametrize("make", KINDS)
+async def test_a_cursor_of_another_log_is_invalid_input(
+    make: Callable[[], JournalPlace],
+) -> None:
     others: list[str] = []
-    for make in (PLACES["in memory"], PLACES["segment log in memory"]):
-        async with running(make(None)) as other:
+    for make_other in (in_memory, segment_log_in_memory):
+        async with running(make_other()) as other:
             await append(other, A, texts(5), expected_seq=0)
             others += [other.cursor(0), other.cursor(3)]
-    async with running(place) as journal:
+    async with running(make()) as journal:
         await append(journal, A, texts(5), expected_seq=0)
         for text in others:
             with pytest.raises(InvalidInput, match="another"):
@@ -77,15 +66,16 @@ async def test_a_cursor_of_another_log_is_invalid_input(place: Place) -> None:
 
 
 async def test_a_journal_that_keeps_nothing_has_no_place_behind_its_end() -> None:
-    async with running(PLACES["in memory"](None)) as journal:
+    async with running(in_memory()) as journal:
         assert isinstance(journal, InMemoryJournal)
         await append(journal, A, texts(5), expected_seq=0)
         with pytest.raises(InvalidInput):
             journal.check_cursor(journal.cursor(6))
 
 
-async def test_a_cursor_of_another_branch_is_invalid_state(lasting_place: Place) -> None:
-    async with running(lasting_place) as journal:
+@pytest.mark.parametrize("make", KINDS)
+async def test_a_cursor_of_another_branch_is_invalid_state(make: Callable[[], JournalPlace]) -> None:
+    async with running(make()) as journal:
         await append(journal, A, texts(5), expected_seq=0)
         log, _branch, epoch, lsn = journal.cursor(3).split(".")
         with pytest.raises(InvalidState, match="another branch"):
@@ -95,7 +85,7 @@ async def test_a_cursor_of_another_branch_is_invalid_state(lasting_place: Place)
 async def lost_tail() -> tuple[MemoryFileSystem, str, str]:
     """A log that was put back to its first six records, and the cursors behind record 6 and record 9 of before."""
     files = MemoryFileSystem()
-    async with running(on(files)) as journal:
+    async with running(segment_log_on(files)) as journal:
         await append(journal, A, texts(6), expected_seq=0)
         earlier = files.durable_copy()
         await append(journal, A, texts(4), expected_seq=6)
@@ -104,7 +94,7 @@ async def lost_tail() -> tuple[MemoryFileSystem, str, str]:
 
 async def test_a_cursor_behind_the_end_says_that_durable_records_have_vanished() -> None:
     files, sound, beyond = await lost_tail()
-    async with running(on(files)) as journal:
+    async with running(segment_log_on(files)) as journal:
         assert journal.check_cursor(sound) == 6
         with pytest.raises(CorruptLog, match=r"record 9.*ends with 6") as caught:
             journal.check_cursor(beyond)
@@ -123,13 +113,13 @@ async def test_a_cursor_is_refused_once_its_lsn_is_another_records() -> None:
         with pytest.raises(InvalidState, match="lost branch"):
             journal.check_cursor(lost)
 
-    async with running(on(files)) as journal:
+    async with running(segment_log_on(files)) as journal:
         await append(journal, B, [b"another future"], expected_seq=0)
         await check(journal)  # its LSN is behind the end
         await append(journal, B, texts(9), expected_seq=1)
         await check(journal)  # its LSN is there again
         assert journal.check_cursor(journal.cursor(9)) == 9
-    async with not_running(on(files)) as journal:
+    async with not_running(segment_log_on(files)) as journal:
         await check(journal)
         journal.finish()
         await journal.run()

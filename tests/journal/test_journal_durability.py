@@ -10,7 +10,8 @@ import trio.testing
 from stepstore.journal import SegmentLogJournal
 from stepstore.journal.contract import FLAG_OPENS, Batch, Gap, Record
 from stepstore.log.memory_files import MemoryFileSystem
-from tests.journal.places import SMALL, A, B, everything
+from stepwell.testing.journal_contract.place import A, B, everything
+from tests.journal.places import SMALL
 from tests.stepstore.log_lab import Call, WatchedFiles
 
 

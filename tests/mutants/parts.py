@@ -25,8 +25,9 @@ OPENING = "tests/stepstore/test_log_opening.py"
 CURSOR = "tests/stepstore/test_log_cursor.py"
 REFRESH = "tests/stepstore/test_log_refreshing.py"
 CURSORS = "tests/journal/test_journal_cursors.py"
-DELETION = "tests/journal/test_journal_deletion.py"
-SNAPSHOTS = "tests/journal/test_journal_snapshots.py"
+CONTRACT = "tests/journal/test_journal_contract.py"
+DELETION = "delet or tombstone or key_is_forgotten"
+SNAPSHOTS = "snapshot"
 
 MUTANTS = (
     # ---- footers -----------------------------------------------------------------------------------------------------
@@ -474,7 +475,7 @@ MUTANTS = (
         "writer.py",
         "if state & UNWRITABLE and (state & STREAM_DELETED or",
         "if state & STREAM_FORKED and (state & STREAM_DELETED or",
-        DELETION,
+        CONTRACT,
         "takes_nothing_any_more",
         short=True,
     ),
@@ -483,7 +484,7 @@ MUTANTS = (
         "writer.py",
         "elif self._deleting and stream in self._deleting:",
         "elif False:",
-        DELETION,
+        CONTRACT,
         "still_queued",
     ),
     mutant(
@@ -491,7 +492,7 @@ MUTANTS = (
         "writer.py",
         "elif deleting and stream in deleting:",
         "elif False:",
-        DELETION,
+        CONTRACT,
         "own_submission",
     ),
     mutant(
@@ -499,15 +500,15 @@ MUTANTS = (
         "index.py",
         "return Located(() if flags & STREAM_DELETED else tuple(parts), last_seq, flags)",
         "return Located(tuple(parts), last_seq, flags)",
+        CONTRACT,
         DELETION,
-        "",
     ),
     mutant(
         "deletion: a follower that comes later sees the tombstone only",
         "reading.py",
         "if deleting and flags & KIND_FLAGS != FLAG_TOMBSTONE and self._index.is_deleted_in(deleting, stream):",
         "if False:",
-        DELETION,
+        CONTRACT,
         "comes_later",
     ),
     mutant(
@@ -515,23 +516,23 @@ MUTANTS = (
         "index.py",
         "            and not entry.flags & STREAM_DELETED\n",
         "",
+        CONTRACT,
         DELETION,
-        "",
     ),
     mutant(
         "deletion: nor where a later segment deletes it",
         "index.py",
         "(later := found_in(segment)) and later.flags & STREAM_DELETED",
         "(later := found_in(segment)) and later.flags & 1 << 30",
+        CONTRACT,
         DELETION,
-        "",
     ),
     mutant(
         "deletion: a key is forgotten only of a deleted stream",
         "storage/stepstore/journal/segment_log.py",
         "        if not self.is_deleted(stream):\n            raise",
         "        if False:\n            raise",
-        DELETION,
+        CONTRACT,
         "forgotten",
     ),
     mutant(
@@ -539,8 +540,8 @@ MUTANTS = (
         "live_index.py",
         "                self.snapshots[stream] = words\n                continue\n",
         "                self.snapshots[stream] = words\n",
+        CONTRACT,
         SNAPSHOTS,
-        "",
         short=True,
     ),
     mutant(
@@ -548,16 +549,16 @@ MUTANTS = (
         "reading.py",
         "if flags & KIND_FLAGS == FLAG_SNAPSHOT or lsn + count - 1 <= after:",
         "if lsn + count - 1 <= after:",
-        SNAPSHOTS,
-        "follower",
+        CONTRACT,
+        "does_not_see_a_snapshot",
     ),
     mutant(
         "snapshot: the newest counts",
         "index.py",
         "        for segment in reversed(self.segments):\n            run = self.snapshot_in",
         "        for segment in self.segments:\n            run = self.snapshot_in",
+        CONTRACT,
         SNAPSHOTS,
-        "",
     ),
     # ---- read-only openings ------------------------------------------------------------------------------------------
     mutant(

@@ -108,7 +108,12 @@ class RunScope:
                 pass  # it was deleted
             except (LogFull, OutcomeUnknown) as lost:
                 # Steps accepted in the block did not reach the log: the run did not end as it believes.
-                self.completed = await handle.complete(Failure(_describe(lost)))
+                try:
+                    self.completed = await handle.complete(Failure(_describe(lost)))
+                except InvalidState:
+                    # But it did: there is an ending, and only its acknowledgement was lost. Raises if it is another.
+                    self.completed = await handle.complete(outcome)
+                    return
                 raise
             return
         raise OutcomeUnknown(f"the ending of episode {handle.id!r} was not durable within the grace; reopen and look")

@@ -1,7 +1,7 @@
 """The journal: what the actor runtime stands on.
 
 A journal keeps *streams* of opaque records. `contract` says what every implementation promises; `segment_log` keeps
-them in a segment log, `in_memory` only for the life of the process.
+them in a segment log, `in_memory` only for the life of the process (in `in_memory_streams`).
 """
 
 from __future__ import annotations
@@ -20,4 +20,5 @@ from stepstore.journal.contract import Record as Record
 from stepstore.journal.contract import RecordSlices as RecordSlices
 from stepstore.journal.contract import Submission as Submission
 from stepstore.journal.in_memory import InMemoryJournal as InMemoryJournal
+from stepstore.journal.in_memory_streams import InMemoryStreams as InMemoryStreams
 from stepstore.journal.segment_log import SegmentLogJournal as SegmentLogJournal

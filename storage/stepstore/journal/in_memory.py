@@ -1,15 +1,15 @@
-"""The journal that keeps nothing: for `:memory:`, and for tests that want no files."""
+"""The journal without a medium: for `:memory:`, and for tests that want no files."""
 
 from __future__ import annotations
 
-import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
 import trio
 
-from stepstore.errors import Closed, InvalidInput, InvalidState, OutcomeUnknown, TooLarge
+from stepstore.errors import Closed, InvalidInput, InvalidState, OutcomeUnknown, StepwellError, TooLarge
 from stepstore.journal.contract import (
+    SLICE_BYTES,
     SLICE_RECORDS,
     ArchiveReport,
     Batch,
@@ -23,10 +23,9 @@ from stepstore.journal.contract import (
     Submission,
 )
 from stepstore.journal.following import FollowedSlices
+from stepstore.journal.in_memory_streams import InMemoryStreams
 from stepstore.log.cursor import Cursor, parse_cursor
 from stepstore.log.frame import (
-    FLAG_CLOSES,
-    FLAG_OPENS,
     FLAG_SNAPSHOT,
     FLAG_TOMBSTONE,
     KIND_FLAGS,
@@ -39,23 +38,20 @@ from stepstore.restarting import Service
 
 
 class InMemoryJournal:
-    """A `Journal` for the life of the process. "Durable" means: as durable as the process."""
+    """A `Journal` for the life of the process. "Durable" means: as durable as the process.
 
-    def __init__(self) -> None:
-        # Per stream (lsn, payload), seq is the position; the payloads of a deleted stream but its last are None.
-        self._streams: dict[bytes, list[tuple[int, bytes | None]]] = {}
-        self._order: list[tuple[bytes, int]] = []  # (stream, seq) by LSN; seq 0 stands for a snapshot
-        self._snapshots: dict[bytes, Record] = {}
-        self._deleted: set[bytes] = set()
+    It goes on with what `kept` holds, and stores there.
+    """
+
+    def __init__(self, kept: InMemoryStreams | None = None) -> None:
+        self._kept = InMemoryStreams() if kept is None else kept
         self._deleting: set[bytes] = set()  # streams whose tombstone is queued
-        self._log_uuid = uuid.uuid4()
-        self._open: dict[bytes, None] = {}
         self._pending_seq: dict[bytes, int] = {}
         self._queue: deque[Submission] = deque()
         self._wake = trio.lowlevel.ParkingLot()
         self._advanced = trio.lowlevel.ParkingLot()
         self._finishing = self._ended = self._released = False
-        self.report = JournalReport()
+        self.report = JournalReport(records=len(self._kept.order), open_streams=len(self._kept.open))
         self.stats = JournalStats()
         self.gate = Gate()
         self.notices = Notices()
@@ -68,7 +64,7 @@ class InMemoryJournal:
     @property
     def durable_lsn(self) -> int:
         """The last LSN."""
-        return len(self._order)
+        return len(self._kept.order)
 
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
@@ -76,9 +72,7 @@ class InMemoryJournal:
             while True:
                 if self._queue:
                     await trio.lowlevel.checkpoint()
-                    while self._queue:
-                        self._store(self._queue.popleft())
-                    self._advanced.unpark_all()
+                    await self._commit_queued()
                 elif self._finishing:
                     await trio.lowlevel.checkpoint()
                     return
@@ -87,37 +81,44 @@ class InMemoryJournal:
         finally:
             self._finishing = self._ended = True
             self.gate.is_open = False
-            while self._queue:
-                self._queue.popleft().resolve(error=OutcomeUnknown("the memory was closed before this was stored"))
+            left = list(self._queue)
+            self._queue.clear()
+            self._refuse(left, OutcomeUnknown("the memory was closed before this was stored"))
             self._advanced.unpark_all()
 
-    def _store(self, submission: Submission) -> None:
-        first_lsn = len(self._order) + 1
+    async def _commit_queued(self) -> None:
+        """Store what is queued. No checkpoint of its own: `run` has one before each call."""
+        while self._queue:
+            submission = self._queue.popleft()
+            first_lsn = self._store(submission, submission.batches)
+            submission.resolve(first_lsn)
+        self._advanced.unpark_all()
+
+    def _store(self, submission: Submission, batches: Sequence[Batch]) -> int:
+        """Store `batches` as those of a submission, which is to be resolved next; gives its first LSN."""
+        first_lsn = self._kept.store(batches)
+        records = len(self._kept.order) + 1 - first_lsn
+        self._forget(submission)
+        self.stats.groups += 1
+        self.stats.records += records
+        self.stats.largest_group = max(self.stats.largest_group, records)
+        return first_lsn
+
+    def _forget(self, submission: Submission) -> None:
+        """Drop what `submit` noted of a submission whose result is known."""
         for stream, first_seq, payloads, flags in submission.batches:
             if flags & KIND_FLAGS == FLAG_SNAPSHOT:
-                self._order.append((stream, 0))
-                self._snapshots[stream] = Record(stream, first_seq, len(self._order), payloads[0])
                 continue
-            records = self._streams.setdefault(stream, [])
             if flags & KIND_FLAGS == FLAG_TOMBSTONE:
-                # Another list: a reader that has begun goes on in the old one, as it would in a file.
-                records = self._streams[stream] = [(lsn, None) for lsn, _payload in records]
-                self._snapshots.pop(stream, None)
-                self._deleted.add(stream)
                 self._deleting.discard(stream)
-            for payload in payloads:
-                self._order.append((stream, len(records) + 1))
-                records.append((len(self._order), payload))
             if self._pending_seq.get(stream) == first_seq + len(payloads) - 1:
                 del self._pending_seq[stream]
-            if flags & FLAG_CLOSES:
-                self._open.pop(stream, None)
-            elif flags & FLAG_OPENS:
-                self._open[stream] = None
-        self.stats.groups += 1
-        self.stats.records = len(self._order)
-        self.stats.largest_group = max(self.stats.largest_group, len(self._order) + 1 - first_lsn)
-        submission.resolve(first_lsn)
+
+    def _refuse(self, submissions: Sequence[Submission], error: StepwellError) -> None:
+        for submission in submissions:  # all of them first: what `on_done` submits must not continue a failed batch
+            self._forget(submission)
+        for submission in submissions:
+            submission.resolve(error=error)
 
     def finish(self) -> None:
         self._finishing = True
@@ -149,7 +150,7 @@ class InMemoryJournal:
             if len(stream) != STREAM_ID_BYTES or not payloads:
                 raise InvalidInput("a batch has a stream id of 16 bytes and at least one record")
             before = last.get(stream, self.last_seq(stream))
-            if stream in self._deleted or stream in self._deleting or stream in deleting:
+            if stream in self._kept.deleted or stream in self._deleting or stream in deleting:
                 raise InvalidState(
                     f"stream {stream.hex()} is deleted; nothing can be added to it, and its id stays taken"
                 )
@@ -182,10 +183,10 @@ class InMemoryJournal:
         return self._pending_seq.get(stream) or self.durable_seq(stream)
 
     def durable_seq(self, stream: bytes) -> int:
-        return len(self._streams.get(stream, ()))
+        return self._kept.last_seq(stream)
 
     def is_deleted(self, stream: bytes) -> bool:
-        return stream in self._deleted
+        return stream in self._kept.deleted
 
     async def catch_up(self) -> None:
         await trio.lowlevel.checkpoint()
@@ -196,40 +197,42 @@ class InMemoryJournal:
 
     async def forget(self, stream: bytes) -> None:
         await trio.lowlevel.checkpoint()
-        if stream not in self._deleted:
+        if stream not in self._kept.deleted:
             raise InvalidState(f"stream {stream.hex()} is not deleted; its records would be lost with its key")
 
     async def read_snapshot(self, stream: bytes) -> Record | None:
         await trio.lowlevel.checkpoint()
-        return self._snapshots.get(stream)
+        return self._kept.snapshots.get(stream)
 
     async def rotate(self) -> None:
         await trio.lowlevel.checkpoint()
 
     async def compact(self, *, purge: bool = False) -> CompactionReport:
         await trio.lowlevel.checkpoint()  # a deletion has given everything back
-        return DeletionReport(streams_purged=len(self._deleted), out_of_reach=()) if purge else CompactionReport()
+        return DeletionReport(streams_purged=len(self._kept.deleted), out_of_reach=()) if purge else CompactionReport()
 
     async def archive(self, target: str) -> ArchiveReport:
         await trio.lowlevel.checkpoint()
         raise InvalidInput("a memory that keeps nothing on disk cannot be archived; give open_memory a path")
 
     def cursor(self, lsn: int) -> str:
-        return str(Cursor(self._log_uuid, self._log_uuid, int(lsn > 0), lsn))
+        return str(Cursor(self._kept.log_uuid, self._kept.log_uuid, int(lsn > 0), lsn))
 
     def check_cursor(self, text: str) -> int:
         cursor = parse_cursor(text)
         if cursor is None:
             raise InvalidInput(f"cursor: {text!r} is no cursor; take one from an event")
-        if cursor.log_uuid != self._log_uuid or cursor.lsn > len(self._order):
-            raise InvalidInput("cursor: it belongs to another memory than this one, which keeps nothing")
+        if cursor.log_uuid != self._kept.log_uuid or cursor.lsn > len(self._kept.order):
+            raise InvalidInput("cursor: it belongs to another memory than this one, which keeps nothing on disk")
+        if cursor.branch_uuid != self._kept.log_uuid:
+            raise InvalidState("cursor: it is of another branch; begin from the start, or from where you know of")
         return cursor.lsn
 
     def streams(self) -> Iterator[bytes]:
-        return iter([stream for stream in self._streams if stream not in self._deleted])
+        return iter([stream for stream in self._kept.records if stream not in self._kept.deleted])
 
     def open_streams(self) -> Iterator[bytes]:
-        return iter(list(self._open))
+        return iter(list(self._kept.open))
 
     def read(self, stream: bytes, after: int = 0) -> InMemorySlices:
         return InMemorySlices(self, stream, after)
@@ -243,20 +246,24 @@ class InMemorySlices:
 
     def __init__(self, journal: InMemoryJournal, stream: bytes, after: int):
         self._journal, self._stream, self._after = journal, stream, after
-        is_deleted = stream in journal._deleted
-        self._records = [] if is_deleted else journal._streams.get(stream, [])
+        is_deleted = journal.is_deleted(stream)
+        self._records = [] if is_deleted else journal._kept.records.get(stream, [])
         self._end = 0 if is_deleted else journal.durable_seq(stream)
 
     async def next_slice(self) -> list[Record]:
         await trio.lowlevel.checkpoint()
         if self._journal._released:
-            raise Closed("the memory is closed, and it kept nothing")
-        start, self._after = self._after, min(self._after + SLICE_RECORDS, self._end)
-        return [
-            Record(self._stream, start + n + 1, lsn, payload)
-            for n, (lsn, payload) in enumerate(self._records[start : self._after])
-            if payload is not None  # which only the list of a deleted stream holds
-        ]
+            raise Closed("the memory is closed, and it kept nothing on disk")
+        found: list[Record] = []
+        size = 0
+        for lsn, payload in self._records[self._after : min(self._after + SLICE_RECORDS, self._end)]:
+            assert payload is not None, "only the list of a deleted stream lacks payloads"
+            size += len(payload)
+            if size > SLICE_BYTES and found:
+                break
+            self._after += 1
+            found.append(Record(self._stream, self._after, lsn, payload))
+        return found
 
 
 class InMemoryFollower(FollowedSlices):
@@ -269,13 +276,13 @@ class InMemoryFollower(FollowedSlices):
     async def next_slice(self) -> list[Record | Gap] | None:
         journal, start = self._journal, self._after
         await trio.lowlevel.checkpoint()
-        while start >= len(journal._order):
+        while start >= len(journal._kept.order):
             if journal._ended:
                 return None
             await journal._advanced.park()
-        end = self._after = min(start + SLICE_RECORDS, len(journal._order))
+        end = self._after = min(start + SLICE_RECORDS, len(journal._kept.order))
         return [
             Record(stream, seq, start + n + 1, payload)
-            for n, (stream, seq) in enumerate(journal._order[start:end])
-            if seq and (payload := journal._streams[stream][seq - 1][1]) is not None
+            for n, (stream, seq) in enumerate(journal._kept.order[start:end])
+            if seq and (payload := journal._kept.records[stream][seq - 1][1]) is not None
         ]
