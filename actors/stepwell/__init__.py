@@ -9,8 +9,10 @@ General layout, bottom to top (an arrow never runs up):
 - `errors`: the whole error family on one screen.
 - `model`: what an episode, a step, an outcome and an event are. `learning`: reward, reflection, summary. No I/O.
 - `runtime`: one Trio task per episode, a supervisor that owns their cells, the journal of `stepstore` under them.
-- `memory`: what users hold. `cli`: the command line. `testing`: for tests of agents and of journals. Nothing imports
-  the doors.
+- `memory`: what users hold.
+- The doors, which stand beside each other and which nothing imports: `cli` (the command line), `testing` (for tests of
+  agents and of journals), `aio` (asyncio) and `sync` (plain code), these two on `bridge`, which takes their calls to a
+  Trio thread and back.
 """
 
 from __future__ import annotations

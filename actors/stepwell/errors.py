@@ -57,4 +57,5 @@ class EpisodeUnavailable(Unavailable):
 
 
 class WrongLoop(StepwellError):
-    """Called from outside the Trio run that opened the memory; the message names the right door."""
+    """Called from outside the event loop that opened the memory, or entered in one of another kind; the message names
+    the right door."""

@@ -112,6 +112,20 @@ class EventChannel(trio.abc.ReceiveChannel[Event | Gap]):
         finally:
             self._receiving = False
 
+    async def receive_some(self, limit: int) -> list[Event | Gap]:
+        """The next events: at least one, and of what else is ready at most so many. Otherwise as `receive`; an error
+        that is met behind the first is left to the next call."""
+        found = [await self.receive()]
+        in_hand = self._in_hand
+        while in_hand and len(found) < limit:
+            event = self._event_of_known(in_hand[0])
+            if event is None:
+                break  # there is more to it; `receive` finds out
+            in_hand.popleft()
+            if self._wants(event):
+                found.append(event)
+        return found
+
     def _wants(self, event: Event | Gap) -> bool:
         return self._kinds is None or isinstance(event, Gap) or event.kind in self._kinds
 

@@ -133,7 +133,8 @@ class EpisodeHandle:
 class StepScope:
     """One step while it runs. Set `output` to what the tool answered; it is logged when the body ends.
 
-    An exception is logged as `StepError` (an expired `trio` deadline, `TooSlowError`, as `StepTimeout`; a cancellation
+    An exception is logged as `StepError` (an expired deadline, `TooSlowError` or `TimeoutError`, as `StepTimeout`; a
+    cancellation
     as `StepInterrupted`) and leaves unchanged. The step is accepted even while the task is being cancelled.
     """
 
@@ -183,7 +184,7 @@ class StepScope:
 
 
 def _result_of(error: BaseException) -> StepResult:
-    if isinstance(error, trio.TooSlowError):
+    if isinstance(error, trio.TooSlowError | TimeoutError):
         return StepTimeout(str(error))
     if not isinstance(error, Exception):
         return StepInterrupted(type(error).__name__)

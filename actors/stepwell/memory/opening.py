@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from types import TracebackType
 
+import sniffio
 import trio
 
 from stepstore.journal import InMemoryJournal, Journal, SegmentLogJournal
@@ -12,7 +13,7 @@ from stepstore.log.batch_codec import Compression
 from stepstore.log.files import FileSystem
 from stepstore.log.opening import LogOptions
 from stepstore.restarting import RestartPolicy
-from stepwell.errors import InvalidInput, InvalidState
+from stepwell.errors import InvalidInput, InvalidState, WrongLoop
 from stepwell.memory.memory import Memory
 from stepwell.runtime.config import MemoryConfig
 from stepwell.runtime.runtime import Runtime, failure_to_raise
@@ -27,7 +28,8 @@ def open_memory(
     shows what that has written by then, which may be not yet durable. Leaving the block stores everything that was
     accepted and resolves every receipt; what the body raises leaves unchanged.
     Raises on entering: `InvalidInput` (not a directory, or one of something else), `LogLocked`, `CorruptLog`,
-    `RecoveryFailed`, `NotFound` (only with `read_only`). On leaving: the cause, if the log was lost while open.
+    `RecoveryFailed`, `NotFound` (only with `read_only`), `WrongLoop` (not inside Trio). On leaving: the cause, if the
+    log was lost while open.
     """
     return OpenMemory(path, config, read_only, None)
 
@@ -48,6 +50,10 @@ class OpenMemory:
         self._entered = False
 
     async def __aenter__(self) -> Memory:
+        if _current_library() != "trio":
+            raise WrongLoop(
+                "stepwell.open_memory is for Trio; in asyncio use stepwell.aio, in plain code stepwell.sync"
+            )
         if self._entered:
             await trio.lowlevel.checkpoint()
             raise InvalidState("this open_memory(...) was entered before; call open_memory again")
@@ -127,6 +133,13 @@ class OpenMemory:
         if interrupted is not None and (body is None or _outranks(interrupted, body)):
             raise interrupted
         return absorbed
+
+
+def _current_library() -> str:
+    try:
+        return sniffio.current_async_library()
+    except sniffio.AsyncLibraryNotFoundError:
+        return ""
 
 
 def _outranks(interrupted: BaseException, body: BaseException) -> bool:

@@ -116,6 +116,10 @@ class Receipt(msgspec.Struct, frozen=True, eq=False, gc=False):
         Raises: `OutcomeUnknown` if the log failed or was closed first; resubmit with the same key.
         """
         await self._commit.wait()
+        self.check_durable()
+
+    def check_durable(self) -> None:
+        """Raises: `OutcomeUnknown` if it is known that the record cannot be told to be on the medium."""
         error = self._commit.error
         if isinstance(error, OutcomeUnknown):
             raise error

@@ -93,6 +93,10 @@ class Runtime:
         if self._on_failure is not None and not self._closing.is_set():
             self._on_failure.cancel()
 
+    def end_at_once(self) -> None:
+        """Cut the closing short, as a second Ctrl-C does: what has not reached the log stays unknown."""
+        self._scope.cancel()
+
     @trio.lowlevel.enable_ki_protection
     async def close(self, *, in_a_hurry: bool) -> BaseException | None:
         """Stop intake, wait until everything accepted is on the medium, end all tasks.

@@ -1,0 +1,389 @@
+"""The calls of a memory, as asyncio makes them. Made by `tools/make_doors.py`; change what that reads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+
+from stepstore.journal import ArchiveReport, CompactionReport, DeletionReport, Gap
+from stepwell.aio.door import Door
+from stepwell.aio.wrappers import Channel, Items, Receipt, Scope, Transaction
+from stepwell.bridge import hot
+from stepwell.memory.completed import CompletedEpisode
+from stepwell.memory.figures import MemoryHealth, MemoryRecovery, MemoryStats
+from stepwell.memory.following import START, Place
+from stepwell.memory.handle import EpisodeHandle as TargetEpisodeHandle
+from stepwell.memory.handle import StepScope
+from stepwell.memory.memory import Memory as TargetMemory
+from stepwell.memory.run_scope import RunningEpisode as TargetRunningEpisode
+from stepwell.model.context import TaskContext
+from stepwell.model.episode import Episode
+from stepwell.model.event import Event
+from stepwell.model.ids import EpisodeId
+from stepwell.model.outcome import TaskOutcome
+from stepwell.model.step import ExecutionStep
+from stepwell.runtime.lifecycle_events import LifecycleEvent
+from stepwell.runtime.reading import OpenEpisode
+
+
+class EpisodeHandle:
+    """A handle to one episode; see `stepwell.EpisodeHandle`."""
+
+    def __init__(self, door: Door, target: TargetEpisodeHandle):
+        self._door, self._target = door, target
+
+    @property
+    def id(self) -> EpisodeId:
+        """The id of the episode."""
+        return self._target.id
+
+    def __repr__(self) -> str:
+        return repr(self._target)
+
+    @property
+    def episode_id(self) -> EpisodeId:
+        """The same as `id`."""
+        return self._target.episode_id
+
+    async def log_step(self, step: ExecutionStep, *, expected_seq: int | None = None) -> Receipt:
+        """Log one step: accepted on return (durable with `durability="commit"`); the receipt tells when it is durable.
+
+        Waits while the mailbox of the episode is full; cancelled there, nothing is accepted. Cancelled in
+        `durability="commit"` after that, the step will be stored unless the log fails.
+        `expected_seq`: accept it only behind that record, the last one of the episode that the caller knows of (its
+        receipt's `seq`; 1 right after the start). A step whose key is known gets its first receipt all the same.
+        Raises: `InvalidInput`, `TooLarge`, `NotFound`, `InvalidState` (the episode has ended, the key was used for
+        another step, or the episode is not at `expected_seq`), `EpisodeUnavailable`, `Closed`, `LogFull`.
+        """
+        found: Receipt = await self._door.call(
+            lambda: self._target.log_step(step, expected_seq=expected_seq),
+            lambda: hot.log_step(self._target, step, expected_seq=expected_seq),
+        )
+        return found
+
+    async def log_steps(self, steps: Sequence[ExecutionStep], *, expected_seq: int | None = None) -> Receipt:
+        """Log several steps as one atomic batch; see `Memory.log_steps`."""
+        found: Receipt = await self._door.call(
+            lambda: self._target.log_steps(steps, expected_seq=expected_seq),
+            lambda: hot.log_steps(self._target, steps, expected_seq=expected_seq),
+        )
+        return found
+
+    def log_step_nowait(self, step: ExecutionStep, *, expected_seq: int | None = None) -> Receipt:
+        """Log one step without waiting: accepted on return. A plain function; let the loop run between many of them.
+
+        Raises: `Busy` when it would have to wait (the mailbox is full, a transaction is being committed, or the episode
+        is asleep or being rebuilt), and all that `log_step` raises.
+        """
+        found: Receipt = self._door.call_plain(lambda: self._target.log_step_nowait(step, expected_seq=expected_seq))
+        return found
+
+    def step(self, tool: str, action: str = "", parameters: dict[str, Any] | None = None) -> Scope[StepScope]:
+        """An async context manager that logs what its body does as one step, with the latency measured."""
+        return Scope(self._door, self._target.step(tool, action, parameters))
+
+    async def flush(self) -> None:
+        """Return once everything accepted for this episode is durable; see `Memory.flush_steps`."""
+        await self._door.call(lambda: self._target.flush())
+
+    async def complete(self, outcome: TaskOutcome, *, metadata: dict[str, Any] | None = None) -> CompletedEpisode:
+        """End the episode; see `Memory.complete_episode`."""
+        found: CompletedEpisode = await self._door.call(lambda: self._target.complete(outcome, metadata=metadata))
+        return found
+
+    async def get(self) -> Episode:
+        """The episode so far; see `Memory.get_episode`."""
+        found: Episode = await self._door.call(lambda: self._target.get())
+        return found
+
+    def events(self, after: int = 0) -> Items[Event]:
+        """The events of the episode; see `Memory.events`."""
+        return Items(self._door, self._target.events(after))
+
+
+class RunningEpisode(EpisodeHandle):
+    """A handle inside a run scope; see `stepwell.Memory.episode`."""
+
+    _target: TargetRunningEpisode
+
+    def succeed(self, verdict: str = "", artifacts: list[str] | None = None) -> None:
+        """The task was done. Raises: `InvalidInput`."""
+        self._target.succeed(verdict, artifacts)
+
+    def partially(self, verdict: str = "", completed: list[str] | None = None, failed: list[str] | None = None) -> None:
+        """Some of the task was done. Raises: `InvalidInput`."""
+        self._target.partially(verdict, completed, failed)
+
+    def fail(self, reason: str = "", error_details: str | None = None) -> None:
+        """The task was not done. Raises: `InvalidInput`."""
+        self._target.fail(reason, error_details)
+
+    def abstain(
+        self, reason: str = "", stopped_at_step: int = 0, infeasibility_signals: list[str] | None = None
+    ) -> None:
+        """The task was judged infeasible. Raises: `InvalidInput`."""
+        self._target.abstain(reason, stopped_at_step, infeasibility_signals)
+
+
+class Memory:
+    """An opened memory; see `stepwell.Memory`."""
+
+    def __init__(self, door: Door, target: TargetMemory):
+        self._door, self._target = door, target
+
+    def stats(self) -> MemoryStats:
+        """Counts since opening, and what waits where now. Looks at every episode that is awake; also after closing."""
+        found: MemoryStats = self._door.call_plain(lambda: self._target.stats())
+        return found
+
+    def health(self) -> MemoryHealth:
+        """Whether the memory works, and what is wrong. Looks at every episode that is awake; also after closing."""
+        found: MemoryHealth = self._door.call_plain(lambda: self._target.health())
+        return found
+
+    def lifecycle(self) -> Scope[Channel[LifecycleEvent]]:
+        """What happens to the memory and its episodes from now on, as it happens:
+        `async with memory.lifecycle() as events: async for event in events: …`, with `LifecycleEvent`s.
+
+        Nothing waits for the reader: 1,024 events are kept for it, and what comes on top is told by one event of kind
+        "missed" with their number. Ends when the memory is closed. Nothing of it is stored; `follow` gives what is.
+        Entering and receiving are checkpoints. Raises on entering: `Closed`, `InvalidState` (entered before).
+        """
+        return Scope(self._door, self._target.lifecycle())
+
+    async def delete_episode(self, episode_id: str, *, purge: bool = False) -> DeletionReport | None:
+        """Delete an episode: nothing reads it from now on, and its id is never used again; durable on return. With
+        `purge` its bytes are removed from every file at once, and the report gives the proof; see `compact`.
+
+        Works for one that is damaged or cannot be read as well. Its task stores what was accepted and ends first; steps
+        and endings that come meanwhile are `InvalidState`. Its bytes stay in the log until they are compacted away; if
+        they are encrypted, its key is destroyed at once. Deleting it again does nothing more. If cancelled the deletion
+        goes on; call again to learn how it went.
+        Raises: `InvalidInput`, `NotFound`, `Closed`, `LogFull`, `OutcomeUnknown`.
+        """
+        found: DeletionReport | None = await self._door.call(
+            lambda: self._target.delete_episode(episode_id, purge=purge)
+        )
+        return found
+
+    async def compact(self, *, purge: bool = False) -> CompactionReport:
+        """Give back the space of deleted episodes and merge small files of the log, now; by itself it happens in the
+        background when enough is dead. Reading and writing go on meanwhile.
+
+        With `purge` every file that holds something of a deleted episode is rewritten, whatever it costs, and the whole
+        directory is searched for what may be left of it; the report is a `DeletionReport` that says what was looked at
+        and what is out of reach (archives and other copies).
+        If cancelled, what is under way is thrown away; nothing is lost. Raises: `Closed`, `OSError`.
+        """
+        found: CompactionReport = await self._door.call(lambda: self._target.compact(purge=purge))
+        return found
+
+    async def backup(self, target: str | os.PathLike[str]) -> ArchiveReport:
+        """Copy the memory into an archive, a new directory, while logging and reading go on.
+
+        The archive holds everything that is durable when this is called, and every byte of it is read back and
+        compared. `stepwell restore`, or `stepstore.log.archive.restore_archive`, makes a memory of it again. Keys of
+        encrypted episodes are not in it; keep the directory `keys` as well.
+        If this is cancelled or fails, what is left at the target is no archive; backing up to it again begins anew.
+        Raises: `Closed`, `InvalidInput` (the target is neither absent nor empty, or lies inside the memory; a memory
+        without a path), `CorruptLog` (a file of the log is damaged), `Unavailable` (an I/O error).
+        """
+        found: ArchiveReport = await self._door.call(lambda: self._target.backup(target))
+        return found
+
+    async def get_episode(self, episode_id: str, *, partial: bool = False) -> Episode:
+        """The episode with everything accepted for it before this call. With `partial`, what is sound of a damaged one.
+
+        Raises: `NotFound`, `EpisodeUnavailable`.
+        """
+        found: Episode = await self._door.call(lambda: self._target.get_episode(episode_id, partial=partial))
+        return found
+
+    async def get_episodes(self, episode_ids: Iterable[str]) -> list[Episode]:
+        """Several episodes, in the order asked for. Raises: `NotFound` naming the first that is unknown."""
+        found: list[Episode] = await self._door.call(lambda: self._target.get_episodes(episode_ids))
+        return found
+
+    def events(self, episode_id: str, after: int = 0) -> Items[Event]:
+        """The events of an episode behind seq `after`, oldest first, in bounded memory: `async for event in …`.
+
+        It sees everything accepted before its first item is asked for. Nothing has to be closed.
+        Raises: `InvalidInput`; the iteration raises `NotFound`, `EpisodeUnavailable`.
+        """
+        return Items(self._door, self._target.events(episode_id, after))
+
+    def follow(
+        self, cursor: str | Place = START, *, kinds: Collection[str] | None = None
+    ) -> Scope[Channel[Event | Gap]]:
+        """Follow the durable events of all episodes in log order, then those to come:
+        `async with memory.follow(cursor) as events: async for event in events: …`.
+
+        `cursor`: START, NOW, or the `cursor` of an event, behind which it goes on, also after a restart. `kinds`: only
+        events of these kinds. Records whose bytes are damaged or cannot be decoded come as a `Gap`. A deleted episode
+        comes as its "deleted" event alone, whose `stream` is "" for a follower that has seen nothing else of it. A slow
+        reader lags behind; nothing waits for it and nothing is dropped. Closing the memory ends it. A checkpoint once
+        per slice of at most 256 events.
+        Raises: `InvalidInput`; entering raises `InvalidInput` (no cursor, or one of another memory), `InvalidState`
+        (the cursor's record was lost after a crash), `CorruptLog` (records that were durable have vanished), `Closed`.
+        """
+        return Scope(self._door, self._target.follow(cursor, kinds=kinds))
+
+    async def open_episodes(self) -> list[OpenEpisode]:
+        """The episodes that were still open when the memory was last closed or its process died, and still are."""
+        found: list[OpenEpisode] = await self._door.call(lambda: self._target.open_episodes())
+        return found
+
+    def episode_ids(self) -> Items[EpisodeId]:
+        """Every stored episode's id, in the order in which they were started.
+
+        Left out is one whose first record cannot be read, since only that tells the id.
+        """
+        return Items(self._door, self._target.episode_ids())
+
+    def atomic(self) -> Scope[Transaction]:
+        """An async context manager; what is staged in its block is stored together or not at all. See `AtomicScope`."""
+        return Scope(self._door, self._target.atomic())
+
+    async def log_step(self, episode_id: str, step: ExecutionStep, *, expected_seq: int | None = None) -> Receipt:
+        """Log one step of the episode; see `EpisodeHandle.log_step`. Raises: `InvalidInput` for a bad id as well."""
+        found: Receipt = await self._door.call(
+            lambda: self._target.log_step(episode_id, step, expected_seq=expected_seq),
+            lambda: hot.memory_log_step(self._target, episode_id, step, expected_seq=expected_seq),
+        )
+        return found
+
+    async def log_steps(
+        self, episode_id: str, steps: Sequence[ExecutionStep], *, expected_seq: int | None = None
+    ) -> Receipt:
+        """Log steps as one atomic batch: all of them are stored or none. The receipt is that of the last one.
+
+        Otherwise as `EpisodeHandle.log_step`; `expected_seq` is the record that the first of them is to come behind.
+        """
+        found: Receipt = await self._door.call(
+            lambda: self._target.log_steps(episode_id, steps, expected_seq=expected_seq),
+            lambda: hot.memory_log_steps(self._target, episode_id, steps, expected_seq=expected_seq),
+        )
+        return found
+
+    async def flush_steps(self, episode_id: str) -> None:
+        """Return once everything accepted for the episode before this call is durable.
+
+        Raises: `NotFound`, `OutcomeUnknown` (the log failed or was closed first).
+        """
+        await self._door.call(lambda: self._target.flush_steps(episode_id))
+
+    async def flush(self) -> None:
+        """Return once everything accepted before this call, for all episodes, is durable.
+
+        Raises: `OutcomeUnknown` (the log failed or was closed first).
+        """
+        await self._door.call(lambda: self._target.flush())
+
+    async def start_episode(
+        self,
+        task: str,
+        *,
+        context: TaskContext | None = None,
+        task_type: str = "other",
+        agent: str = "",
+        episode_id: str | None = None,
+        parent: str | None = None,
+        thread: str | None = None,
+        metadata: dict[str, Any] | None = None,
+        **context_fields: Any,
+    ) -> EpisodeHandle:
+        """Start an episode; it is durable on return. Fields of `TaskContext` may be given as keywords as well.
+
+        With the `episode_id` of an episode that exists and was started with the same arguments, gives a handle to it.
+        If cancelled, whether it was started is unknown: call again with the same `episode_id`.
+        Raises: `InvalidInput`, `TooLarge`, `InvalidState` (the id exists, started otherwise), `Closed`, `LogFull`,
+        `OutcomeUnknown`.
+        """
+        found: EpisodeHandle = await self._door.call(
+            lambda: self._target.start_episode(
+                task,
+                context=context,
+                task_type=task_type,
+                agent=agent,
+                episode_id=episode_id,
+                parent=parent,
+                thread=thread,
+                metadata=metadata,
+                **context_fields,
+            )
+        )
+        return found
+
+    def episode(
+        self,
+        task: str,
+        *,
+        context: TaskContext | None = None,
+        task_type: str = "other",
+        agent: str = "",
+        episode_id: str | None = None,
+        parent: str | None = None,
+        thread: str | None = None,
+        metadata: dict[str, Any] | None = None,
+        **context_fields: Any,
+    ) -> Scope[RunningEpisode]:
+        """The run scope: an async context manager that starts an episode and writes its ending by itself.
+
+        See `RunScope` for how the ending is decided. Arguments and errors are those of `start_episode`.
+        """
+        return Scope(
+            self._door,
+            self._target.episode(
+                task,
+                context=context,
+                task_type=task_type,
+                agent=agent,
+                episode_id=episode_id,
+                parent=parent,
+                thread=thread,
+                metadata=metadata,
+                **context_fields,
+            ),
+        )
+
+    async def resume(self, episode_id: str) -> EpisodeHandle:
+        """Continue an episode that has no ending, for instance one of `open_episodes()`.
+
+        Raises: `NotFound`, `InvalidState` (it has ended), `EpisodeUnavailable`, `Closed`.
+        """
+        found: EpisodeHandle = await self._door.call(lambda: self._target.resume(episode_id))
+        return found
+
+    async def abandon(self, episode_id: str, reason: str = "") -> CompletedEpisode:
+        """End an episode that nobody will continue, with `Interrupted(reason, cause="abandoned")`; durable on return.
+
+        Raises as `complete_episode`.
+        """
+        found: CompletedEpisode = await self._door.call(lambda: self._target.abandon(episode_id, reason))
+        return found
+
+    async def complete_episode(
+        self, episode_id: str, outcome: TaskOutcome, *, metadata: dict[str, Any] | None = None
+    ) -> CompletedEpisode:
+        """End an episode: everything accepted for it, then its ending with reward, reflection and summary, durable.
+
+        `metadata` is kept with the ending (`Episode.outcome_metadata`). Completing again with an equal outcome gives
+        the same result. If cancelled the completion goes on; call again to learn how it went.
+        Raises: `InvalidInput`, `TooLarge`, `NotFound`, `InvalidState` (it has another ending), `EpisodeUnavailable`,
+        `Closed`, `LogFull`, `OutcomeUnknown`.
+        """
+        found: CompletedEpisode = await self._door.call(
+            lambda: self._target.complete_episode(episode_id, outcome, metadata=metadata)
+        )
+        return found
+
+    def handle(self, episode_id: str) -> EpisodeHandle:
+        """A handle to an episode by id. Free: an unknown id is `NotFound` at first use. Raises: `InvalidInput`."""
+        found: EpisodeHandle = self._door.call_plain(lambda: self._target.handle(episode_id))
+        return found
+
+    @property
+    def recovery(self) -> MemoryRecovery:
+        """What opening this memory found and did."""
+        return self._target.recovery

@@ -1,0 +1,265 @@
+"""What a caller sees does not depend on the door."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stepwell import (
+    START,
+    BatchConfig,
+    Busy,
+    Closed,
+    DeletionReport,
+    ExecutionStep,
+    Failure,
+    InvalidInput,
+    InvalidState,
+    MemoryConfig,
+    NotFound,
+    StepError,
+    StepTimeout,
+    Success,
+)
+from tests.stepwell.doors.awaited import DOORS, through
+from tests.support import step
+
+pytestmark = pytest.mark.parametrize("door", DOORS)
+
+
+def test_a_run_is_stored_with_its_steps_and_its_ending(door: str, tmp_path: Path) -> None:
+    async def scenario(memory: Any) -> None:
+        scope = memory.episode("task", domain="ci", episode_id="e")
+        async with scope as episode:
+            first = await episode.log_step(step(1))
+            batch = await episode.log_steps([step(2), step(3)])
+            now = episode.log_step_nowait(step(4))
+            assert (first.seq, batch.seq, now.seq) == (2, 4, 5)
+            await now.wait_durable()
+            assert first.is_durable
+            assert first.lsn == 2
+            episode.succeed("fine", ["a.py"])
+        assert scope.completed.outcome == Success("fine", ["a.py"])
+        assert scope.completed.receipt.is_durable
+        found = await memory.get_episode("e")
+        assert [item.action for item in found.steps] == [f"action {n}" for n in (1, 2, 3, 4)]
+        assert found.reward is not None
+        assert memory.stats().records == 6
+        assert [event.kind async for event in memory.events("e")] == ["started", *["step"] * 4, "ended"]
+        assert [name async for name in memory.episode_ids()] == ["e"]
+
+    through(door, tmp_path / "m", scenario)
+
+
+def test_what_was_acknowledged_is_there_after_closing_and_opening_again(door: str, tmp_path: Path) -> None:
+    async def first(memory: Any) -> None:
+        handle = await memory.start_episode("task", episode_id="e")
+        for number in range(200):  # more than the mailbox holds
+            await handle.log_step(step(number))
+
+    async def second(memory: Any) -> None:
+        assert [episode.episode_id for episode in await memory.open_episodes()] == ["e"]
+        handle = await memory.resume("e")
+        assert len((await handle.get()).steps) == 200
+        done = await handle.complete(Success("now"))
+        assert done.outcome == Success("now")
+
+    through(door, tmp_path / "m", first)
+    through(door, tmp_path / "m", second)
+
+
+def test_an_exception_in_a_run_leaves_unchanged_and_makes_it_a_failure(door: str, tmp_path: Path) -> None:
+    problem = LookupError("no such flight")
+
+    async def scenario(memory: Any) -> None:
+        with pytest.raises(LookupError) as caught:
+            async with memory.episode("task", episode_id="e"):
+                raise problem
+        assert caught.value is problem
+        assert (await memory.get_episode("e")).outcome == Failure("LookupError: no such flight")
+
+    through(door, tmp_path / "m", scenario)
+
+
+def test_what_the_body_raises_leaves_open_memory_unchanged(door: str, tmp_path: Path) -> None:
+    problem = LookupError("mine")
+
+    async def scenario(memory: Any) -> None:
+        handle = await memory.start_episode("task", episode_id="e")
+        await handle.log_step(step(1))
+        raise problem
+
+    with pytest.raises(LookupError) as caught:
+        through(door, tmp_path / "m", scenario)
+    assert caught.value is problem
+
+    async def afterwards(memory: Any) -> None:
+        assert len((await memory.get_episode("e")).steps) == 1
+
+    through(door, tmp_path / "m", afterwards)
+
+
+def test_a_step_scope_logs_output_errors_and_expired_deadlines(door: str, tmp_path: Path) -> None:
+    async def scenario(memory: Any) -> None:
+        handle = await memory.start_episode("task")
+        async with handle.step("search", "look", {"q": 1}) as scope:
+            scope.output = [1, 2]
+        with pytest.raises(ValueError, match="bad"):
+            async with handle.step("search"):
+                raise ValueError("bad")
+        with pytest.raises(TimeoutError):
+            async with handle.step("search"):
+                raise TimeoutError("too late")
+        results = [item.result for item in (await handle.get()).steps]
+        assert results[0].output == [1, 2]
+        assert results[1:] == [StepError("ValueError: bad"), StepTimeout("too late")]
+
+    through(door, tmp_path / "m", scenario)
+
+
+def test_the_errors_are_the_same_and_typed(door: str, tmp_path: Path) -> None:
+    async def scenario(memory: Any) -> None:
+        with pytest.raises(NotFound):
+            await memory.get_episode("nobody")
+        with pytest.raises(InvalidInput, match=r"step\.parameters"):
+            await (await memory.start_episode("task", episode_id="e")).log_step(
+                ExecutionStep("tool", "action", {"bad": {1, 2}})
+            )
+        with pytest.raises(InvalidInput, match=r"steps\[1\]"):
+            await memory.log_steps("e", [step(1), ExecutionStep("", "action")])
+        with pytest.raises(InvalidInput, match="episode_id"):
+            await memory.log_step(7, step(1))
+        with pytest.raises(InvalidInput, match="episode_id"):
+            memory.handle("")
+        await memory.complete_episode("e", Success("done"))
+        with pytest.raises(InvalidState):
+            await memory.log_step("e", step(2))
+        with pytest.raises(InvalidState):
+            await memory.complete_episode("e", Failure("no"))
+        assert (await memory.get_episode("e")).steps == []
+
+    through(door, tmp_path / "m", scenario)
+
+
+def test_a_full_mailbox_makes_nowait_busy_and_log_step_wait(door: str, tmp_path: Path) -> None:
+    config = MemoryConfig(mailbox_size=2, batch=BatchConfig.manual())
+
+    async def scenario(memory: Any) -> None:
+        handle = await memory.start_episode("task")
+        with pytest.raises(Busy):
+            for number in range(10_000):
+                handle.log_step_nowait(step(number))
+        before = len((await handle.get()).steps)
+        for number in range(20):
+            await handle.log_step(step(number))
+        assert len((await handle.get()).steps) == before + 20
+
+    through(door, tmp_path / "m", scenario, config)
+
+
+def test_with_commit_durability_a_step_is_durable_on_return(door: str, tmp_path: Path) -> None:
+    async def scenario(memory: Any) -> None:
+        handle = await memory.start_episode("task")
+        assert (await handle.log_step(step(1))).is_durable
+        assert (await handle.log_steps([step(2), step(3)])).is_durable
+        assert (await memory.log_step(handle.id, step(4))).is_durable
+
+    through(door, tmp_path / "m", scenario, MemoryConfig(durability="commit"))
+
+
+def test_a_key_gives_the_first_receipt_again(door: str, tmp_path: Path) -> None:
+    async def scenario(memory: Any) -> None:
+        handle = await memory.start_episode("task")
+        first = await handle.log_step(step(1, key="k"))
+        assert await handle.log_step(step(1, key="k")) == first
+        with pytest.raises(InvalidState):
+            await handle.log_step(step(2, key="k"))
+
+    through(door, tmp_path / "m", scenario)
+
+
+def test_events_are_followed_in_order_also_behind_a_cursor(door: str, tmp_path: Path) -> None:
+    async def scenario(memory: Any) -> None:
+        async with memory.episode("task", episode_id="e") as episode:
+            for number in range(600):
+                await episode.log_step(step(number))
+        async with memory.follow(START) as events:
+            seen = [await events.receive() for _ in range(602)]
+        assert [event.lsn for event in seen] == list(range(1, 603))
+        async with memory.follow(seen[599].cursor, kinds=["ended"]) as events:
+            assert (await events.receive()).kind == "ended"
+        with pytest.raises(InvalidInput):
+            async with memory.follow("no cursor"):
+                pass
+        assert len([event async for event in memory.events("e", after=300)]) == 302
+
+    through(door, tmp_path / "m", scenario)
+
+
+def test_a_transaction_over_two_episodes_and_a_step_that_expects_a_place(door: str, tmp_path: Path) -> None:
+    async def scenario(memory: Any) -> None:
+        one, two = await memory.start_episode("one"), await memory.start_episode("two")
+        scope = memory.atomic()
+        async with scope as tx:
+            tx.log_step(one.id, step(1))
+            tx.log_steps(two.id, [step(2), step(3)])
+            with pytest.raises(InvalidInput):
+                tx.log_step(one.id, ExecutionStep("", "action"))
+        assert tx.receipt.is_durable
+        assert (tx.receipt_of(one.id).seq, tx.receipt_of(two.id).seq) == (2, 3)
+        with pytest.raises(LookupError):
+            async with memory.atomic() as tx:
+                tx.log_step(one.id, step(4))
+                raise LookupError
+        assert (await one.log_step(step(5), expected_seq=2)).seq == 3
+        with pytest.raises(InvalidState):
+            await memory.log_steps(one.id, [step(6)], expected_seq=2)
+        assert [item.action for item in (await one.get()).steps] == ["action 1", "action 5"]
+
+    through(door, tmp_path / "m", scenario)
+
+
+def test_what_happens_to_episodes_is_told(door: str, tmp_path: Path) -> None:
+    async def scenario(memory: Any) -> None:
+        async with memory.lifecycle() as events:
+            async with memory.episode("task", episode_id="e"):
+                pass
+            assert [(await events.receive()).kind, (await events.receive()).kind] == ["started", "ended"]
+        assert memory.health().status == "ok"
+
+    through(door, tmp_path / "m", scenario)
+
+
+def test_deleting_and_compacting_and_backing_up(door: str, tmp_path: Path) -> None:
+    async def scenario(memory: Any) -> None:
+        async with memory.episode("task", episode_id="e"):
+            pass
+        await memory.backup(tmp_path / "archive")
+        await memory.delete_episode("e")
+        with pytest.raises(NotFound):
+            await memory.get_episode("e")
+        assert isinstance(await memory.compact(purge=True), DeletionReport)
+
+    through(door, tmp_path / "m", scenario)
+    assert (tmp_path / "archive").is_dir()
+
+
+def test_a_memory_that_was_left_says_so(door: str, tmp_path: Path) -> None:
+    kept: list[Any] = []
+
+    async def scenario(memory: Any) -> None:
+        kept.append(memory)
+        kept.append(await memory.start_episode("task"))
+
+    through(door, tmp_path / "m", scenario)
+
+    async def again(_memory: Any) -> None:
+        with pytest.raises(Closed):
+            await kept[1].log_step(step(1))
+        with pytest.raises(Closed):
+            await kept[0].start_episode("other")
+
+    if door != "aio":  # an asyncio memory belongs to the loop that opened it, see test_wrong_loops.py
+        through(door, tmp_path / "other", again)
