@@ -700,6 +700,7 @@ MUTANTS = (
         "        if True:  # until",
         CARETAKER,
         "not_used_twice",
+        short=True,
     ),
     mutant(
         "spare: the next segment lies ready when half of this one is used",
