@@ -271,13 +271,7 @@ class LogCompactor:
             samples = Samples(deleted)
             await self._rewrite_all(tally, all_dead=True, on_dead=samples.take)
             removed = await self._blocking(clean_quarantine, self._log, deleted, samples.pieces)
-            proof = await self._prove(deleted, samples)
-            found = {*proof.segments_found} - {*self._left_alone}
-            again = [segment for segment in self._log.ended_segments() if segment.path in found]
-            if again:  # an index had not told of all that is in them
-                for segment in again:
-                    await self._rewrite_one([segment], tally, samples.take)
-                proof = await self._prove(deleted, samples)
+            proof = await self._prove_or_rewrite(deleted, samples, tally)
         other = (f"what is not the log's: {', '.join(proof.others)}",) if proof.others else ()
         return DeletionReport(
             **tally.fields(),
@@ -335,6 +329,17 @@ class LogCompactor:
             await self._blocking(archiving.unpin)
         except OSError as error:
             self._note_error(error)  # the next opening removes what is left
+
+    async def _prove_or_rewrite(self, deleted: Collection[bytes], samples: Samples, tally: Tally) -> Proof:
+        """Prove it; where the frames hold what an index had not told of, rewrite those files and prove it again."""
+        proof = await self._prove(deleted, samples)
+        found = {*proof.segments_found} - {*self._left_alone}
+        again = [segment for segment in self._log.ended_segments() if segment.path in found]
+        if not again:
+            return proof
+        for segment in again:
+            await self._rewrite_one([segment], tally, samples.take)
+        return await self._prove(deleted, samples)
 
     async def _prove(self, deleted: Collection[bytes], samples: Samples) -> Proof:
         proof = Proof(self._log, deleted, samples.pieces)
