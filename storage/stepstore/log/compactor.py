@@ -23,7 +23,15 @@ from stepstore.log.compaction import HalfInPlace, OnDead, Rewriting, Weight, cho
 from stepstore.log.dead_records import DeadRecords
 from stepstore.log.index import IndexedSegment
 from stepstore.log.opening import OpenLog
-from stepstore.log.purge import OUT_OF_REACH, DeletionReport, Proof, Samples, clean_quarantine
+from stepstore.log.purge import (
+    OF_A_SALVAGE,
+    OUT_OF_REACH,
+    DeletionReport,
+    Proof,
+    Samples,
+    clean_quarantine,
+    clean_salvaged,
+)
 from stepstore.log.segment import NO_ROOM
 from stepstore.log.writer import RETRY_FULL_SECONDS, LogWriter
 
@@ -271,8 +279,13 @@ class LogCompactor:
             samples = Samples(deleted)
             await self._rewrite_all(tally, all_dead=True, on_dead=samples.take)
             removed = await self._blocking(clean_quarantine, self._log, deleted, samples.pieces)
+            set_aside = await self._blocking(clean_salvaged, self._log, deleted)
             proof = await self._prove_or_rewrite(deleted, samples, tally)
-        other = (f"what is not the log's: {', '.join(proof.others)}",) if proof.others else ()
+        out_of_reach = [*OUT_OF_REACH]
+        if proof.has_salvaged:
+            out_of_reach.append(OF_A_SALVAGE)
+        if proof.others:
+            out_of_reach.append(f"what is not the log's: {', '.join(proof.others)}")
         return DeletionReport(
             **tally.fields(),
             streams_purged=len(deleted),
@@ -282,10 +295,11 @@ class LogCompactor:
             bytes_searched=proof.bytes_searched,
             samples=len(samples.pieces),
             quarantine_removed=tuple(removed),
+            salvaged_removed=tuple(set_aside),
             found=tuple(proof.found),
             unreadable=tuple(proof.unreadable),
             shared=tuple(proof.shared),
-            out_of_reach=OUT_OF_REACH + other,
+            out_of_reach=tuple(out_of_reach),
         )
 
     async def archive(self, target: str, wait_settled: WaitSettled) -> ArchiveReport:

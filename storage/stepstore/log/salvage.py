@@ -21,7 +21,7 @@ from stepstore.log.batch_codec import FLAG_ENCRYPTED, BatchCodec, Compression, D
 from stepstore.log.files import FileSystem, OsFileSystem
 from stepstore.log.frame import FLAG_CLOSES, FLAG_OPENS, FLAG_SNAPSHOT, FLAG_TOMBSTONE, KIND_FLAGS, Batch
 from stepstore.log.keys import KeyRing
-from stepstore.log.names import KEYS, QUARANTINE
+from stepstore.log.names import KEYS, QUARANTINE, SALVAGED
 from stepstore.log.new_log import NewLog
 from stepstore.log.open_files import OpenFiles
 from stepstore.log.opening import LogOptions
@@ -37,8 +37,6 @@ from stepstore.log.salvage_report import (
 from stepstore.log.salvage_source import FoundBatch, Lost, Source
 from stepstore.log.set_aside import Describe, SetAside
 from stepstore.log.verify import is_locked
-
-SALVAGED = "salvaged"
 
 
 def salvage_log(
