@@ -36,6 +36,7 @@ TESTS = (
     "tests/stepstore/test_log_full_opening.py",
     "tests/stepstore/test_log_seals.py",
     "tests/stepstore/test_log_refusals.py",
+    "tests/stepstore/test_log_sound_headers.py",
 )
 TARGET = 0.9
 _LOG = "stepstore/log"
