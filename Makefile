@@ -5,11 +5,12 @@ BIN := $(VENV)/bin
 RUN := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
 
-.PHONY: demo test check bench crash crash-long clean help
+.PHONY: demo test coverage check bench crash crash-long clean help
 
 help:
 	@echo "make demo    watch 200 agents lose no acknowledged step to kill -9"
 	@echo "make test    run the tests"
+	@echo "make coverage  the tests of the log again, counting lines and branches: fails below 100 % of stepstore.log"
 	@echo "make check   ruff, mypy --strict, pyright, layering"
 	@echo "make bench   measure (takes a few minutes)"
 	@echo "make crash   the short forms of the crash suites (crash-long: the long ones, hours)"
@@ -36,6 +37,12 @@ demo: $(RUN)
 
 test: $(DEV)
 	@$(BIN)/python -m pytest
+
+# COVERAGE_CORE: what counts the branches of worker threads too, at a bearable speed, on every version of Python.
+coverage: $(DEV)
+	@COVERAGE_CORE=ctrace $(BIN)/python -m coverage run --source=stepstore.log -m pytest tests/stepstore tests/journal \
+		tests/golden tests/crash
+	@$(BIN)/python -m coverage report --show-missing --skip-covered --fail-under=100
 
 check: $(DEV)
 	@$(BIN)/ruff check .

@@ -189,6 +189,34 @@ def test_all_cases_are_all_sequences_in_all_settings() -> None:
     assert all(str(Case.parse(str(case))) == str(case) for case in ALL[::97])
 
 
+def of(*arguments: str) -> list[tuple[list[str], int | None]]:
+    options = enumerator.options_of(arguments)
+    return [([str(case) for case in cases], images) for cases, images in enumerator.parts(options)]
+
+
+def test_the_exhaustive_form_is_every_sequence_of_the_core_and_every_image_of_it() -> None:
+    core = {"append", "rotate", "delete", "compact", "close", "kill"}
+    expected = {str(case) for case in ALL if {operation.name for operation in case.workload} <= core}
+    [(cases, images)] = of("--exhaustive")
+    assert set(cases) == expected
+    assert len(cases) == len(expected) == len(SETTINGS) * sum(len(core) ** length for length in range(5))
+    assert images is None
+
+
+def test_the_long_form_is_the_exhaustive_one_and_a_sample_of_everything() -> None:
+    everything = list(map(str, ALL))
+    assert of() == [*of("--exhaustive"), (everything, 200_000)]
+    assert of("--short") == [(everything, 20_000)]
+    assert of("--all") == [(everything, None)]
+
+
+def test_processes_that_share_the_settings_do_all_of_the_work_once() -> None:
+    shares = [of("--exhaustive", "--setting", setting.name) for setting in SETTINGS]
+    shared = [case for [(cases, _images)] in shares for case in cases]
+    [(whole, _images)] = of("--exhaustive")
+    assert sorted(shared) == sorted(whole)
+
+
 def test_a_sample_of_cases_takes_one_from_each_part() -> None:
     chosen = spread(ALL, 100, 3)
     assert [ALL.index(case) * 100 // len(ALL) for case in chosen] == list(range(100))

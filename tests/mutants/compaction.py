@@ -348,6 +348,14 @@ MUTANTS = (
         "cancelled_request",
     ),
     mutant(
+        "background: old files that could not be removed are tried again",
+        "compactor.py",
+        "            if self._gone:\n                await self._remove_gone()\n                return True\n",
+        "",
+        EDGES,
+        "go_with_the_next_news",
+    ),
+    mutant(
         "background: compaction keeps to its rate",
         "compactor.py",
         "                if rate and not self._waiting:\n",

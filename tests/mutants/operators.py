@@ -33,6 +33,10 @@ TESTS = (
     "tests/stepstore/test_log_refreshing.py",
     "tests/stepstore/test_log_damage_everywhere.py",
     "tests/stepstore/test_log_compaction_edges.py",
+    "tests/stepstore/test_log_full_opening.py",
+    "tests/stepstore/test_log_seals.py",
+    "tests/stepstore/test_log_refusals.py",
+    "tests/stepstore/test_log_sound_headers.py",
 )
 TARGET = 0.9
 _LOG = "stepstore/log"

@@ -701,6 +701,7 @@ MUTANTS = (
         "        if True:  # until",
         CARETAKER,
         "not_used_twice",
+        short=True,
     ),
     mutant(
         "spare: the next segment lies ready when half of this one is used",
@@ -807,7 +808,7 @@ MUTANTS = (
     mutant(
         "verify: the live tail is not judged",
         "verify.py",
-        "live = bool(names) and is_locked(files, path)",
+        "live = bool(names) and is_locked(medium, path)",
         "live = False",
         VERIFY,
         "live",
@@ -827,6 +828,39 @@ MUTANTS = (
         "if False:",
         SEALS,
         "flipped_bit_of_a_mark",
+    ),
+    mutant(
+        "verify: what cannot be read is a problem",
+        "verify.py",
+        "    report.problems[:0] = [_unreadable(*piece) for piece in layer.unreadable()]\n",
+        "",
+        VERIFY,
+        "cannot_be_read",
+    ),
+    mutant(
+        "salvage: what cannot be compared does not count as equal",
+        "salvage.py",
+        "        if known != payloads[:common]:\n",
+        "        if known is not None and known != payloads[:common]:\n",
+        "tests/stepstore/test_log_salvage.py",
+        "there_again_uncompressed",
+    ),
+    mutant(
+        "purge: what a salvage has set aside goes too",
+        "purge.py",
+        "        files.unlink(posixpath.join(folder, name))\n    if removed:\n        files.sync_directory(folder)\n    "
+        "return removed\n\n\ndef _set",
+        "        pass\n    return removed\n\n\ndef _set",
+        "tests/stepstore/test_log_purge.py",
+        "set_aside",
+    ),
+    mutant(
+        "scrub: a footer that was cut off is told",
+        "scrub.py",
+        "            if self.segment.sealed and self._chain is not None:",
+        "            if False:",
+        SCRUB,
+        "cut_off",
     ),
     mutant(
         "scrub: what a frame holds is checked",

@@ -1052,6 +1052,21 @@ def test_a_provider_that_fails_is_unavailable_and_changes_nothing() -> None:
     assert len(open_ring(disk, Odd()).key(A)) == KEY_BYTES
 
 
+@pytest.mark.parametrize("error", [Unavailable("the key service is being moved"), InvalidInput("key 7 was revoked")])
+def test_what_a_provider_says_in_our_own_errors_is_passed_on_as_it_is(error: Exception) -> None:
+    def refuses(*_: bytes) -> bytes:
+        raise error
+
+    disk = empty_log()
+    with pytest.raises(type(error)) as caught:
+        open_ring(disk, Odd(wrap=refuses)).add((A,))
+    assert caught.value is error
+    open_ring(disk, Odd()).add((A,))
+    with pytest.raises(type(error)) as caught:
+        open_ring(disk, Odd(unwrap=refuses)).key(A)
+    assert caught.value is error
+
+
 def test_a_provider_that_does_not_undo_its_own_work_is_refused_before_a_key_is_used() -> None:
     disk = empty_log()
     ring = open_ring(disk, Odd(unwrap=lambda wrapped: wrapped[:32]))

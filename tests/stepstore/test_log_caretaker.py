@@ -461,7 +461,24 @@ async def test_on_a_full_disk_no_space_is_set_aside(autojump_clock: trio.testing
         assert caretaker.errors == 0
 
 
-async def test_a_spare_is_not_used_twice_although_it_is_prepared_while_a_segment_is_begun() -> None:
+class TellingLock:
+    """A lock that sets `told` in front of waiting for somebody else."""
+
+    def __init__(self, told: threading.Event) -> None:
+        self._lock, self._told = threading.Lock(), told
+
+    def __enter__(self) -> None:
+        if not self._lock.acquire(blocking=False):
+            self._told.set()
+            self._lock.acquire()
+
+    def __exit__(self, *exc: object) -> None:
+        self._lock.release()
+
+
+async def test_a_spare_is_not_used_twice_although_it_is_prepared_while_a_segment_is_begun(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The caretaker's thread waits until the spare has its name."""
     disk = MemoryFileSystem()
     files = WatchedFiles(disk)
@@ -469,6 +486,16 @@ async def test_a_spare_is_not_used_twice_although_it_is_prepared_while_a_segment
     log = open_log(files, LOG, SMALL)
     assert log.sequence is not None
     log.sequence.prepare_spare()
+    waits_or_is_done = threading.Event()
+    monkeypatch.setattr(log.sequence, "_spare_lock", TellingLock(waits_or_is_done))
+
+    def prepare() -> None:
+        assert log.sequence is not None
+        try:
+            log.sequence.prepare_spare()
+        finally:
+            waits_or_is_done.set()
+
     held = Held("rename", ".seg")
     async with writing(log) as writer:
         await store(writer, (A, [b"x"]))
@@ -476,7 +503,8 @@ async def test_a_spare_is_not_used_twice_although_it_is_prepared_while_a_segment
         async with trio.open_nursery() as nursery:
             nursery.start_soon(writer.rotate)
             await trio.to_thread.run_sync(held.entered.wait)
-            nursery.start_soon(trio.to_thread.run_sync, log.sequence.prepare_spare)
+            nursery.start_soon(trio.to_thread.run_sync, prepare)
+            await trio.to_thread.run_sync(waits_or_is_done.wait)
             held.go_on.set()
         await store(writer, (A, [b"y"]))
         names = segments(disk)

@@ -476,6 +476,33 @@ async def test_replaced_files_that_cannot_be_removed_until_the_log_is_closed_are
     assert path not in segments(disk)
 
 
+async def test_replaced_files_that_could_not_be_removed_in_the_background_go_with_the_next_news(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    disk, kept, path = await one_dead_enough()
+    files = WatchedFiles(disk)
+    async with life(files, kept, options=dataclasses.replace(QUIET)) as (_writer, caretaker, log):
+
+        def stays(call: Call) -> None:
+            if call.operation == "unlink" and call.path == path:
+                raise OSError(errno.EBUSY, "Device or resource busy", call.path)
+
+        files.before = stays
+        object.__setattr__(log.options, "compaction_bytes_per_second", 10**9)  # from here on by itself
+        caretaker.compactor.notice()
+        await trio.sleep(300)
+        assert caretaker.compactor.errors == 1, "and not asked for again and again"
+        assert path not in log.paths, "the rewritten file counts"
+        assert path in segments(disk)
+        files.before = None
+        caretaker.compactor.notice()
+        await trio.sleep(300)
+        assert path not in segments(disk)
+        assert caretaker.compactor.errors == 1
+        kept.check(log, compacted=True)
+    kept.check_reopened(disk, compacted=True)
+
+
 async def test_while_the_disk_is_full_no_rewriting_is_begun(autojump_clock: trio.testing.MockClock) -> None:
     disk = MemoryFileSystem()
     kept = await a_log_with_dead_records(disk)

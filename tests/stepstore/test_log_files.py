@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import pathlib
 import random
 from collections.abc import Callable
@@ -364,14 +365,31 @@ def test_a_failed_sync_loses_what_was_written_and_not_that_the_file_was_cut() ->
     assert content(clone(disk), "/f") == b"0123456789"
 
 
-@pytest.mark.parametrize("path", ["/made//below", "/made/./below", "/made/other/../below"])
+@pytest.mark.parametrize(
+    "path", ["/made//below", "/made/./below", "/made/other/../below", "//made/below", "///made/below"]
+)
 def test_a_path_may_be_written_in_several_ways(path: str) -> None:
     disk = MemoryFileSystem()
     disk.make_directory("/made")
     disk.make_directory("/made/below")
+    disk.sync_directory("/")
+    disk.sync_directory("/made")
     put(disk, "/made/below/f", b"abc")
     assert disk.list_names(path) == ["f"]
     assert content(disk, f"{path}/f") == b"abc"
+    assert disk.stat(f"{path}/g") is None
+    put(disk, f"{path}/g", b"def")
+    disk.rename(f"{path}/g", f"{path}/h")
+    assert tree(disk.durable_copy())["/made/below/f"] == b"abc"
+    disk.sync_directory(path)
+    assert tree(disk.durable_copy())["/made/below/h"] == b"def"
+
+
+def test_what_is_not_there_is_an_error_however_many_slashes_lead_to_it() -> None:
+    disk = MemoryFileSystem()
+    for path in ("//absent", "//absent/f", "//"):
+        assert error_of(functools.partial(disk.open, path)) == errno.ENOENT
+    assert disk.list_names("//") == []
 
 
 def test_the_watching_layer_counts_every_call_and_changes_nothing() -> None:

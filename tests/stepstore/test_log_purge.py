@@ -161,6 +161,39 @@ async def test_many_deleted_streams_are_looked_for_in_quarantine_at_once() -> No
         assert (report.quarantine_removed, report.streams_purged, report.is_proven) == (("1",), 80, True)
 
 
+async def test_what_a_salvage_has_set_aside_of_a_deleted_stream_goes_with_it_and_that_of_others_stays() -> None:
+    disk = MemoryFileSystem()
+    kept = await a_log_with_dead_records(disk)
+    folder = f"{LOG}/salvaged"
+    disk.make_directory(folder)
+    for stream in (A, B):
+        put_file(disk, f"{folder}/{stream.hex()}.jsonl", b'{"seq": 9, "payload": "c2VjcmV0"}')
+    put_file(disk, f"{folder}/REPORT.txt", b"Streams that are not whole: 2")
+    async with life(disk, kept) as (_writer, caretaker, _log):
+        report = await purge(caretaker)
+        assert report.salvaged_removed == (f"{B.hex()}.jsonl",)
+        assert report.is_proven
+        assert any("salvaged/REPORT.txt" in text for text in report.out_of_reach)
+        assert not any("is not the log's" in text for text in report.out_of_reach)
+        assert disk.durable_copy().list_names(folder) == ["REPORT.txt", f"{A.hex()}.jsonl"]
+        again = await purge(caretaker)
+        assert (again.salvaged_removed, again.is_proven) == ((), True)
+
+
+async def test_the_proof_finds_what_a_salvage_has_set_aside_of_a_deleted_stream(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    disk = MemoryFileSystem()
+    kept = await a_log_with_dead_records(disk)
+    disk.make_directory(f"{LOG}/salvaged")
+    path = f"{LOG}/salvaged/{B.hex()}.jsonl"
+    put_file(disk, path, b'{"seq": 9, "payload": "c2VjcmV0"}')
+    monkeypatch.setattr("stepstore.log.compactor.clean_salvaged", lambda _log, _deleted: [])
+    async with life(disk, kept) as (_writer, caretaker, _log):
+        report = await purge(caretaker)
+        assert report.found == (f"{path}: records of a deleted stream, set aside by a salvage",)
+
+
 async def test_a_purge_after_a_crash_behind_the_tombstone_does_it_all() -> None:
     disk = MemoryFileSystem()
     kept = await a_log_with_dead_records(disk, close=False)

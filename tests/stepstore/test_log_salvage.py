@@ -644,17 +644,27 @@ def test_compressed_records_that_are_there_twice_are_told_apart_by_their_checksu
     assert base64.b64decode(json.loads(line)["stored"]) in content(other, segments(other)[0])
 
 
-def test_a_record_that_is_there_again_uncompressed_is_counted_as_a_duplicate_where_the_library_is_missing(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("same", [True, False], ids=["equal", "different"])
+def test_a_record_that_is_there_again_uncompressed_is_set_aside_where_the_library_to_compare_them_is_missing(
+    same: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = twin([[(A, [b"one " * 100])]], ZSTD)
-    other = twin([[(A, [b"one " * 100])]])
+    again = (b"one " if same else b"eno ") * 100
+    other = twin([[(A, [again, b"two"])]])
     beside(disk, content(other, segments(other)[0]))
+    unread = clone(disk)
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "zstandard", None)
-        report = salvage_log(LOG, NEW, files=disk, options=SMALL)
-    assert (report.lost, report.kept_records, report.duplicates) == (False, 1, 1)
-    assert read_back(disk, SMALL) == {A: [b"one " * 100]}
+        report = salvage_log(LOG, NEW, files=unread, options=SMALL)
+    assert (report.lost, report.kept_records, report.duplicates) == (True, 1, 0)
+    assert read_back(unread, SMALL) == {A: [b"one " * 100]}, "what was found first is kept"
+    (stream,) = report.streams
+    assert "records 1 to 2 are there twice and cannot be compared, for want of a library" in stream.why
+    lines = content(unread, f"{ASIDE}/{A.hex()}.jsonl").splitlines()
+    assert [base64.b64decode(json.loads(line)["payload"]) for line in lines] == [again, b"two"]
+    # With it they are.
+    report = salvage_log(LOG, NEW, files=disk, options=SMALL)
+    assert (report.lost, report.kept_records, report.duplicates) == ((False, 2, 1) if same else (True, 1, 0))
 
 
 # ---- deleted streams, snapshots, stored in other ways ----------------------------------------------------------------

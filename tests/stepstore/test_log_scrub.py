@@ -148,6 +148,24 @@ def test_a_segment_that_got_shorter_is_found() -> None:
     log.release()
 
 
+@pytest.mark.parametrize("size", [BLOCK, SMALL_BLOCK], ids=["one block", "small blocks"])
+def test_a_footer_that_is_cut_off_is_found_wherever_the_file_ends_now(size: int) -> None:
+    """Exactly behind the records, in the middle of the footer, at and in the close frame, before the trailer."""
+    disk = sealed_log()
+    log = open_log_read_only(disk, LOG)
+    segment = log.index.segments[0]
+    whole = len(content(disk, segment.path))
+    close = frames_of(disk, segment.path)[-1]
+    assert segment.end_offset < close.at < close.end == whole - TRAILER_BYTES
+    for left in {*range(segment.end_offset, whole, 37), segment.end_offset + 1, close.at, close.at + 1, close.end}:
+        image = clone(disk)
+        put(image, segment.path, b"", at=0, size=left)
+        (finding,) = scrub_one(image, segment, size)
+        assert segment.end_offset <= finding.offset <= left
+        assert finding.last_lsn < finding.first_lsn, "no record is concerned"
+    log.release()
+
+
 def test_a_header_that_carries_the_tag_but_not_the_chain_is_not_taken_for_the_next_frame() -> None:
     """An older frame of the same segment and the same length stands there: a write that went to the wrong place."""
     disk = sealed_log()
@@ -218,7 +236,8 @@ def test_a_segment_whose_footer_is_cut_off_while_it_is_read_does_not_hold_the_sc
     assert not findings
     assert segment.end_offset < count < len(content(disk, segment.path)) - TRAILER_BYTES
     put(disk, segment.path, b"", at=0, size=segment.end_offset)
-    assert one.step(SMALL_BLOCK) == (0, [])
+    count, (finding,) = one.step(SMALL_BLOCK)
+    assert (count, finding.offset, finding.what) == (0, segment.end_offset, "the file ends before its footer does")
     assert one.is_done
     log.release()
 

@@ -14,8 +14,10 @@ from stepstore.log.files import OsFileSystem
 from stepstore.log.footer import TRAILER_BYTES, IndexHead, Trailer, parse_head, parse_trailer
 from stepstore.log.live_index import LiveIndex
 from stepstore.log.memory_files import MemoryFileSystem
-from stepstore.log.opening import open_log
+from stepstore.log.opening import LogOptions, open_log
 from stepstore.log.problems import NO_RECORD, SALVAGE
+from stepstore.log.sealing import sidecar_path
+from stepstore.log.tolerant_file import TolerantFiles
 from stepstore.log.verify import VerifyReport, verify_log
 from tests.stepstore.log_lab import (
     LOG,
@@ -188,22 +190,108 @@ def test_verify_says_what_it_cannot_look_at(tmp_path: pathlib.Path) -> None:
         verify_log(str(tmp_path))
 
 
-def test_row_18_a_read_error_is_raised_and_never_reported_as_damage() -> None:
+@pytest.mark.parametrize(("error", "at_least"), [(errno.EMFILE, 12), (errno.EIO, 4)])
+def test_row_18_an_error_that_passes_is_raised_or_overcome_and_never_reported_as_damage(
+    error: int, at_least: int
+) -> None:
+    """A read for which the medium gave an error is repeated piece by piece; no other error is got over."""
     disk = three_segments()
     number, raised = 0, 0
     while True:
         number += 1
-        files = WatchedFiles(disk, failing_at(number, errno.EIO))
+        files = WatchedFiles(disk, failing_at(number, error))
         try:
             report = verify_log(LOG, files=files)
-        except RecoveryFailed as error:
+        except RecoveryFailed as failed:
             raised += 1
-            assert error.errno == errno.EIO
+            assert failed.errno == error
         else:
             assert report.problems == []
             if len(files.calls) < number:
                 break
-    assert raised > 12
+    assert raised > at_least
+
+
+# ---- what the medium does not give back ------------------------------------------------------------------------------
+
+
+def bad_sectors(disk: MemoryFileSystem, path: str, start: int, end: int) -> WatchedFiles:
+    """A medium that gives an error for every read that touches these bytes of a file."""
+
+    def before(call: Call) -> None:
+        if call.operation == "read" and call.path == path and call.offset < end and call.offset + call.size > start:
+            raise OSError(errno.EIO, "Input/output error", path)
+
+    return WatchedFiles(disk, before)
+
+
+def test_a_range_that_cannot_be_read_is_a_problem_and_the_rest_of_the_log_is_judged() -> None:
+    disk = three_segments()
+    first, second, third = segments(disk)
+    frame = frames_of(disk, second)[0]
+    flip(disk, third, frames_of(disk, third)[0].end - 1)
+    flipped = verify_log(LOG, files=disk).problems
+    report = verify_log(LOG, files=bad_sectors(disk, second, frame.end - 20, frame.end - 10), name=lambda _first: None)
+    unreadable, *others = report.problems
+    assert (unreadable.file, unreadable.first_lsn) == (second, None)
+    assert unreadable.offset is not None
+    assert unreadable.offset <= frame.end - 20
+    assert "does not give back" in unreadable.text
+    concerned = [problem for problem in others if problem.file == second]
+    assert concerned[0].first_lsn == frame.head.first_lsn, "the records that lie there are told"
+    assert [str(problem) for problem in others if problem.file == third] == [str(problem) for problem in flipped]
+    assert report.segments == 3
+    assert first not in str(report.problems)
+
+
+def test_neighbouring_pieces_that_cannot_be_read_are_told_as_one() -> None:
+    disk = MemoryFileSystem()
+    write_log(disk, [[(A, [payload(9000)])], [(B, [b"x"])]], options=LogOptions(segment_bytes=64 * 1024))
+    (path,) = segments(disk)
+    found = verify_log(LOG, files=bad_sectors(disk, path, 5000, 9000)).problems
+    (told,) = [problem for problem in found if "the medium" in problem.text]
+    assert (told.file, told.offset) == (path, 4096)
+    assert "8,192 bytes" in told.text
+
+
+def test_a_segment_header_that_cannot_be_read_does_not_keep_the_rest_from_being_looked_at() -> None:
+    disk = three_segments()
+    first = segments(disk)[0]
+    report = verify_log(LOG, files=bad_sectors(disk, first, 0, 1))
+    assert report.segments == 3
+    assert report.problems[0].file == first
+    assert report.problems[0].offset == 0
+
+
+@pytest.mark.parametrize("name", ["FORMAT", "sidecar"])
+def test_a_file_beside_the_segments_that_cannot_be_read_is_a_problem(name: str) -> None:
+    disk = MemoryFileSystem()
+    write_log(disk, [[(A, [b"one"])], [(B, [b"two"])]])
+    write_log(disk, [], care=True)
+    path = f"{LOG}/FORMAT" if name == "FORMAT" else sidecar_path(segments(disk)[0])
+    assert disk.stat(path) is not None
+    report = verify_log(LOG, files=bad_sectors(disk, path, 0, 1))
+    assert [problem.file for problem in report.problems] == [path, path]
+    assert (report.segments, report.records) == (1, 2)
+
+
+def test_the_layer_that_verify_reads_through_changes_nothing() -> None:
+    disk = MemoryFileSystem()
+    put(disk, "/f", b"x")
+    files = TolerantFiles(disk)
+    for change in (
+        lambda: files.open("/f"),
+        lambda: files.open("/g", create=True, write=False),
+        lambda: files.make_directory("/g"),
+        lambda: files.rename("/f", "/g"),
+        lambda: files.link("/f", "/g"),
+        lambda: files.unlink("/f"),
+        lambda: files.sync_directory("/"),
+    ):
+        with pytest.raises(OSError) as caught:
+            change()
+        assert caught.value.errno == errno.EROFS
+    assert tree(disk) == {"/f": b"x"}
 
 
 # ---- what a problem says ---------------------------------------------------------------------------------------------
@@ -371,7 +459,7 @@ def test_a_name_that_cannot_be_read_is_left_out_and_the_damage_is_told() -> None
         if (call.operation, call.path, call.offset) == ("read", first, trailer.index_at + head.runs_at):
             reads += 1
             if reads > 1:  # verify has read it once, to check it
-                raise OSError(errno.EIO, "Input/output error", first)
+                raise OSError(errno.EMFILE, "Too many open files", first)
 
     report = verify_log(LOG, files=WatchedFiles(disk, before), name=lambda _first: "a name")
     assert reads == 2

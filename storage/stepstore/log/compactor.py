@@ -23,7 +23,15 @@ from stepstore.log.compaction import HalfInPlace, OnDead, Rewriting, Weight, cho
 from stepstore.log.dead_records import Amount, DeadRecords
 from stepstore.log.index import IndexedSegment, SegmentIndex
 from stepstore.log.opening import OpenLog
-from stepstore.log.purge import OUT_OF_REACH, DeletionReport, Proof, Samples, clean_quarantine
+from stepstore.log.purge import (
+    OF_A_SALVAGE,
+    OUT_OF_REACH,
+    DeletionReport,
+    Proof,
+    Samples,
+    clean_quarantine,
+    clean_salvaged,
+)
 from stepstore.log.segment import NO_ROOM
 from stepstore.log.writer import RETRY_FULL_SECONDS, LogWriter
 
@@ -275,14 +283,13 @@ class LogCompactor:
             samples = Samples(deleted)
             await self._rewrite_all(tally, all_dead=True, on_dead=samples.take)
             removed = await self._blocking(clean_quarantine, self._log, deleted, samples.pieces)
-            proof = await self._prove(deleted, samples)
-            found = {*proof.segments_found} - {*self._left_alone}
-            again = [segment for segment in self._log.ended_segments() if segment.path in found]
-            if again:  # an index had not told of all that is in them
-                for segment in again:
-                    await self._rewrite_one([segment], tally, samples.take)
-                proof = await self._prove(deleted, samples)
-        other = (f"what is not the log's: {', '.join(proof.others)}",) if proof.others else ()
+            set_aside = await self._blocking(clean_salvaged, self._log, deleted)
+            proof = await self._prove_or_rewrite(deleted, samples, tally)
+        out_of_reach = [*OUT_OF_REACH]
+        if proof.has_salvaged:
+            out_of_reach.append(OF_A_SALVAGE)
+        if proof.others:
+            out_of_reach.append(f"what is not the log's: {', '.join(proof.others)}")
         return DeletionReport(
             **tally.fields(),
             streams_purged=len(deleted),
@@ -292,10 +299,11 @@ class LogCompactor:
             bytes_searched=proof.bytes_searched,
             samples=len(samples.pieces),
             quarantine_removed=tuple(removed),
+            salvaged_removed=tuple(set_aside),
             found=tuple(proof.found),
             unreadable=tuple(proof.unreadable),
             shared=tuple(proof.shared),
-            out_of_reach=OUT_OF_REACH + other,
+            out_of_reach=tuple(out_of_reach),
         )
 
     async def archive(self, target: str, wait_settled: WaitSettled) -> ArchiveReport:
@@ -339,6 +347,17 @@ class LogCompactor:
             await self._blocking(archiving.unpin)
         except OSError as error:
             self._note_error(error)  # the next opening removes what is left
+
+    async def _prove_or_rewrite(self, deleted: Collection[bytes], samples: Samples, tally: Tally) -> Proof:
+        """Prove it; where the frames hold what an index had not told of, rewrite those files and prove it again."""
+        proof = await self._prove(deleted, samples)
+        found = {*proof.segments_found} - {*self._left_alone}
+        again = [segment for segment in self._log.ended_segments() if segment.path in found]
+        if not again:
+            return proof
+        for segment in again:
+            await self._rewrite_one([segment], tally, samples.take)
+        return await self._prove(deleted, samples)
 
     async def _prove(self, deleted: Collection[bytes], samples: Samples) -> Proof:
         proof = Proof(self._log, deleted, samples.pieces)

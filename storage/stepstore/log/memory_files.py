@@ -97,8 +97,15 @@ def _apply(image: bytearray, change: _Change) -> None:
 
 
 @functools.lru_cache
+def _normal(path: str) -> str:
+    """One spelling for each path. POSIX leaves two leading slashes to the system; on Linux they mean one."""
+    normal = posixpath.normpath(path)
+    return normal[1:] if normal.startswith("//") else normal
+
+
+@functools.lru_cache
 def _split(path: str) -> tuple[str, str]:
-    return posixpath.split(posixpath.normpath(path))
+    return posixpath.split(_normal(path))
 
 
 def _below(directory: str, name: str) -> str:
@@ -220,7 +227,7 @@ class MemoryFileSystem:
     def _directory(self, path: str) -> dict[str, _Inode | None]:
         if path in self._volatile:
             return self._volatile[path]
-        path = posixpath.normpath(path)
+        path = _normal(path)
         if path in self._volatile:
             return self._volatile[path]
         above, name = posixpath.split(path)
@@ -236,7 +243,7 @@ class MemoryFileSystem:
         return _Inode(self._inodes, self._clock, content)
 
     def _note_name(self, path: str) -> None:
-        self._named[posixpath.normpath(path)] = next(self._clock)
+        self._named[_normal(path)] = next(self._clock)
 
     def open(self, path: str, *, create: bool = False, write: bool = True) -> MemoryFile:
         names, name = self._find(path)
@@ -253,7 +260,7 @@ class MemoryFileSystem:
         return MemoryFile(inode, path, write=write)
 
     def stat(self, path: str) -> FileStat | None:
-        if posixpath.normpath(path) in self._volatile:
+        if _normal(path) in self._volatile:
             return FileStat(True, 0, (0, -1))
         try:
             names, name = self._find(path)
@@ -270,8 +277,8 @@ class MemoryFileSystem:
         if name in names:
             raise _error(errno.EEXIST, path)
         names[name] = None
-        self._volatile[posixpath.normpath(path)] = {}
-        self._durable[posixpath.normpath(path)] = {}
+        self._volatile[_normal(path)] = {}
+        self._durable[_normal(path)] = {}
         self._note_name(path)
 
     def rename(self, source: str, target: str) -> None:
@@ -303,7 +310,7 @@ class MemoryFileSystem:
         self._note_name(path)
 
     def sync_directory(self, path: str) -> None:
-        self._durable[posixpath.normpath(path)] = dict(self._directory(path))
+        self._durable[_normal(path)] = dict(self._directory(path))
 
     # ---- what a power cut, or the death of the process, leaves -------------------------------------------------------
 

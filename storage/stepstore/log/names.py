@@ -6,6 +6,7 @@ import re
 from typing import NamedTuple
 
 LOCK, FORMAT, RESERVE, QUARANTINE, KEYS = "LOCK", "FORMAT", "reserve", "quarantine", "keys"
+SALVAGED = "salvaged"  # what a salvage found and could not put into this log
 FORMAT_TEMPORARY, SPARE, SIDECAR_TEMPORARY = "FORMAT.tmp", "spare.tmp", "sidecar.tmp"
 MANIFEST_TEMPORARY, COMPACTION_TEMPORARY = "MANIFEST.tmp", "compact.tmp"
 ARCHIVE, ARCHIVE_TEMPORARY, PIN = "ARCHIVE", "ARCHIVE.tmp", ".archive.tmp"

@@ -18,6 +18,10 @@ SALVAGE = (
     "and a list of what is not"
 )
 NO_RECORD = "No record is concerned, and the memory opens. Restoring the file from an archive or a backup mends it"
+UNREADABLE = (
+    "Copy what can be read to a sound medium first. Then restore the file from an archive or a backup; `stepwell "
+    "salvage` reads around the place as well"
+)
 REMOVE_SIDECAR = "No record is concerned. Remove the file; it is written again by itself"
 _ADVICE = {
     5: f'{SALVAGE}; or open with MemoryConfig(tail="cut"), which gives up the last commit group and keeps a copy of it',

@@ -1,8 +1,9 @@
 """Prove that nothing of the deleted streams is left in a log directory but their tombstones. All calls block.
 
-A purge rewrites every file that holds a record of a deleted stream (`compaction`), removes what quarantine has of them,
-and then looks: every directory of every file is decoded, by following the frames and not by the indexes; every index is
-asked; and bytes that were sampled from the records while they were left out are searched for in every file, raw.
+A purge rewrites every file that holds a record of a deleted stream (`compaction`), removes what quarantine has of them
+and what a salvage has set aside of them, and then looks: every directory of every file is decoded, by following the
+frames and not by the indexes; every index is asked; and bytes that were sampled from the records while they were left
+out are searched for in every file, raw.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from stepstore.errors import StepwellError
 from stepstore.log import names
 from stepstore.log import segment_header as sh
 from stepstore.log.compaction import CompactionReport
-from stepstore.log.files import File
+from stepstore.log.files import File, FileSystem
 from stepstore.log.frame import FLAG_TOMBSTONE, KIND_FLAGS, DirectoryEntry, FrameHeader
 from stepstore.log.live_index import STREAM_DELETED
 from stepstore.log.names import parse_manifest_name, parse_segment_name, parse_sidecar_name
@@ -25,6 +26,7 @@ from stepstore.log.opening import OpenLog
 from stepstore.log.packed_table import UnsoundIndex
 from stepstore.log.scan import Window, scan_segment
 from stepstore.log.sealing import open_index, read_trailer
+from stepstore.log.set_aside import SetAside
 
 NEEDLE_BYTES, NEEDLES, NEEDLES_OF_ONE = 64, 32, 2
 _SHORTEST = 16
@@ -38,6 +40,7 @@ OUT_OF_REACH = (
     "blocks that the file system or the medium has freed, and snapshots of the volume",
     "the 16-byte stream id, a digest, which stays in the tombstone and may stay in lists of streams that were open",
 )
+OF_A_SALVAGE = "salvaged/REPORT.txt and REPORT.json, which may say what a stream that was not whole is called"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +49,8 @@ class DeletionReport(CompactionReport):
 
     `streams_purged`: deleted streams, of this purge and of earlier ones, that were looked for. `files_checked`,
     `frames_checked`, `batches_checked`: what was decoded. `bytes_searched` for `samples` pieces of their records.
-    `quarantine_removed`: what had bytes of them there. `found`: what should not be there any more. `unreadable`: files
+    `quarantine_removed`: what had bytes of them there. `salvaged_removed`: files in `salvaged/` with their records, set
+    aside when this log was saved from a damaged one. `found`: what should not be there any more. `unreadable`: files
     that could not be looked through, because they are damaged. `shared`: samples that other streams hold as well.
     `out_of_reach`: what cannot be told from here.
     """
@@ -58,6 +62,7 @@ class DeletionReport(CompactionReport):
     bytes_searched: int = 0
     samples: int = 0
     quarantine_removed: tuple[str, ...] = ()
+    salvaged_removed: tuple[str, ...] = ()
     found: tuple[str, ...] = ()
     unreadable: tuple[str, ...] = ()
     shared: tuple[str, ...] = ()
@@ -112,6 +117,28 @@ def clean_quarantine(log: OpenLog, deleted: Collection[bytes], pieces: Sequence[
     return removed
 
 
+def clean_salvaged(log: OpenLog, deleted: Collection[bytes]) -> list[str]:
+    """Remove what a salvage has set aside of deleted streams. Gives the names of the files.
+
+    Raises: `OSError`.
+    """
+    files, folder = log.files, posixpath.join(log.path, names.SALVAGED)
+    removed = _set_aside_of(files, folder, deleted)
+    for name in removed:
+        files.unlink(posixpath.join(folder, name))
+    if removed:
+        files.sync_directory(folder)
+    return removed
+
+
+def _set_aside_of(files: FileSystem, folder: str, streams: Collection[bytes]) -> list[str]:
+    """The names of the files in `salvaged/` that hold records of these streams."""
+    if files.stat(folder) is None:
+        return []
+    theirs = {SetAside.name(stream) for stream in streams}
+    return [name for name in files.list_names(folder) if name in theirs]
+
+
 def _names_any(content: bytes, streams: Collection[bytes]) -> bool:
     """Whether a stream id stands anywhere in these bytes."""
     if len(streams) <= 64:
@@ -131,6 +158,7 @@ class Proof:
         self.shared: list[str] = []
         self.others: list[str] = []
         self.segments_found: list[str] = []
+        self.has_salvaged = False
 
     def run(self) -> Generator[None, None, None]:
         """Look at every file. Raises: `OSError`."""
@@ -142,6 +170,10 @@ class Proof:
             if at.is_directory:
                 if name == names.QUARANTINE:
                     yield from self._quarantine(path)
+                elif name == names.SALVAGED:
+                    self.has_salvaged = True
+                    for left in _set_aside_of(self._files, path, self._deleted):
+                        self._note(f"{path}/{left}: records of a deleted stream, set aside by a salvage")
                 else:
                     self.others.append(name)
                 continue

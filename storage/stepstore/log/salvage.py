@@ -21,7 +21,7 @@ from stepstore.log.batch_codec import FLAG_ENCRYPTED, BatchCodec, Compression, D
 from stepstore.log.files import FileSystem, OsFileSystem
 from stepstore.log.frame import FLAG_CLOSES, FLAG_OPENS, FLAG_SNAPSHOT, FLAG_TOMBSTONE, KIND_FLAGS, Batch
 from stepstore.log.keys import KeyRing
-from stepstore.log.names import KEYS, QUARANTINE
+from stepstore.log.names import KEYS, QUARANTINE, SALVAGED
 from stepstore.log.new_log import NewLog
 from stepstore.log.open_files import OpenFiles
 from stepstore.log.opening import LogOptions
@@ -37,8 +37,6 @@ from stepstore.log.salvage_report import (
 from stepstore.log.salvage_source import FoundBatch, Lost, Source
 from stepstore.log.set_aside import Describe, SetAside
 from stepstore.log.verify import is_locked
-
-SALVAGED = "salvaged"
 
 
 def salvage_log(
@@ -304,8 +302,8 @@ class _Salvage:
                 trouble.found = list(_joined(trouble.found))
 
     def _take_again(self, batch: FoundBatch, payloads: list[bytes] | None, last_seq: int) -> None:
-        """A batch that begins with records the new log has: equal ones are counted (row 10), different ones are set
-        aside (row 11), and what comes behind equal ones is new."""
+        """A batch that begins with records the new log has: equal ones are counted (row 10), different ones, and those
+        that cannot be compared, are set aside (row 11), and what comes behind equal ones is new."""
         self._log.flush()
         if payloads is None:
             runs = self._log.index.runs_after(batch.stream, batch.first_seq - 1)
@@ -313,12 +311,12 @@ class _Salvage:
             if same and same[0].crc == zlib.crc32(batch.stored):
                 self.report.duplicates += len(batch.lengths)
             else:
-                self._forked(batch, payloads)
+                self._forked(batch, payloads, compared=bool(same))
             return
         common = min(last_seq, batch.last_seq) - batch.first_seq + 1
         known = self._read_again(batch.stream, batch.first_seq, common)
-        if known is not None and known != payloads[:common]:
-            self._forked(batch, payloads)
+        if known != payloads[:common]:
+            self._forked(batch, payloads, compared=known is not None)
             return
         self.report.duplicates += common
         if batch.last_seq > last_seq:
@@ -337,10 +335,11 @@ class _Salvage:
             return None
         return [record.payload for record in found[:count]]
 
-    def _forked(self, batch: FoundBatch, payloads: list[bytes] | None) -> None:
+    def _forked(self, batch: FoundBatch, payloads: list[bytes] | None, *, compared: bool) -> None:
         trouble = self._trouble.setdefault(batch.stream, _Trouble())
         numbers = f"{batch.first_seq} to {batch.last_seq}"
-        trouble.why = f"records {numbers} are there twice and differ; the new log has those found first"
+        how = "differ" if compared else "cannot be compared, for want of a library or a key"
+        trouble.why = f"records {numbers} are there twice and {how}; the new log has those found first"
         self._set_aside(batch, payloads)
 
     # ---- what is missing ---------------------------------------------------------------------------------------------

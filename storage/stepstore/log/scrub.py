@@ -21,7 +21,8 @@ from stepstore.log.scan import header_places
 from stepstore.log.segment_header import HEADER_BYTES, parse_segment_header
 
 BLOCK = 1024 * 1024
-_SMALLEST_BLOCK = 2 * fr.MARK_ALIGNMENT  # a header is at most an alignment away from where it is due
+_SMALLEST_BLOCK = 2 * fr.MARK_ALIGNMENT
+"""A header is at most an alignment away from where it is due, so that in so much something is found, or given up."""
 
 
 class Finding(NamedTuple):
@@ -102,9 +103,10 @@ class SegmentScrub:
         finally:
             file.close()
         findings = list(self._check(memoryview(data), start, end, len(data) < want))
-        if self._at <= start and not self.is_done:  # nothing can be made of it
-            self._skip_to(start + max(want, 1))
-        self.is_done = self.is_done or self._at >= end
+        if not self.is_done and self._at >= end:
+            self.is_done = True
+            if self.segment.sealed and self._chain is not None:  # a close frame would have ended it
+                findings.append(self._finding(end, self._lsn - 1, "the file ends before its footer does"))
         return len(data), findings
 
     def _check(self, data: memoryview, start: int, end: int, is_short: bool) -> Iterator[Finding]:

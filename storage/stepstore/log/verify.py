@@ -22,7 +22,7 @@ from stepstore.log.manifest import read_manifest
 from stepstore.log.names import LOCK, parse_manifest_name, parse_segment_name
 from stepstore.log.open_files import OpenFiles
 from stepstore.log.packed_table import UnsoundIndex
-from stepstore.log.problems import NO_RECORD, REMOVE_SIDECAR, SALVAGE, Problem, StreamName
+from stepstore.log.problems import NO_RECORD, REMOVE_SIDECAR, SALVAGE, UNREADABLE, Problem, StreamName
 from stepstore.log.recovery import judge_newest, open_for_reading, read_headers
 from stepstore.log.salvage_listing import list_sources
 from stepstore.log.salvage_source import Source
@@ -30,6 +30,7 @@ from stepstore.log.scan import SegmentScan, Window, scan_segment
 from stepstore.log.sealing import find_seal, open_index, read_trailer, sidecar_is_sound, sidecar_path
 from stepstore.log.segment import digest_of
 from stepstore.log.segment_header import SegmentHeader
+from stepstore.log.tolerant_file import TolerantFiles
 
 
 @dataclass(kw_only=True)
@@ -76,17 +77,31 @@ def verify_log(
 
     `progress(done, total)` is called with bytes after each segment. `name` says what the streams are called that damage
     concerns.
-    Raises: `NotFound`, `InvalidInput`, `RecoveryFailed`; damage is reported, not raised.
+    Raises: `NotFound`, `InvalidInput`, `RecoveryFailed`; damage is reported, not raised, and so is what the medium does
+    not give back: it is read around.
     """
-    layer = files or OsFileSystem()
+    medium = files or OsFileSystem()
+    layer = TolerantFiles(medium)
+
+    def look() -> VerifyReport:
+        return _verify(layer, medium, path, progress, digests=digests, name=name)
+
     try:
-        return again_if_replaced(layer, path, lambda: _verify(layer, path, progress, digests=digests, name=name))
+        report = again_if_replaced(layer, path, look)
     except CorruptLog as error:  # of the log as a whole; what is in its files can be looked at all the same
-        return _examine_all(layer, path, error, name)
+        report = _examine_all(layer, path, error, name)
+    report.problems[:0] = [_unreadable(*piece) for piece in layer.unreadable()]
+    return report
+
+
+def _unreadable(path: str, offset: int, length: int) -> Problem:
+    text = f"the medium does not give back {length:,} bytes; what is said of them here takes them for zeros"
+    return Problem(file=path, text=text, offset=offset, advice=UNREADABLE)
 
 
 def _verify(
     files: FileSystem,
+    medium: FileSystem,
     path: str,
     progress: Callable[[int, int], None] | None,
     *,
@@ -100,7 +115,7 @@ def _verify(
         names = listing.names
         headers = read_headers(files, path, identity, listing, lenient=True)
         sizes = [found.size if (found := files.stat(posixpath.join(path, str(name)))) else 0 for name in names]
-        live = bool(names) and is_locked(files, path)
+        live = bool(names) and is_locked(medium, path)
     except OSError as error:
         raise RecoveryFailed.from_os_error("look into", error, file=path) from error
     if not live:
