@@ -13,6 +13,7 @@ from stepwell.model.ids import checked_id
 from stepwell.model.step import ExecutionStep
 from stepwell.runtime.episode_part import EpisodePart, staged_step
 from stepwell.runtime.receipt import Receipt
+from stepwell.runtime.right_loop import checkpoint
 from stepwell.runtime.transaction import Transaction
 
 
@@ -106,7 +107,7 @@ class AtomicScope:
         self._episodes[known] = part
 
     async def __aenter__(self) -> AtomicScope:
-        await trio.lowlevel.checkpoint()
+        await checkpoint()
         if self._entered:
             raise InvalidState("a transaction can be entered once; call memory.atomic() again")
         self._memory._supervisor.check_open()

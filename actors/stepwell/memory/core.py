@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-import trio
-
 from stepstore.journal import Journal
 from stepwell.memory.figures import MemoryRecovery
 from stepwell.model.ids import EpisodeId, checked_id
 from stepwell.runtime.cell import EpisodeCell
 from stepwell.runtime.config import MemoryConfig
+from stepwell.runtime.right_loop import checkpoint
 from stepwell.runtime.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -50,4 +49,4 @@ async def checked_id_in_turn(episode_id: object) -> EpisodeId:
     try:
         return checked_id(episode_id)
     finally:
-        await trio.lowlevel.checkpoint()
+        await checkpoint()

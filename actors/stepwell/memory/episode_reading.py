@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Iterable
 
-import trio
-
 from stepwell.errors import InvalidInput
 from stepwell.memory.core import MemoryCore, checked_id_in_turn
 from stepwell.memory.following import START, Following, Place
@@ -20,6 +18,7 @@ from stepwell.runtime.reading import (
     fold_episode,
     read_open_episode,
 )
+from stepwell.runtime.right_loop import checkpoint
 
 
 class EpisodeReading(MemoryCore):
@@ -37,7 +36,7 @@ class EpisodeReading(MemoryCore):
 
     async def get_episodes(self, episode_ids: Iterable[str]) -> list[Episode]:
         """Several episodes, in the order asked for. Raises: `NotFound` naming the first that is unknown."""
-        await trio.lowlevel.checkpoint()
+        await checkpoint()
         if isinstance(episode_ids, str) or not isinstance(episode_ids, Iterable):
             raise InvalidInput(f"episode_ids: must be several ids, not {type(episode_ids).__name__}")
         return [await self.get_episode(episode_id) for episode_id in episode_ids]

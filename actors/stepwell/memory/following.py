@@ -16,6 +16,7 @@ from stepwell.model.codec import decode_record
 from stepwell.model.event import DELETED, Event
 from stepwell.model.ids import EPISODE_STREAM, stream_id
 from stepwell.runtime.reading import event_of, first_record
+from stepwell.runtime.right_loop import checkpoint
 
 _NAMES_KEPT = 100_000
 
@@ -48,7 +49,7 @@ class Following:
         self._channel: EventChannel | None = None
 
     async def __aenter__(self) -> EventChannel:
-        await trio.lowlevel.checkpoint()
+        await checkpoint()
         if self._slices is not None:
             raise InvalidState("this follow(...) was entered before; call memory.follow again")
         self._check_open()

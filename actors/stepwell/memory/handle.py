@@ -19,6 +19,7 @@ from stepwell.model.step import ExecutionStep, StepError, StepInterrupted, StepR
 from stepwell.runtime.episode_task import being_deleted
 from stepwell.runtime.reading import EpisodeEvents
 from stepwell.runtime.receipt import Receipt
+from stepwell.runtime.right_loop import get_ident, wrong_loop
 
 if TYPE_CHECKING:
     from stepwell.memory.memory import Memory
@@ -55,8 +56,13 @@ class EpisodeHandle:
         Raises: `InvalidInput`, `TooLarge`, `NotFound`, `InvalidState` (the episode has ended, the key was used for
         another step, or the episode is not at `expected_seq`), `EpisodeUnavailable`, `Closed`, `LogFull`.
         """
-        await checkpoint_if_cancelled()
         memory = self._memory
+        if get_ident() != memory._supervisor.thread:
+            raise wrong_loop()
+        try:
+            await checkpoint_if_cancelled()
+        except RuntimeError:
+            raise wrong_loop() from None
         cell = memory._cells.get(self.id)
         try:
             if cell is None or not cell.accepting or cell.full:

@@ -21,6 +21,7 @@ from stepwell.runtime.cell import EpisodeCell
 from stepwell.runtime.ending_request import EndingRequest
 from stepwell.runtime.episode_task import being_deleted, ended_error
 from stepwell.runtime.reading import fold_episode
+from stepwell.runtime.right_loop import checkpoint
 
 
 class EpisodeLifecycle(MemoryCore):
@@ -60,9 +61,9 @@ class EpisodeLifecycle(MemoryCore):
             )
             known = None if episode_id is None else checked_id(episode_id)
         except StepwellError:
-            await trio.lowlevel.checkpoint()
+            await checkpoint()
             raise
-        await trio.lowlevel.checkpoint()
+        await checkpoint()
         self._supervisor.check_open()
         if known is not None:
             await self._supervisor.check_not_deleted(known)
@@ -157,9 +158,9 @@ class EpisodeLifecycle(MemoryCore):
             checked = checked_outcome(outcome, self._config.limits)
             check.check_object({} if metadata is None else metadata, "metadata")
         except StepwellError:
-            await trio.lowlevel.checkpoint()
+            await checkpoint()
             raise
-        await trio.lowlevel.checkpoint()
+        await checkpoint()
         while True:
             cell = await self._supervisor.awake(known)
             if cell.ending_request is None and cell.state.value != "live":

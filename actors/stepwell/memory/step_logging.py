@@ -13,6 +13,7 @@ from stepwell.model.ids import EpisodeId
 from stepwell.model.step import ExecutionStep
 from stepwell.runtime.reading import not_found
 from stepwell.runtime.receipt import Receipt
+from stepwell.runtime.right_loop import checkpoint, wrong_loop
 
 
 class StepLogging(MemoryCore):
@@ -32,7 +33,10 @@ class StepLogging(MemoryCore):
 
         Otherwise as `EpisodeHandle.log_step`; `expected_seq` is the record that the first of them is to come behind.
         """
-        await trio.lowlevel.checkpoint_if_cancelled()
+        try:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        except RuntimeError:
+            raise wrong_loop() from None
         try:
             if not isinstance(steps, list | tuple):
                 raise InvalidInput(f"steps: must be a list of ExecutionStep, not {type(steps).__name__}")
@@ -54,6 +58,7 @@ class StepLogging(MemoryCore):
         Raises: `NotFound`, `OutcomeUnknown` (the log failed or was closed first).
         """
         known = await checked_id_in_turn(episode_id)
+        self._supervisor.check_thread()
         cell = self._supervisor.cells.get(known)
         if cell is None:
             if not await self._supervisor.is_stored(known):
@@ -67,7 +72,8 @@ class StepLogging(MemoryCore):
 
         Raises: `OutcomeUnknown` (the log failed or was closed first).
         """
-        await trio.lowlevel.checkpoint()
+        await checkpoint()
+        self._supervisor.check_thread()
         pending = [(cell, commit) for cell in self._supervisor.cells.values() for commit in cell.pending_commits]
         for cell, commit in pending:
             cell.make_urgent(commit)

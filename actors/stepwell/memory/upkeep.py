@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 
-import trio
-
 from stepstore.journal import ArchiveReport, CompactionReport, DeletionReport
 from stepwell.errors import InvalidInput
 from stepwell.memory.core import MemoryCore, checked_id_in_turn
+from stepwell.runtime.right_loop import checkpoint
 
 
 class Upkeep(MemoryCore):
@@ -40,7 +39,7 @@ class Upkeep(MemoryCore):
         and what is out of reach (archives and other copies).
         If cancelled, what is under way is thrown away; nothing is lost. Raises: `Closed`, `OSError`.
         """
-        await trio.lowlevel.checkpoint()
+        await checkpoint()
         self._supervisor.check_open()
         return await self._journal.compact(purge=purge)
 
@@ -54,7 +53,7 @@ class Upkeep(MemoryCore):
         Raises: `Closed`, `InvalidInput` (the target is neither absent nor empty, or lies inside the memory; a memory
         without a path), `CorruptLog` (a file of the log is damaged), `Unavailable` (an I/O error).
         """
-        await trio.lowlevel.checkpoint()
+        await checkpoint()
         self._supervisor.check_open()
         return await self._journal.archive(_checked_directory(target))
 

@@ -21,6 +21,7 @@ from stepwell.runtime.flusher import IntervalFlusher
 from stepwell.runtime.lifecycle_events import Lifecycle
 from stepwell.runtime.oversight import Oversight
 from stepwell.runtime.reading import last_time_ns, not_found
+from stepwell.runtime.right_loop import get_ident, wrong_loop
 
 
 class Supervisor:
@@ -39,6 +40,7 @@ class Supervisor:
         self.flusher = IntervalFlusher(config.batch.flush_interval_ms / 1000)
         self.cells: dict[str, EpisodeCell] = {}
         self.closing = False
+        self.thread = get_ident()
         self._deletions: dict[str, Deletion] = {}
         self._nursery: trio.Nursery | None = None
 
@@ -48,9 +50,15 @@ class Supervisor:
         nursery.start_soon(self.flusher.run, name="stepwell flusher")
 
     def check_open(self) -> None:
-        """Raises: `Closed` once the memory is closing."""
+        """Raises: `Closed` once the memory is closing, `WrongLoop` from another thread than that of the memory."""
+        self.check_thread()
         if self.closing or self._nursery is None:
             raise Closed("the memory is closed; open it again to go on")
+
+    def check_thread(self) -> None:
+        """Raises: `WrongLoop` from another thread than that of the memory: what it holds is not made for two."""
+        if get_ident() != self.thread:
+            raise wrong_loop()
 
     @trio.lowlevel.enable_ki_protection
     def _add(self, episode_id: EpisodeId, *, fresh: bool) -> EpisodeCell:
@@ -193,6 +201,7 @@ class Supervisor:
         Cancelling the caller does not stop the waking.
         Raises: `NotFound`, `InvalidState` (it is being deleted), `EpisodeUnavailable`, `Unavailable`, `Closed`.
         """
+        self.check_thread()
         await trio.lowlevel.checkpoint()
         while True:
             cell = self.cells.get(episode_id)
@@ -254,6 +263,7 @@ class Supervisor:
 
     async def settle(self, episode_id: EpisodeId) -> None:
         """Wait until everything accepted for the episode before this call has a result. A checkpoint."""
+        self.check_thread()
         await self.journal.catch_up()
         cell = self.cells.get(episode_id)
         if cell is not None:
@@ -262,6 +272,7 @@ class Supervisor:
 
     async def settle_all(self) -> None:
         """Wait until everything accepted before this call has a result. A checkpoint."""
+        self.check_thread()
         await self.journal.catch_up()
         pending = [(cell, commit) for cell in self.cells.values() for commit in cell.pending_commits]
         for cell, commit in pending:

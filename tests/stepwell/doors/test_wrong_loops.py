@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import trio
 
 import stepwell.aio
 import stepwell.sync
-from stepwell import WrongLoop, open_memory
+from stepwell import Success, WrongLoop, open_memory
+from tests.support import step
 
 
 def test_the_trio_door_in_asyncio_and_in_no_loop(tmp_path: Path) -> None:
@@ -81,3 +83,41 @@ def test_a_plain_memory_in_its_own_trio_thread_does_not_wait_for_itself(tmp_path
         memory._door.crossing.token.run_sync_soon(in_the_trio_thread)
         assert done.wait(10)
     assert len(found) == 1
+
+
+async def test_a_trio_memory_in_asyncio_or_in_another_trio_run(tmp_path: Path) -> None:
+    """Everything of it that is async, and the plain calls that accept; nothing is stored, and it works on."""
+    async with open_memory(tmp_path / "m") as memory:
+        handle = await memory.start_episode("task", episode_id="e")
+        calls: dict[str, Callable[[], Awaitable[object]]] = {
+            "log_step": lambda: handle.log_step(step(1)),
+            "log_steps": lambda: handle.log_steps([step(1)]),
+            "start_episode": lambda: memory.start_episode("other"),
+            "complete": lambda: handle.complete(Success()),
+            "get": handle.get,
+            "get_episodes": lambda: memory.get_episodes(["e"]),
+            "flush": memory.flush,
+            "flush of one": handle.flush,
+            "delete": lambda: memory.delete_episode("e"),
+            "compact": memory.compact,
+            "follow": lambda: memory.follow().__aenter__(),
+            "atomic": lambda: memory.atomic().__aenter__(),
+        }
+
+        async def each() -> list[str]:
+            refused = []
+            for name, call in calls.items():
+                try:
+                    await call()
+                except WrongLoop:
+                    refused.append(name)
+            try:
+                handle.log_step_nowait(step(1))
+            except WrongLoop:
+                refused.append("log_step_nowait")
+            return refused
+
+        in_asyncio = await trio.to_thread.run_sync(lambda: asyncio.run(each()))
+        in_trio = await trio.to_thread.run_sync(lambda: trio.run(each))
+        assert in_asyncio == in_trio == [*calls, "log_step_nowait"]
+        assert (await handle.log_step(step(2))).seq == 2
