@@ -70,6 +70,8 @@ bench: $(DEV)
 	@$(BIN)/python -m bench rotation
 	@$(BIN)/python -m bench compaction
 	@$(BIN)/python -m bench sealed
+	@$(BIN)/python -m bench idle
+	@$(BIN)/python -m bench wake
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,4 +1,4 @@
-"""`python -m bench <what>`: ingest, latency, recover, rotation, compaction, sealed, runtime."""
+"""`python -m bench <what>`: ingest, latency, recover, rotation, compaction, sealed, runtime, idle, wake."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from bench import compaction, ingest, latency, recover, rotation, runtime, sealed
+from bench import compaction, idle, ingest, latency, recover, rotation, runtime, sealed, wake
 
 SUBJECTS: dict[str, tuple[Callable[[argparse.Namespace], dict[str, Any]], str]] = {
     "ingest": (ingest.run, "durable steps per second against a plain write loop"),
@@ -18,6 +18,8 @@ SUBJECTS: dict[str, tuple[Callable[[argparse.Namespace], dict[str, Any]], str]] 
     "compaction": (compaction.run, "what compacting an old log costs the ingest beside it"),
     "runtime": (runtime.run, "the runtime under load: many episodes, batches, acknowledged and large steps"),
     "sealed": (sealed.run, "reopening, reading, verifying and replaying a clean log of 10,000,000 steps"),
+    "idle": (idle.run, "the memory of 100,000 live episodes that do nothing"),
+    "wake": (wake.run, "waking one of 1,000,000 episodes while 1,000 are live"),
 }
 
 

@@ -37,7 +37,8 @@ def name_of(wave: int, number: int) -> str:
     return f"episode-{wave}-{number}"
 
 
-def _start_payload(name: str) -> bytes:
+def start_payload(name: str) -> bytes:
+    """The first record of an episode."""
     start = EpisodeStart(
         task="go through a large repository and mend what is broken",
         context=TaskContext(language="python", domain="ci"),
@@ -50,9 +51,10 @@ def _start_payload(name: str) -> bytes:
     return encode_start(start, name, time.time_ns(), Limits())
 
 
-def _ending_payload() -> bytes:
+def ending_payload() -> bytes:
+    """The last record of an episode of 20 steps."""
     fold = EpisodeFold("any")
-    payloads = [_start_payload("any"), *[encoded(step(1, n)) for n in range(20)]]
+    payloads = [start_payload("any"), *[encoded(step(1, n)) for n in range(20)]]
     for seq, payload in enumerate(payloads, 1):
         fold.add(seq, seq, decode_record(payload, "a record"))
     now = time.time_ns()
@@ -63,7 +65,7 @@ def _ending_payload() -> bytes:
 async def write(path: str, waves: int, per_batch: int = 10) -> int:
     """Write the log and close it. Returns how many records it has."""
     journal = SegmentLogJournal.open(path)
-    ending = _ending_payload()
+    ending = ending_payload()
     payloads = [encoded(step(n % 997, n)) for n in range(1_000)]
     async with trio.open_nursery() as nursery:
         nursery.start_soon(journal.run)
@@ -85,8 +87,8 @@ async def write(path: str, waves: int, per_batch: int = 10) -> int:
 
             batches: list[Batch] = []
             for number in range(LIVE):
-                give(batches, number, [_start_payload(names[number])], FLAG_OPENS)
-            await _store(journal, batches)
+                give(batches, number, [start_payload(names[number])], FLAG_OPENS)
+            await store(journal, batches)
             for round_number in range(ROUNDS):
                 batches = []
                 for number in range(LIVE):
@@ -99,18 +101,19 @@ async def write(path: str, waves: int, per_batch: int = 10) -> int:
                         many = min(per_batch, 99 - seqs[number])
                         give(batches, number, [payloads[(number + n) % 1_000] for n in range(many)])
                 if batches:
-                    await _store(journal, batches)
+                    await store(journal, batches)
             batches = []
             for number in range(LIVE):
                 give(batches, number, [ending], FLAG_CLOSES)
-            await _store(journal, batches)
+            await store(journal, batches)
         journal.finish()
     records = journal.durable_lsn
     journal.release()
     return records
 
 
-async def _store(journal: SegmentLogJournal, batches: list[Batch]) -> None:
+async def store(journal: SegmentLogJournal, batches: list[Batch]) -> None:
+    """Store batches of different streams and wait until they are durable."""
     # As the runtime does it: a submission for each episode, and one commit group for all that wait.
     submissions = [journal.submit([batch]) for batch in batches]
     await submissions[-1].wait()

@@ -200,8 +200,8 @@ class EpisodeLifecycle(MemoryCore):
     def _end_scopes(self) -> None:
         """The memory is closing: a run scope that is still open ends now, so that no run looks alive for ever."""
         for scope in self._scopes:
-            cell = None if scope.handle is None else self._supervisor.cells.get(scope.handle.id)
-            if cell is not None and cell.ending_request is None and cell.state.value == "live" and not cell.deleting:
+            cell = None if scope.handle is None else self._supervisor.wake_to_end(scope.handle.id)
+            if cell is not None:
                 cell.ending_request = EndingRequest(
                     Interrupted("the memory was closed before the run had ended", cause="cancelled"), {}
                 )

@@ -36,7 +36,7 @@ class Observing(MemoryCore):
         messages = waiting_bytes = in_hand = awake = 0
         now = oldest = time.time_ns()
         for cell in self._supervisor.cells.values():
-            state = cell.state.value
+            state = "live" if cell.state.value == "draining" else cell.state.value  # it takes steps
             if state in states:
                 states[state] += 1
                 awake += cell.is_stored

@@ -13,12 +13,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections import deque
-from collections.abc import Iterable, Sequence
-from typing import Protocol
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 import trio
-from trio_util import AsyncValue
 
 from stepstore.journal import Batch, Journal
 from stepstore.journal.contract import FLAG_CLOSES, FLAG_OPENS
@@ -32,6 +30,10 @@ from stepwell.runtime.config import MemoryConfig
 from stepwell.runtime.ending_request import EndingRequest
 from stepwell.runtime.keys import IdempotencyKeys, StagedStep
 from stepwell.runtime.receipt import Commit, Receipt
+from stepwell.runtime.state import EpisodeState
+
+if TYPE_CHECKING:
+    from stepwell.runtime.passivation import Place
 
 MAILBOX_BYTES = 4 * 1024 * 1024
 COMMIT_BYTES = 4 * 1024 * 1024
@@ -49,8 +51,12 @@ class Flusher(Protocol):
 class EpisodeCell:
     """See the module. Steps are accepted only while `state` is "live".
 
-    `state`: "waking" (being rebuilt from the log), "live", "ended"; "parked" (unavailable: `failure` says why), "gone"
-    (there is no such episode, or it is to be deleted) and "closed" (the runtime is over).
+    `state`: "waking" (being rebuilt from the log), "live", "draining" (it goes to sleep unless it is used; takes steps
+    as before), "asleep" (it has left memory; using it makes another cell), "ended"; "parked" (unavailable: `failure`
+    says why), "gone" (there is no such episode, or it is to be deleted) and "closed" (the runtime is over).
+
+    `used`: the number of its last use, see `passivation`; `drained_at`: what that was when it was marked draining.
+    `place`: where the passivator has it. `wanted_by`: callers that wait until it is awake.
     """
 
     __slots__ = (
@@ -74,13 +80,15 @@ class EpisodeCell:
         "_pending",
         "_room",
         "_send_at",
+        "_sleeper",
         "_steps",
         "_steps_allowed",
         "_urgent",
-        "_wake",
+        "_uses",
         "accepting",
         "batches_sent",
         "deleting",
+        "drained_at",
         "ending_request",
         "episode_id",
         "failure",
@@ -89,20 +97,28 @@ class EpisodeCell:
         "intake_stopped",
         "locked",
         "mail",
+        "place",
         "restarts",
         "state",
         "stream",
+        "used",
+        "wanted_by",
     )
 
-    def __init__(self, episode_id: EpisodeId, journal: Journal, config: MemoryConfig, flusher: Flusher):
+    def __init__(
+        self, episode_id: EpisodeId, journal: Journal, config: MemoryConfig, flusher: Flusher, uses: Iterator[int]
+    ):
         self.episode_id = episode_id
         self.stream = stream_id(EPISODE_STREAM, episode_id)
-        self.state: AsyncValue[str] = AsyncValue("waking")
+        self.state = EpisodeState("waking")
         self.accepting = self.intake_stopped = self.deleting = False
         self.full = self.locked = False
         self.ending_request: EndingRequest | None = None
         self.failure: BaseException | None = None
         self.restarts = 0
+        self._uses = uses
+        self.used = self.drained_at = self.wanted_by = 0
+        self.place: Place | None = None
         self._journal, self._config, self._flusher = journal, config, flusher
         self._gate = journal.gate
         self._limits = config.limits
@@ -111,7 +127,7 @@ class EpisodeCell:
         self._mailbox_size = config.mailbox_size
         self._mail_count = self._mail_bytes = 0
         self.in_hand: list[bytes] = []
-        self._commits: deque[Commit] = deque()
+        self._commits: list[Commit] = []  # two or three at the most, and a deque takes 760 bytes empty
         self._open: Commit | None = None
         self._pending = 0
         self._at_journal: Commit | None = None
@@ -121,8 +137,8 @@ class EpisodeCell:
         self._last_ns = 0
         self._steps = 0
         self._keys = IdempotencyKeys(episode_id, config.keys_kept)
-        self._wake = trio.lowlevel.ParkingLot()
-        self._room = trio.lowlevel.ParkingLot()
+        self._sleeper: trio.lowlevel.Task | None = None
+        self._room: trio.lowlevel.ParkingLot | None = None
         # With durability="commit" every acceptance is awaited at once; a timer would only be in the way.
         batch = config.batch
         self._send_at = batch.max_batch_size if batch.auto_flush else sys.maxsize
@@ -135,6 +151,8 @@ class EpisodeCell:
         """Wait until something has left the mailbox; the caller looks again. Cancelled: nothing was accepted."""
         if self.full:
             self.wake()
+            if self._room is None:
+                self._room = trio.lowlevel.ParkingLot()
             await self._room.park()
         else:
             await trio.lowlevel.checkpoint()
@@ -264,6 +282,7 @@ class EpisodeCell:
     def _enqueue(
         self, item: bytes | list[bytes], records: int, size: int, *, flags: int = 0, critical: bool = False
     ) -> Receipt:
+        self.used = next(self._uses)
         commit = self._open
         if commit is None or commit.bytes + size > COMMIT_BYTES or critical:
             commit = self._open = Commit(self._next_seq, self)
@@ -335,6 +354,7 @@ class EpisodeCell:
         Nothing else is accepted and not stored, so the batch has its place; what is accepted from now on comes behind.
         """
         assert self.is_idle, "a transaction waits until nothing is before it"
+        self.touch()
         commit = Commit(batch.first_seq, self)
         commit.records = len(batch.payloads)
         self._commits.append(commit)
@@ -368,15 +388,17 @@ class EpisodeCell:
 
         It is the task's own synchronous step on the same cell, so the order is the same whoever runs it.
         """
-        if self.should_send and self._wake and self.failure is None and self._journal.has_room:
+        if self.should_send and self._sleeper is not None and self.failure is None and self._journal.has_room:
             self.send()
         else:
             self.wake()
 
     def wake(self) -> None:
         """Let the task look whether there is something to do."""
-        if self._wake:
-            self._wake.unpark_all()
+        sleeper = self._sleeper
+        if sleeper is not None:
+            self._sleeper = None
+            trio.lowlevel.reschedule(sleeper)
 
     @property
     def pending_commits(self) -> tuple[Commit, ...]:
@@ -396,8 +418,13 @@ class EpisodeCell:
     # ---- the task's side ---------------------------------------------------------------------------------------------
 
     async def park(self) -> None:
-        """Wait for `wake`."""
-        await self._wake.park()
+        """Wait for `wake`. Only the episode's own task does, so no parking lot is needed."""
+        self._sleeper = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(self._stop_sleeping)
+
+    def _stop_sleeping(self, _raise_cancel: object) -> trio.lowlevel.Abort:
+        self._sleeper = None
+        return trio.lowlevel.Abort.SUCCEEDED
 
     @property
     def should_send(self) -> bool:
@@ -428,8 +455,7 @@ class EpisodeCell:
         if self._mail_count:
             self._mail_count = self._mail_bytes = 0
             self.full = self.locked
-            if self._room:
-                self._room.unpark_all()
+            self.release_callers()
 
     @trio.lowlevel.enable_ki_protection
     def send(self) -> None:
@@ -458,13 +484,13 @@ class EpisodeCell:
             # What was accepted behind it has numbers that no longer fit: none of it can be stored as promised.
             self.fail_pending(error)
             return
-        self._commits.popleft()
+        self._commits.pop(0)
         del self.in_hand[: commit.records]
         self._pending -= commit.records
         if self._pending and self._interval is not None and not self._due:
             self._flusher.schedule(self)
         commit.resolve(first_lsn, None)
-        if self.should_send or self.full or self.deleting or self.ending_request is not None:
+        if self.should_send or self.full or self.is_wanted or self.state.value == "draining":
             self.send_or_wake()
 
     @trio.lowlevel.enable_ki_protection
@@ -472,7 +498,7 @@ class EpisodeCell:
         """Give up everything accepted whose result is not known, and have the task rebuild from the log."""
         self.failure = error
         self.accepting = False
-        if self.state.value == "live":
+        if self.state.value in ("live", "draining"):
             self.state.value = "waking"
         self.drain()
         self.in_hand.clear()
@@ -488,13 +514,53 @@ class EpisodeCell:
             # It was to end with everything before it stored; that is no longer so, and the caller must decide anew.
             request, self.ending_request = self.ending_request, None
             request.finish(error=error)
-        self._room.unpark_all()
+        self.release_callers()
         self.wake()
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing is accepted that is not stored."""
         return not self._commits and self._at_journal is None
+
+    # ---- going to sleep ----------------------------------------------------------------------------------------------
+
+    def touch(self) -> None:
+        """The episode is used."""
+        self.used = next(self._uses)
+
+    @trio.lowlevel.enable_ki_protection
+    async def wait_awake(self) -> str:
+        """Wait while the episode is being rebuilt, and give its state. Until the caller has its turn it stays awake.
+
+        Cancelling the caller does not stop the rebuild. A checkpoint.
+        """
+        self.touch()
+        self.wanted_by += 1
+        try:
+            await self.state.wait_value(lambda value: value != "waking")
+        finally:
+            self.wanted_by -= 1
+        return self.state.value
+
+    @property
+    def is_awake(self) -> bool:
+        """Whether its task runs and it has not ended."""
+        return self.state.value in ("live", "draining", "waking")
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether somebody needs it in memory, though everything accepted may be stored."""
+        return self.ending_request is not None or self.deleting or self.locked or self.wanted_by > 0
+
+    @property
+    def may_drain(self) -> bool:
+        """Whether it can go to sleep once everything accepted is stored. With manual batches nothing is sent for it."""
+        return (
+            self.state.value == "live"
+            and self.accepting
+            and not self.is_wanted
+            and (self.is_idle or (self._gate.is_open and self._config.batch.auto_flush))
+        )
 
     async def wait_result(self) -> None:
         """Return once the batch at the journal, if any, has a result."""
@@ -533,7 +599,9 @@ class EpisodeCell:
 
     def release_callers(self) -> None:
         """Have callers that wait for room look again."""
-        self._room.unpark_all()
+        if self._room is not None:
+            self._room.unpark_all()
+            self._room = None
 
     def close(self) -> None:
         """The episode's task is gone for good."""

@@ -81,6 +81,15 @@ class MemoryConfig:
 
     `durability`: whether `log_step` returns when a step is accepted ("receipt") or on the medium ("commit").
     `mailbox_size`: steps waiting per episode (and 4 MiB, whichever first) before `log_step` waits.
+    `idle_seconds`: an episode that nobody has used for so long leaves memory (what is not yet stored goes to the log
+    first), and comes back from the log when it is used again. Reading does not count as use, and wakes nothing.
+    `max_live_episodes`: with more than so many awake, the least recently used go to sleep early. It is a target and no
+    limit: no caller is refused or waits for it, and an episode that is in use while it should go stays. So for a moment
+    there may be more, by those that store their last steps, are ending, being deleted or rebuilt, and as long as more
+    than so many are in use all the time. Then a use costs a wake: set it above the number of episodes busy at once.
+    With manual batches an episode that holds unsent steps does not go to sleep at all.
+    `resume_open`: wake the episodes that opening finds without an ending, one after another in the background, the
+    latest opened first, up to `max_live_episodes`.
     `grace_seconds`: how long closing may take after an exception or a cancellation.
     `tail`: what opening does with suspected rot in the last commit group: refuse ("strict") or give it up ("cut").
     `keys_kept`: idempotency keys remembered per episode. `on_failure`: when the log is lost, raise on leaving
@@ -96,6 +105,9 @@ class MemoryConfig:
     durability: Literal["receipt", "commit"] = "receipt"
     batch: BatchConfig = field(default_factory=BatchConfig)
     mailbox_size: int = 64
+    idle_seconds: float = 120
+    max_live_episodes: int = 10_000
+    resume_open: bool = False
     grace_seconds: float = 5
     limits: Limits = field(default_factory=Limits)
     tail: Literal["strict", "cut"] = "strict"
@@ -125,10 +137,12 @@ class MemoryConfig:
         _require("limits", self.limits, Limits, "a Limits")
         for name, minimum in (
             ("mailbox_size", 1),
+            ("max_live_episodes", 1),
             ("keys_kept", 0),
             ("segment_bytes", 64 * 1024),
             ("scrub_bytes_per_second", 0),
         ):
             check.check_number(getattr(self, name), name, minimum=minimum, whole=True)
-        for name in ("grace_seconds", "scrub_every_seconds"):
+        _require("resume_open", self.resume_open, bool, "True or False")
+        for name in ("grace_seconds", "idle_seconds", "scrub_every_seconds"):
             check.check_number(getattr(self, name), name, minimum=0)

@@ -24,6 +24,7 @@ from stepwell.model.step import ExecutionStep
 from stepwell.runtime.cell import EpisodeCell
 from stepwell.runtime.ending_request import EndingRequest
 from stepwell.runtime.oversight import Oversight
+from stepwell.runtime.passivation import finish_drain
 from stepwell.runtime.reading import fold_episode
 from stepwell.runtime.receipt import Commit, Receipt
 
@@ -32,9 +33,16 @@ _logger = logging.getLogger("stepwell.runtime")
 
 @trio.lowlevel.enable_ki_protection
 async def episode_task(
-    cell: EpisodeCell, journal: Journal, limits: Limits, oversight: Oversight, *, fresh: bool
+    cell: EpisodeCell,
+    journal: Journal,
+    limits: Limits,
+    oversight: Oversight,
+    rebuilds: trio.CapacityLimiter,
+    *,
+    fresh: bool,
 ) -> None:
-    """Run the episode until it has ended, is parked, or turns out not to exist. `fresh`: nothing of it is stored yet.
+    """Run the episode until it has ended, is asleep or parked, or turns out not to exist. `fresh`: nothing of it is
+    stored yet. `rebuilds`: how many read the log at a time; first come, first served.
 
     Never raises but `Cancelled`: one bad episode touches no other.
     """
@@ -44,13 +52,15 @@ async def episode_task(
         backoff.begin(trio.current_time(), stored)
         was_ending = fresh or cell.ending_request is not None
         try:
-            if fresh or await rebuild(cell, journal):
+            if fresh or await _rebuild_in_turn(cell, journal, rebuilds):
                 if not fresh and lifecycle.watchers:
                     lifecycle.tell("live", episode_id=cell.episode_id)
                 fresh, was_ending = False, True
                 await run_incarnation(cell, journal, limits)
             if was_ending and cell.state.value == "ended" and lifecycle.watchers:
                 lifecycle.tell("ended", episode_id=cell.episode_id)
+            elif cell.state.value == "asleep" and lifecycle.watchers:
+                lifecycle.tell("asleep", episode_id=cell.episode_id)
             return
         except Exception as error:
             fresh = False
@@ -120,13 +130,18 @@ def _give_up_for_now(cell: EpisodeCell, error: Unavailable) -> None:
     cell.state.value = "parked"
 
 
+async def _rebuild_in_turn(cell: EpisodeCell, journal: Journal, rebuilds: trio.CapacityLimiter) -> bool:
+    await cell.wait_result()  # first: a slow medium must not keep others from reading
+    async with rebuilds:
+        return await rebuild(cell, journal)
+
+
 async def rebuild(cell: EpisodeCell, journal: Journal) -> bool:
     """Make the cell say what the log says; what is in hand comes behind it. False if the episode is over.
 
     What is in hand is stored even if the episode is to be deleted: whoever holds its receipts waits for a result.
     Raises: `EpisodeUnavailable`, `Unavailable`, `RecoveryFailed`.
     """
-    await cell.wait_result()
     if cell.deleting and not cell.pending_commits:
         cell.state.value = "gone"
         return False
@@ -169,7 +184,7 @@ def _take_stored_ending(cell: EpisodeCell, fold: EpisodeFold) -> None:
 
 
 async def run_incarnation(cell: EpisodeCell, journal: Journal, limits: Limits) -> None:
-    """Batch what the mailbox holds and give it to the journal, until the episode has ended.
+    """Batch what the mailbox holds and give it to the journal, until the episode has ended or is asleep.
 
     It sleeps until there is a full batch, a waiter, or a batch whose time has come; then it drains everything and
     sends one batch. While that is on its way, the next one gathers.
@@ -189,6 +204,9 @@ async def run_incarnation(cell: EpisodeCell, journal: Journal, limits: Limits) -
                 return
         elif cell.is_holding_back:
             cell.drain()
+        elif cell.state.value == "draining" and (cell.is_idle or cell.used != cell.drained_at):
+            if finish_drain(cell):
+                return
         else:
             await cell.park()
 

@@ -31,12 +31,18 @@ class StagedStep(NamedTuple):
     digest: bytes
 
 
+_NO_STEPS: OrderedDict[str, KeyedStep] = OrderedDict()
+"""Stays empty; most episodes have no keys, and one of their own would take 128 bytes."""
+
+
 class IdempotencyKeys:
     """The last `kept` keys of the episode, oldest first."""
 
+    __slots__ = ("_episode_id", "_kept", "_steps")
+
     def __init__(self, episode_id: str, kept: int):
         self._episode_id, self._kept = episode_id, kept
-        self._steps: OrderedDict[str, KeyedStep] = OrderedDict()
+        self._steps = _NO_STEPS
 
     def find(self, step: ExecutionStep) -> Receipt | None:
         """The receipt of the step logged before under the key of `step`, None if there is none.
@@ -94,6 +100,8 @@ class IdempotencyKeys:
             self._steps.pop(key, None)
 
     def _add(self, key: str, step: KeyedStep) -> None:
+        if self._steps is _NO_STEPS:
+            self._steps = OrderedDict()
         self._steps[key] = step
         while len(self._steps) > self._kept:
             self._steps.popitem(last=False)

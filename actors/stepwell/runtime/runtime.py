@@ -5,7 +5,8 @@
         └ runtime nursery
            ├ journal writer         one task; natural group commit
            │  └ services            of the journal: caretaker, compactor, scrubber; restarted, then parked, never fatal
-           ├ flusher                the one timer
+           ├ flusher, passivator    the two timers
+           ├ resuming               wakes what was open, if asked to; ends then
            └ episode tasks          one per episode that is awake
 
 An outer cancel reaches only the body: were the actors cancelled with it, what they had accepted would be lost.
@@ -23,6 +24,7 @@ from stepstore.restarting import RestartPolicy, Service, error_text
 from stepwell.errors import StepwellError
 from stepwell.runtime.config import MemoryConfig
 from stepwell.runtime.lifecycle_events import Lifecycle
+from stepwell.runtime.resuming import resume_open_episodes
 from stepwell.runtime.supervisor import Supervisor
 
 _logger = logging.getLogger("stepwell.runtime")
@@ -61,6 +63,9 @@ class Runtime:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._write, name="stepwell log writer")
                     self.supervisor.run_in(nursery)
+                    if self.config.resume_open and self.journal.gate.is_open:
+                        found = list(self.journal.open_streams())[-self.config.max_live_episodes :]
+                        nursery.start_soon(resume_open_episodes, self.supervisor, found[::-1], name="stepwell resuming")
                     task_status.started()
                     await self._closing.wait()
                     await self.supervisor.drained()

@@ -1,4 +1,4 @@
-"""The supervisor: one cell per episode that is awake. It routes by id, wakes from the log, forgets what ended."""
+"""The supervisor: one cell per episode that is awake. It routes by id, wakes from the log, forgets what is over."""
 
 from __future__ import annotations
 
@@ -20,8 +20,12 @@ from stepwell.runtime.episode_task import being_deleted, ended_error, episode_ta
 from stepwell.runtime.flusher import IntervalFlusher
 from stepwell.runtime.lifecycle_events import Lifecycle
 from stepwell.runtime.oversight import Oversight
+from stepwell.runtime.passivation import Passivator
 from stepwell.runtime.reading import last_time_ns, not_found
 from stepwell.runtime.right_loop import get_ident, wrong_loop
+
+REBUILDS = 8
+"""Episodes rebuilt from the log at a time; the others wait their turn, first come, first served."""
 
 
 class Supervisor:
@@ -38,6 +42,8 @@ class Supervisor:
         self.lifecycle = lifecycle or Lifecycle()
         self.oversight = Oversight(restarts or RestartPolicy(), self.lifecycle)
         self.flusher = IntervalFlusher(config.batch.flush_interval_ms / 1000)
+        self.passivator = Passivator(config.idle_seconds, config.max_live_episodes)
+        self.rebuilds = trio.CapacityLimiter(REBUILDS)
         self.cells: dict[str, EpisodeCell] = {}
         self.closing = False
         self.thread = get_ident()
@@ -45,9 +51,10 @@ class Supervisor:
         self._nursery: trio.Nursery | None = None
 
     def run_in(self, nursery: trio.Nursery) -> None:
-        """Use `nursery` for the flusher and the episode tasks."""
+        """Use `nursery` for the two timers and the episode tasks."""
         self._nursery = nursery
         nursery.start_soon(self.flusher.run, name="stepwell flusher")
+        nursery.start_soon(self.passivator.run, name="stepwell passivator")
 
     def check_open(self) -> None:
         """Raises: `Closed` once the memory is closing, `WrongLoop` from another thread than that of the memory."""
@@ -64,22 +71,30 @@ class Supervisor:
     def _add(self, episode_id: EpisodeId, *, fresh: bool) -> EpisodeCell:
         self.check_open()
         assert self._nursery is not None
-        cell = EpisodeCell(episode_id, self.journal, self.config, self.flusher)
+        cell = EpisodeCell(episode_id, self.journal, self.config, self.flusher, self.passivator.uses)
         if fresh:
             cell.state.value, cell.accepting = "live", True
         self.cells[episode_id] = cell
+        self.passivator.enter(cell)
         self._nursery.start_soon(self._run_episode, cell, fresh, name=f"stepwell episode {episode_id}")
         return cell
 
     @trio.lowlevel.enable_ki_protection
     async def _run_episode(self, cell: EpisodeCell, fresh: bool) -> None:
-        await episode_task(cell, self.journal, self.config.limits, self.oversight, fresh=fresh)
-        # A parked cell stays, to say why; one whose task was cancelled stays too, until `give_up` has resolved it. One
-        # that could not be read just now goes: the next call tries again.
+        try:
+            await episode_task(cell, self.journal, self.config.limits, self.oversight, self.rebuilds, fresh=fresh)
+        finally:
+            self.passivator.leave(cell)
+        # No checkpoint since it was decided to sleep: nobody has found the cell meanwhile. A parked cell stays, to say
+        # why; one whose task was cancelled stays too, until `give_up` has resolved it. One that could not be read just
+        # now goes: the next call tries again.
         if cell.state.value != "parked" or not isinstance(cell.failure, EpisodeUnavailable):
             cell.close()
             if self.cells.get(cell.episode_id) is cell:
                 del self.cells[cell.episode_id]
+            if cell.ending_request is not None:
+                cell.ending_request.finish(error=not_found(cell.episode_id))  # unless it has another result
+        self.passivator.make_room()
 
     async def is_stored(self, episode_id: EpisodeId) -> bool:
         """Whether the log has the episode. A checkpoint."""
@@ -172,7 +187,7 @@ class Supervisor:
         while (request := cell.ending_request) is not None and not request.done.is_set():
             await request.done.wait()
         cell.delete()
-        await cell.state.wait_value(lambda value: value in ("gone", "ended", "parked", "closed"))
+        await cell.state.wait_value(lambda value: value in ("asleep", "gone", "ended", "parked", "closed"))
         if cell.state.value == "closed":
             self._check_usable(cell, "closed")
         if self.cells.get(cell.episode_id) is cell:
@@ -211,9 +226,14 @@ class Supervisor:
                     raise not_found(episode_id)
                 self._check_not_being_deleted(episode_id)
                 cell = self.cells.get(episode_id) or self._wake(episode_id)
-            state = await cell.state.wait_value(lambda value: value != "waking")
+            state = await cell.wait_awake()
+            if state == "draining":
+                self.passivator.cancel_drain(cell)
+                return cell
             if state in ("live", "ended"):
                 return cell
+            if state == "waking":
+                continue  # it failed between waking and now
             self._check_usable(cell, state)
             if not await self.is_stored(episode_id):
                 raise not_found(episode_id)
@@ -222,6 +242,18 @@ class Supervisor:
         if self.lifecycle.watchers:
             self.lifecycle.tell("woken", episode_id=episode_id)
         return self._add(episode_id, fresh=False)
+
+    @trio.lowlevel.enable_ki_protection
+    def wake_to_end(self, episode_id: EpisodeId) -> EpisodeCell | None:
+        """The cell of an episode that is to get its ending as the memory closes, being woken if it is asleep; None if
+        there is nothing to end. A plain function; may have to read from the medium."""
+        cell = self.cells.get(episode_id)
+        if cell is None and not self.closing and self._nursery is not None:
+            stream = stream_id(EPISODE_STREAM, episode_id)
+            if self.journal.durable_seq(stream) and not self.journal.is_deleted(stream):
+                cell = self._wake(episode_id)
+        is_to_end = cell is not None and cell.is_awake and cell.ending_request is None and not cell.deleting
+        return cell if is_to_end and episode_id not in self._deletions else None
 
     async def accepting(self, episode_id: EpisodeId) -> EpisodeCell:
         """The cell of an episode that takes steps, with room for one.
