@@ -9,7 +9,7 @@ clock stops.
 from __future__ import annotations
 
 import argparse
-import functools
+import asyncio
 import gc
 import os
 import time
@@ -20,6 +20,8 @@ from typing import Any
 
 import trio
 
+import stepwell.aio
+import stepwell.sync
 from bench import setting
 from bench.workload import encoded, step
 from stepwell import Busy, EpisodeHandle, ExecutionStep, Memory, StepSuccess, open_memory
@@ -38,12 +40,14 @@ class Load:
     title: str
     producers: int
     steps: int
-    drive: Callable[[Load, Memory, Sequence[EpisodeHandle]], Awaitable[list[float]]]
+    drive: Callable[[Load, Memory, Sequence[EpisodeHandle]], Awaitable[list[float]]] | None = None
     make: MakeStep = step
     steps_per_second: float = 0
     """The target, 0 for none."""
     ratio: float = 0
     """The share of the plain loop that is the target, 0 for none."""
+    measure: Callable[[Load, Path], tuple[float, list[float]]] | None = None
+    """Where it is not driven under Trio: gives the seconds, and the latencies if they are of interest."""
 
     @property
     def total(self) -> int:
@@ -113,6 +117,33 @@ def _large_step(episode: int, number: int) -> ExecutionStep:
     return ExecutionStep(tool="reader", action="read", parameters={"n": number}, result=StepSuccess(LARGE_OUTPUT))
 
 
+def _from_asyncio(load: Load, path: Path) -> tuple[float, list[float]]:
+    async def main() -> float:
+        async with stepwell.aio.open_memory(path) as memory:
+            handles = [await memory.start_episode(f"task {number}") for number in range(load.producers)]
+
+            async def agent(handle: stepwell.aio.EpisodeHandle, number: int) -> None:
+                for count in range(load.steps):
+                    await handle.log_step(load.make(number, count))
+
+            began = time.perf_counter()
+            await asyncio.gather(*(agent(handle, number) for number, handle in enumerate(handles)))
+            await memory.flush()
+            return time.perf_counter() - began
+
+    return asyncio.run(main()), []
+
+
+def _from_plain_code(load: Load, path: Path) -> tuple[float, list[float]]:
+    with stepwell.sync.open_memory(path) as memory:
+        handle = memory.start_episode("task")
+        began = time.perf_counter()
+        for first in range(0, load.steps, 100):
+            handle.log_steps([load.make(0, count) for count in range(first, first + 100)])
+        memory.flush()
+        return time.perf_counter() - began, []
+
+
 LOADS = (
     Load("log_step, 100 episodes", 100, 2_000, _one_by_one, steps_per_second=110_000, ratio=0.33),
     Load("log_step, 1,000 episodes", 1_000, 200, _one_by_one, steps_per_second=110_000, ratio=0.33),
@@ -123,11 +154,14 @@ LOADS = (
     Load("acknowledged, 64 producers", 64, 1_000, _acknowledged, steps_per_second=40_000),
     Load("acknowledged, 512 producers", 512, 200, _acknowledged, steps_per_second=55_000),
     Load("acknowledged, 2,000 producers", 2_000, 50, _acknowledged, steps_per_second=50_000),
+    Load("stepwell.aio, log_step, 100 tasks", 100, 1_000, steps_per_second=40_000, measure=_from_asyncio),
+    Load("stepwell.sync, log_steps of 100, one thread", 1, 90_000, steps_per_second=100_000, measure=_from_plain_code),
     Load("log_step of 4 KiB, 1,000 episodes", 1_000, 60, _one_by_one, make=_large_step, ratio=0.6),
 )
 
 
 async def _measure(load: Load, path: Path) -> tuple[float, list[float]]:
+    assert load.drive is not None
     async with open_memory(path) as memory:
         handles: list[EpisodeHandle] = [None] * load.producers  # type: ignore[list-item]
 
@@ -175,7 +209,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             for load in loads:
                 with setting.scratch(parent) as path:
                     gc.collect()
-                    seconds, latencies = trio.run(functools.partial(_measure, load, path / "memory"))
+                    measure = load.measure or (lambda load, path: trio.run(_measure, load, path))
+                    seconds, latencies = measure(load, path / "memory")
                     gc.collect()
                     plain = _plain(load, path / "plain")
                 if number:  # the first round warms up
