@@ -253,3 +253,34 @@ async def test_the_same_on_disk_and_in_memory(kind: str, tmp_path: object) -> No
         receipt = await handle.log_step(step(1))
         await receipt.wait_durable()
         assert receipt.lsn == 2
+
+
+async def test_everything_but_logging_is_durable_on_return() -> None:
+    """What a power cut leaves at the very moment each of these calls returns."""
+    disk = MemoryFileSystem()
+
+    async def left() -> dict[str, tuple[int, str]]:
+        async with open_on(disk.durable_copy()) as memory:
+            episodes = [await memory.get_episode(name) async for name in memory.episode_ids()]
+        return {e.episode_id: (len(e.steps), type(e.outcome).__name__) for e in episodes}
+
+    async with open_on(disk, MemoryConfig(batch=BatchConfig.manual(), segment_bytes=SEGMENT_BYTES)) as memory:
+        handle = await memory.start_episode("task", episode_id="a")
+        assert await left() == {"a": (0, "NoneType")}
+        await handle.log_step(step(1))
+        await memory.flush()
+        assert await left() == {"a": (1, "NoneType")}
+        await handle.log_step(step(2))
+        await handle.flush()
+        assert await left() == {"a": (2, "NoneType")}
+        await handle.log_step(step(3))
+        await handle.complete(Success())
+        assert await left() == {"a": (3, "Success")}
+        async with memory.episode("task", episode_id="b") as episode:
+            await episode.log_step(step(1))
+        assert await left() == {"a": (3, "Success"), "b": (1, "Success")}
+        await memory.start_episode("task", episode_id="c")
+        await memory.abandon("c")
+        assert (await left())["c"] == (0, "Interrupted")
+        await memory.delete_episode("b")
+        assert set(await left()) == {"a", "c"}
