@@ -6,6 +6,7 @@ import trio
 
 from stepwell import START, Closed, Event, Gap, Memory, StepwellError
 from stepwell.model.event import DELETED, STEP
+from stepwell.testing import Simulation
 from tests.simulation.agents import Setting
 from tests.simulation.model import Fate, Model
 
@@ -13,8 +14,8 @@ from tests.simulation.model import Fate, Model
 class Follower:
     """Goes on behind the last event it has seen. `pause`: seconds between two events, so that it lags behind."""
 
-    def __init__(self, model: Model, pause: float):
-        self._model, self._pause = model, pause
+    def __init__(self, name: str, model: Model, simulation: Simulation, pause: float):
+        self._name, self._model, self._simulation, self._pause = name, model, simulation, pause
         self.seen: list[Event] = []
 
     async def run(self, memory: Memory, setting: Setting) -> None:
@@ -35,10 +36,11 @@ class Follower:
                 self._model.object_to("a follower was told that the memory is closed")
         except StepwellError as error:
             if not setting.troubled():
-                self._model.object_to(f"a follower behind {cursor}: {error!r}")
+                self._model.object_to(f"{self._name} behind {cursor}: {error!r}")
 
     def _see(self, event: Event) -> None:
         model = self._model
+        self._simulation.note(f"  {self._name}: {event.kind} {event.seq} of {event.stream}, lsn {event.lsn}")
         if self.seen and event.lsn <= self.seen[-1].lsn:
             model.object_to(f"a follower sees {event} behind {self.seen[-1]}")
         self.seen.append(event)
@@ -66,4 +68,4 @@ class Follower:
         for name, events in found.items():
             for event in events:
                 if event.lsn <= upto and (name, event.seq, event.lsn) not in seen:
-                    self._model.object_to(f"a follower has come to {upto} and has not seen {event}")
+                    self._model.object_to(f"{self._name} has come to {upto} and has not seen {event}")

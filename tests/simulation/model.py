@@ -257,6 +257,8 @@ class Model:
                 attempt.receipt = None  # of a process that is gone
                 if not attempt.fate.is_open:
                     continue
+                if attempt.what == "delete" and sent.name not in found and not sent.is_deleted:
+                    continue  # it is missing since it was never stored, or since it was deleted
                 is_there = {"log": bool(there & set(attempt.numbers)), "start": sent.name in found,
                             "end": attempt.outcome == sent.outcome, "delete": sent.is_deleted}[attempt.what]
                 if is_there:
@@ -266,7 +268,7 @@ class Model:
 
     def _check_missing(self, sent: Sent) -> None:
         if sent.was_asked_to("delete"):
-            if sent.shown:  # so it was there once, and nothing but its deletion explains that it is not
+            if sent.shown or Fate.STORED in sent.fates("start"):  # nothing but its deletion explains that it is not there
                 for attempt in sent.attempts:
                     if attempt.what == "delete" and attempt.fate is not Fate.REFUSED:
                         attempt.fate = Fate.STORED

@@ -76,7 +76,7 @@ class World:
         self.lives = self.random.randrange(2, 6)
         self._slow = self.random.choice((0.0, 0.0, 0.01, 0.1))
         self._mean_seconds = self.random.choice((0.0001, 0.001, 0.01))
-        self._follower = Follower(self.model, self.random.choice((0.0, 0.0, 0.002, 0.5)))
+        self._follower = Follower("follower", self.model, self.simulation, self.random.choice((0.0, 0.0, 0.002, 0.5)))
         self._medium: FaultyMedium | None = None
         self._changes = 0
         self._die_at: int | None = None
@@ -327,7 +327,7 @@ class World:
         async with _Opening(self, self.config) as memory:
             found = await self._look(memory)
             setting = self._setting(memory)
-            fresh = Follower(self.model, 0.0)
+            fresh = Follower("second follower", self.model, self.simulation, 0.0)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(fresh.run, memory, setting)
                 nursery.start_soon(self._follower.run, memory, setting)
