@@ -6,6 +6,7 @@ on a medium that has not failed, only what another caller explains.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from random import Random
@@ -64,14 +65,23 @@ WEIGHTS = {
     "delete": 1,
     "purge": 1,
     "compact": 1,
+    "crash": 1,
     "sleep": 3,
 }
 # memory.atomic(), expected_seq and passivation: an operation each here, and their rule in `model`, once they are there.
 CLOSED_EARLY = Interrupted("the memory was closed before the run had ended", cause="cancelled")
 
 
+CRASHES = 5
+"""Of one episode in one process; behind the sixth in a row its task is parked."""
+
+
 class BodyError(Exception):
     """What the body of a run scope raises."""
+
+
+class Crash(Exception):
+    """What the task of an episode is made to fail with."""
 
 
 class Setting:
@@ -82,6 +92,7 @@ class Setting:
         self.memory, self.model, self.simulation, self.troubled = memory, model, simulation, troubled
         self.commit = commit
         self.closing = self.in_a_hurry = False
+        self.crashes: Counter[str] = Counter()
 
 
 class Agent:
@@ -520,6 +531,21 @@ class Agent:
         except OSError:
             if not self.setting.troubled():
                 raise
+
+    async def do_crash(self) -> None:
+        """The task of an episode fails, as it would for an error in it."""
+        cells = self.memory._supervisor.cells
+        alive = [name for name, cell in cells.items() if cell.accepting and self.setting.crashes[name] < CRASHES]
+        if alive:
+            name = self.random.choice(alive)
+            self.setting.crashes[name] += 1
+            self.note(f"the task of {name} fails")
+            self.model.count("crashes of an episode's task")
+            cell = cells[name]
+            if self.random.random() < 0.5:
+                cell.drain()
+            cell.failure = Crash(name)
+            cell.wake()
 
     async def do_sleep(self) -> None:
         await trio.sleep(self.random.choice((0.001, 0.01, 0.1, 2.0)) * self.random.random())

@@ -214,6 +214,8 @@ class World:
                     names = sorted(task.name for task in outer.child_tasks)
                     self.model.object_to(f"the memory is closed, and there still wait {names}")
                 await self._check_receipts(setting)
+                if names := [task.name for task in tasks_of_a_memory()]:
+                    self.model.object_to(f"the memory is closed, and these tasks are left: {names}")
             outer.cancel_scope.cancel()
 
     def _setting(self, memory: Memory) -> Setting:
@@ -341,6 +343,17 @@ class World:
             fresh.check(found)
             self._follower.check(found)
         self.model.count("records", sum(map(len, found.values())))
+
+
+def tasks_of_a_memory() -> list[trio.lowlevel.Task]:
+    """The tasks of Stepwell that run now: all of them are named after it."""
+    root = trio.lowlevel.current_root_task()
+    found, left = [], [] if root is None else [root]
+    while left:
+        task = left.pop()
+        found += [task] if task.name.startswith("stepwell ") else []
+        left += [child for nursery in task.child_nurseries for child in nursery.child_tasks]
+    return found
 
 
 class _Opening(OpenMemory):

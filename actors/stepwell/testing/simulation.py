@@ -19,6 +19,7 @@ Two runs with one seed are the same: the same steps of the same tasks at the sam
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import logging
 import os
@@ -26,6 +27,7 @@ import posixpath
 import random
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from types import SimpleNamespace
 from typing import TypeVar
 from unittest import mock
 from uuid import UUID
@@ -154,6 +156,17 @@ class Simulation:
         self._ticks += 1  # no two readings are the same, so no two records are
         return BEGINNING_NS + round((self.clock.current_time() + self.wall_clock_offset) * 1e9) + self._ticks
 
+    def _calendar(self) -> SimpleNamespace:
+        """What stands for the module `datetime`, whose clock cannot be set from outside."""
+        time_ns = self._time_ns
+
+        class SimulatedDatetime(dt.datetime):
+            @classmethod
+            def now(cls, tz: dt.tzinfo | None = None) -> SimulatedDatetime:
+                return cls.fromtimestamp(time_ns() / 1e9, tz)
+
+        return SimpleNamespace(datetime=SimulatedDatetime, UTC=dt.UTC)
+
     def _uuid(self) -> UUID:
         return UUID(int=self.random.getrandbits(128), version=4)
 
@@ -171,6 +184,8 @@ class Simulation:
                 ("secrets.token_bytes", self.random.randbytes),
                 ("uuid.uuid4", self._uuid),
                 ("uuid_utils.compat.uuid7", self._uuid),
+                ("stepstore.log.repair.dt", self._calendar()),
+                ("stepstore.log.directory.dt", self._calendar()),
                 ("stepstore.log.reserve.RESERVE_BYTES", 2048),  # disks are copied
             ):
                 stack.enter_context(mock.patch(target, value))
