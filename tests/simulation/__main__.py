@@ -83,8 +83,12 @@ def show_end(seed: int) -> None:
         traceback.print_exc()
     trace = world.simulation.trace
     wrong = next((n for n, line in enumerate(trace) if "WRONG" in line), len(trace))
-    print(f"\nseed {seed}, up to the first broken promise:", *trace[max(wrong - SHOWN, 0) : wrong + 1], sep="\n",
-          file=sys.stderr)
+    print(
+        f"\nseed {seed}, up to the first broken promise:",
+        *trace[max(wrong - SHOWN, 0) : wrong + 1],
+        sep="\n",
+        file=sys.stderr,
+    )
     print(f"All of it: python -m tests.simulation --replay {seed}", file=sys.stderr)
 
 

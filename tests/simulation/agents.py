@@ -88,7 +88,9 @@ class Setting:
     """What the agents of one process share. `closing`: the memory is being left; `in_a_hurry`: with a grace only;
     `troubled`: the medium has failed a call."""
 
-    def __init__(self, memory: Memory, model: Model, simulation: Simulation, troubled: Callable[[], bool], commit: bool):
+    def __init__(
+        self, memory: Memory, model: Model, simulation: Simulation, troubled: Callable[[], bool], commit: bool
+    ):
         self.memory, self.model, self.simulation, self.troubled = memory, model, simulation, troubled
         self.commit = commit
         self.closing = self.in_a_hurry = False
@@ -167,8 +169,12 @@ class Agent:
             model.count(type(error).__name__)
             return None
         if sent is not None and attempt is not None:
-            model.learn(sent, attempt, Fate.ACCEPTED if attempt.what == "log" else Fate.STORED,
-                        result if isinstance(result, Receipt) else None)
+            model.learn(
+                sent,
+                attempt,
+                Fate.ACCEPTED if attempt.what == "log" else Fate.STORED,
+                result if isinstance(result, Receipt) else None,
+            )
             self.note(f"{attempt} of {sent.name} → {result.seq if isinstance(result, Receipt) else 'done'}")
             model.count(attempt.what)
         return result
@@ -268,8 +274,11 @@ class Agent:
 
     async def do_misuse_key(self) -> None:
         sent = self.some_episode()
-        stored = [number for number in sent.keyed.values()
-                  if any(number in a.numbers and a.fate is Fate.STORED for a in sent.attempts)]
+        stored = [
+            number
+            for number in sent.keyed.values()
+            if any(number in a.numbers and a.fate is Fate.STORED for a in sent.attempts)
+        ]
         if stored:
             key = sent.steps[self.random.choice(stored)].key
             other = ExecutionStep("another", "step", {"n": 0}, StepSuccess(""), key=key)
@@ -365,7 +374,9 @@ class Agent:
             self._scope_left(sent, start, end, error)
             if isinstance(error, Closed):
                 raise
-            if not isinstance(error, OutcomeUnknown) and not self._excused(sent, error):  # a slow medium takes the grace
+            if not isinstance(error, OutcomeUnknown) and not self._excused(
+                sent, error
+            ):  # a slow medium takes the grace
                 self.model.object_to(f"{self.name}: the run scope of {name}: no reason for {error!r}")
             return
         if scope.completed is not None:

@@ -154,8 +154,10 @@ class Model:
             return
         if [event.seq for event in events] != list(range(1, len(events) + 1)):
             self.object_to(f"{name}: the numbers of its events are {[event.seq for event in events]}")
-        if any(after.lsn <= before.lsn or after.time_ns < before.time_ns
-               for before, after in zip(events, events[1:], strict=False)):
+        if any(
+            after.lsn <= before.lsn or after.time_ns < before.time_ns
+            for before, after in zip(events, events[1:], strict=False)
+        ):
             self.object_to(f"{name}: its LSNs or times go back")
         kinds = [event.kind for event in events]
         if kinds[:1] != [STARTED] or STARTED in kinds[1:] or ENDED in kinds[:-1]:
@@ -187,8 +189,11 @@ class Model:
             self.object_to(f"{sent.name}: step {number} is not what was sent")
 
     def _check_outcome(self, sent: Sent, outcome: TaskOutcome) -> None:
-        known = {repr(attempt.outcome) for attempt in sent.attempts
-                 if attempt.what == "end" and attempt.fate is not Fate.REFUSED}
+        known = {
+            repr(attempt.outcome)
+            for attempt in sent.attempts
+            if attempt.what == "end" and attempt.fate is not Fate.REFUSED
+        }
         told = next((a.outcome for a in sent.attempts if a.what == "end" and a.fate is Fate.STORED), None)
         if repr(outcome) not in known:
             self.object_to(f"{sent.name}: it ended with {outcome!r}, which nobody asked for")
@@ -259,8 +264,12 @@ class Model:
                     continue
                 if attempt.what == "delete" and sent.name not in found and not sent.is_deleted:
                     continue  # it is missing since it was never stored, or since it was deleted
-                is_there = {"log": bool(there & set(attempt.numbers)), "start": sent.name in found,
-                            "end": attempt.outcome == sent.outcome, "delete": sent.is_deleted}[attempt.what]
+                is_there = {
+                    "log": bool(there & set(attempt.numbers)),
+                    "start": sent.name in found,
+                    "end": attempt.outcome == sent.outcome,
+                    "delete": sent.is_deleted,
+                }[attempt.what]
                 if is_there:
                     attempt.fate = Fate.STORED
                 elif for_good:
@@ -268,7 +277,9 @@ class Model:
 
     def _check_missing(self, sent: Sent) -> None:
         if sent.was_asked_to("delete"):
-            if sent.shown or Fate.STORED in sent.fates("start"):  # nothing but its deletion explains that it is not there
+            if sent.shown or Fate.STORED in sent.fates(
+                "start"
+            ):  # nothing but its deletion explains that it is not there
                 for attempt in sent.attempts:
                     if attempt.what == "delete" and attempt.fate is not Fate.REFUSED:
                         attempt.fate = Fate.STORED

@@ -26,10 +26,11 @@ from tests.simulation.agents import Agent, Setting
 from tests.simulation.follower import Follower
 from tests.simulation.model import Fate, Model
 
-LONGEST = 400_000.0
+LONGEST = 20_000.0
 """Simulated seconds that no run takes."""
-MOST_STEPS = 400_000
+MOST_STEPS = 60_000
 RECEIPT_PATIENCE = 1.0
+FOLLOWER_PATIENCE = 300.0
 ENDINGS = {"close": 4, "power cut": 4, "kill": 2, "cancel": 2, "error": 1}
 
 
@@ -96,8 +97,9 @@ class World:
             self.model.wrong.append(str(broken))
         except Broken as broken:
             self.model.wrong.append(str(broken))
-        return Result(simulation.seed, self.model.wrong, self.model.counts, simulation.digest, simulation.trace,
-                      simulation.steps)
+        return Result(
+            simulation.seed, self.model.wrong, self.model.counts, simulation.digest, simulation.trace, simulation.steps
+        )
 
     # ---- the medium --------------------------------------------------------------------------------------------------
 
@@ -129,13 +131,19 @@ class World:
         dice = self.random
         config = MemoryConfig(
             durability=dice.choice(("receipt", "receipt", "receipt", "commit")),
-            batch=dice.choice((BatchConfig(), BatchConfig(max_batch_size=3, flush_interval_ms=1), BatchConfig.manual(),
-                               BatchConfig.high_frequency())),
+            batch=dice.choice(
+                (
+                    BatchConfig(),
+                    BatchConfig(max_batch_size=3, flush_interval_ms=1),
+                    BatchConfig.manual(),
+                    BatchConfig.high_frequency(),
+                )
+            ),
             mailbox_size=dice.choice((1, 2, 5, 64)),
             grace_seconds=dice.choice((0.0, 0.05, 5)),
             align=dice.choice((0, 0, SECTOR)),
             compression=dice.choice(("none", "none", "none", "zstd")),
-            scrub_every_seconds=dice.choice((0, 1, 86_400)),
+            scrub_every_seconds=dice.choice((0, 30, 86_400)),
         )
         # Smaller than a user may have it, so that segments are left, sealed and compacted in a short run.
         object.__setattr__(config, "segment_bytes", dice.choice((2048, 4096, 16384, 65536)))
@@ -147,7 +155,9 @@ class World:
         fault = None
         if dice.random() < 0.35:
             how, lasting = dice.choice(("EIO", "ENOSPC")), dice.choice(("once", "once", "for ever", "for ever, all"))
-            fault = Fault(int(dice.expovariate(1 / dice.choice((20, 100, 300)))) + 1, how, lasting, reached=dice.random() < 0.3)
+            fault = Fault(
+                int(dice.expovariate(1 / dice.choice((20, 100, 300)))) + 1, how, lasting, reached=dice.random() < 0.3
+            )
         return Plan(
             ending=ending,
             at_call=int(dice.expovariate(1 / 40)) + 1 if dice.random() < 0.7 else None,
@@ -334,7 +344,7 @@ class World:
                 nursery.start_soon(fresh.run, memory, setting)
                 nursery.start_soon(self._follower.run, memory, setting)
                 last = max((event.lsn for events in found.values() for event in events), default=0)
-                with trio.move_on_after(LONGEST / 10) as patience:
+                with trio.move_on_after(FOLLOWER_PATIENCE) as patience:
                     while any(not one.seen or one.seen[-1].lsn < last for one in (fresh, self._follower)) and last:
                         await trio.sleep(1)
                 if patience.cancelled_caught:

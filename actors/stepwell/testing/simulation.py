@@ -245,6 +245,8 @@ def _below(task: trio.lowlevel.Task) -> Iterator[trio.lowlevel.Task]:
 
 
 def _where(task: trio.lowlevel.Task) -> str:
-    frames = [(frame.f_code.co_name, os.path.basename(frame.f_code.co_filename), line)
-              for frame, line in task.iter_await_frames()]
+    frames = [
+        (frame.f_code.co_name, os.path.basename(frame.f_code.co_filename), line)
+        for frame, line in task.iter_await_frames()
+    ]
     return f"  {task.name}: " + " → ".join(f"{name} ({file}:{line})" for name, file, line in frames[-5:])
