@@ -18,6 +18,11 @@ class Follower:
         self._name, self._model, self._simulation, self._pause = name, model, simulation, pause
         self.seen: list[Event] = []
 
+    @property
+    def position(self) -> int:
+        """The number of the last event it has seen."""
+        return self.seen[-1].lsn if self.seen else 0
+
     async def run(self, memory: Memory, setting: Setting) -> None:
         """Follow until the memory is closed."""
         cursor = self.seen[-1].cursor if self.seen else START
@@ -64,8 +69,7 @@ class Follower:
     def check(self, found: dict[str, list[Event]]) -> None:
         """Against what there is in the end: nothing was left out, up to where it came."""
         seen = {(event.stream, event.seq, event.lsn) for event in self.seen}
-        upto = self.seen[-1].lsn if self.seen else 0
         for name, events in found.items():
             for event in events:
-                if event.lsn <= upto and (name, event.seq, event.lsn) not in seen:
-                    self._model.object_to(f"{self._name} has come to {upto} and has not seen {event}")
+                if event.lsn <= self.position and (name, event.seq, event.lsn) not in seen:
+                    self._model.object_to(f"{self._name} has come to {self.position} and has not seen {event}")

@@ -7,6 +7,7 @@ all; what anybody was shown stays.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -155,8 +156,7 @@ class Model:
         if [event.seq for event in events] != list(range(1, len(events) + 1)):
             self.object_to(f"{name}: the numbers of its events are {[event.seq for event in events]}")
         if any(
-            after.lsn <= before.lsn or after.time_ns < before.time_ns
-            for before, after in zip(events, events[1:], strict=False)
+            after.lsn <= before.lsn or after.time_ns < before.time_ns for before, after in itertools.pairwise(events)
         ):
             self.object_to(f"{name}: its LSNs or times go back")
         kinds = [event.kind for event in events]

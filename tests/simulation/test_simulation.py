@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -13,7 +12,6 @@ import pytest
 import trio
 
 import stepwell.runtime.episode_task as episode_task
-from stepstore.journal import Submission
 from stepstore.log.watched_files import WatchedFile, WatchedFiles
 from stepwell import Event, ExecutionStep, Receipt
 from stepwell.memory.following import EventChannel
@@ -23,7 +21,6 @@ from stepwell.runtime.keys import IdempotencyKeys
 from stepwell.runtime.receipt import Commit
 from stepwell.runtime.supervisor import Supervisor
 from tests.simulation import __main__ as command
-from tests.simulation import world
 from tests.simulation.world import World
 
 SEEDS = 10
@@ -80,7 +77,7 @@ def test_the_worlds_meet_what_they_are_there_for() -> None:
         assert seen[what], what
 
 
-# ---- the runtime broken on purpose -------------------------------------------------------------------------------------
+# ---- the runtime broken on purpose ----------------------------------------------------------------------------------
 
 
 def groups_are_not_synced(patch: pytest.MonkeyPatch) -> None:

@@ -29,8 +29,8 @@ def check_trio() -> None:
     run = trio._core._run
     if not isinstance(getattr(run, _SWITCH, None), bool) or not isinstance(getattr(run, _SHUFFLER, None), Random):
         raise UnknownTrioError(
-            f"Trio {trio.__version__} has no {_SWITCH} and {_SHUFFLER} in trio._core._run; deterministic runs are known "
-            f"to work with Trio {TRIO_VERSIONS[0]} to {TRIO_VERSIONS[-1]}. Look at how its scheduler shuffles "
+            f"Trio {trio.__version__} has no {_SWITCH} and {_SHUFFLER} in trio._core._run; deterministic runs are "
+            f"known to work with Trio {TRIO_VERSIONS[0]} to {TRIO_VERSIONS[-1]}. Look at how its scheduler shuffles "
             "(trio/_core/_run.py), mend stepwell.testing.scheduling, and add the release to TRIO_VERSIONS."
         )
 

@@ -198,13 +198,19 @@ class Simulation:
 
     async def _main(self, main: Callable[[], Awaitable[T]]) -> T:
         result: list[T] = []
+        failure: Exception | None = None
         async with trio.open_nursery() as watching:
             watching.start_soon(self._watch, trio.lowlevel.current_task())
             with self._scope:
-                result.append(await main())
+                try:
+                    result.append(await main())
+                except Exception as error:
+                    failure = error  # raised behind the nursery, which would put it into a group
             watching.cancel_scope.cancel()
         if self._stuck:
-            raise StuckError(self._stuck)
+            raise StuckError(self._stuck) from failure
+        if failure is not None:
+            raise failure
         return result[0]
 
     async def _watch(self, main: trio.lowlevel.Task) -> None:
