@@ -8,7 +8,7 @@ all; what anybody was shown stays.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -249,7 +249,7 @@ class Model:
             if (key := sent.steps[number].key) is not None and keys.setdefault(key, number) != number:
                 self.object_to(f"{sent.name}: the key {key} is at the steps {keys[key]} and {number}")
 
-    def settle(self, found: dict[str, Sequence[Event]], *, for_good: bool) -> None:
+    def settle(self, found: Mapping[str, Sequence[Event]], *, for_good: bool) -> None:
         """A new process has found this. What it shows stays, and the rest of what was open is gone for good; still
         unknown if that process could not finish its repairs."""
         for name, events in found.items():

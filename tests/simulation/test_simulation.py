@@ -206,7 +206,7 @@ def the_waiters_of_a_result_are_not_woken(patch: pytest.MonkeyPatch) -> None:
 def a_run_scope_writes_no_ending(patch: pytest.MonkeyPatch) -> None:
     async def write(self: RunScope, handle: Any, outcome: Any) -> None:
         await trio.lowlevel.checkpoint()
-        self.completed = type("Completed", (), {"outcome": outcome})()  # type: ignore[assignment]
+        self.completed = type("Completed", (), {"outcome": outcome})()
 
     patch.setattr(RunScope, "_write", write)
 

@@ -306,7 +306,7 @@ class World:
         expected = self.ledger.now()
         found: dict[str, list[Event]] = {}
         try:
-            names = [name async for name in memory.episode_ids()]
+            names: list[str] = [name async for name in memory.episode_ids()]
             for name in names:
                 found[name] = [event async for event in memory.events(name)]
             streams = await read_streams(journal, expected)

@@ -392,7 +392,7 @@ class MemoryMachine(RuleBasedStateMachine):
     @rule()
     def look_without_writing(self) -> None:
         async def look() -> dict[str, tuple[list[int], TaskOutcome | None]]:
-            seen = {}
+            seen: dict[str, tuple[list[int], TaskOutcome | None]] = {}
             async with self.stepping.simulation.open_memory(read_only=True) as beside:
                 async for name in beside.episode_ids():
                     episode = await beside.get_episode(name)

@@ -37,15 +37,16 @@ class SimulatedThreads:
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         limiter = limiter or trio.to_thread.current_default_thread_limiter()
-        borrower = object()
+        borrower, results = object(), list[T]()
         await limiter.acquire_on_behalf_of(borrower)
         try:
             self.calls += 1
             with trio.CancelScope(shield=True):
                 await trio.sleep(self._seconds())
                 try:
-                    return contextvars.copy_context().run(sync_fn, *args)
+                    results.append(contextvars.copy_context().run(sync_fn, *args))
                 finally:
                     await trio.sleep(self._seconds())
+            return results[0]
         finally:
             limiter.release_on_behalf_of(borrower)
