@@ -6,14 +6,15 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import trio
 
 import stepwell.runtime.episode_task as episode_task
 from stepstore.log.watched_files import WatchedFile, WatchedFiles
-from stepwell import Event, ExecutionStep, Receipt
+from stepwell import CompletedEpisode, Event, ExecutionStep, Receipt
 from stepwell.memory.following import EventChannel
 from stepwell.memory.run_scope import RunScope
 from stepwell.runtime.cell import EpisodeCell
@@ -206,7 +207,7 @@ def the_waiters_of_a_result_are_not_woken(patch: pytest.MonkeyPatch) -> None:
 def a_run_scope_writes_no_ending(patch: pytest.MonkeyPatch) -> None:
     async def write(self: RunScope, handle: Any, outcome: Any) -> None:
         await trio.lowlevel.checkpoint()
-        self.completed = type("Completed", (), {"outcome": outcome})()
+        self.completed = cast("CompletedEpisode", SimpleNamespace(outcome=outcome))
 
     patch.setattr(RunScope, "_write", write)
 

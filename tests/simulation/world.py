@@ -237,8 +237,7 @@ class World:
         def die() -> None:
             self.simulation.note(f"life ends: {plan.ending}")
             self.model.freeze()
-            self._frozen_ledger = self.ledger.now()
-            self.ledger = Ledger(self._frozen_ledger)
+            self.ledger = Ledger(self.ledger.now())  # what the journal of the dead process says is noted in the old one
             self.simulation.cut_power() if plan.ending == "power cut" else self.simulation.kill()
             outer.cancel_scope.cancel()
 
