@@ -21,7 +21,7 @@ from stepwell.runtime.cell import EpisodeCell
 from stepwell.runtime.keys import IdempotencyKeys
 from stepwell.runtime.receipt import Commit
 from stepwell.runtime.supervisor import Supervisor
-from tests.simulation import __main__ as command
+from tests.simulation import command
 from tests.simulation.world import World
 
 SEEDS = 10
