@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable
 from types import SimpleNamespace
 from typing import Any, cast
@@ -21,7 +22,7 @@ from stepwell.runtime.cell import EpisodeCell
 from stepwell.runtime.keys import IdempotencyKeys
 from stepwell.runtime.receipt import Commit
 from stepwell.runtime.supervisor import Supervisor
-from tests.simulation import command
+from tests.simulation import command, world
 from tests.simulation.world import World
 
 SEEDS = 10
@@ -59,7 +60,9 @@ def test_a_run_does_not_depend_on_the_process_it_is_in() -> None:
 
 
 def test_the_worlds_meet_what_they_are_there_for() -> None:
-    seen = command.work(range(1, 41)).seen
+    seen: Counter[str] = Counter()
+    for seed in range(1, 31):
+        seen.update(World(seed).run().counts)
     for what in (
         "close",
         "power cut",
@@ -278,3 +281,31 @@ def test_objects_to_a_runtime_in_which(breaking: Breaking, monkeypatch: pytest.M
         if result.wrong:
             return
     pytest.fail(f"{ENOUGH_SEEDS} seeds, and no objection")
+
+
+def test_the_command_tells_where_it_went_wrong_and_how_to_see_it_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(["--seeds", "2", "--first", "5"]) == 0
+    assert "0 violations" in capsys.readouterr().out
+    a_resubmit_is_another_step(monkeypatch)
+    assert command.main(["--seeds", "2"]) == 1
+    printed = capsys.readouterr()
+    assert "VIOLATION" in printed.out
+    assert "--replay 1" in printed.err
+    assert "WRONG" in printed.err
+    assert command.main(["--replay", "1"]) == 1
+    assert "WRONG" in capsys.readouterr().out
+
+
+def test_two_runs_that_differ_are_objected_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths = iter(range(10))
+    run = World.run
+
+    def running(self: World) -> world.Result:
+        self.simulation.note(f"run {next(lengths)}")
+        return run(self)
+
+    monkeypatch.setattr(World, "run", running)
+    tally = command.work([3])
+    assert "two runs of this seed differ: line 1" in next(iter(tally.violations))
