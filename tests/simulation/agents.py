@@ -48,6 +48,8 @@ WEIGHTS = {
     "resubmit": 4,
     "misuse_key": 1,
     "batch": 4,
+    "log_behind": 2,
+    "transaction": 4,
     "burst": 4,
     "nowait": 4,
     "step_scope": 1,
@@ -68,7 +70,8 @@ WEIGHTS = {
     "crash": 1,
     "sleep": 3,
 }
-# memory.atomic(), expected_seq and passivation: an operation each here, and their rule in `model`, once they are there.
+# Passivation: small `max_live_episodes` and `idle_seconds` in `world` once they are there; what callers are promised is
+# the same.
 CLOSED_EARLY = Interrupted("the memory was closed before the run had ended", cause="cancelled")
 
 
@@ -291,6 +294,60 @@ class Agent:
         made = [self.new_step(sent) for _ in range(self.random.randrange(1, 6))]
         steps = [step for _number, step in made]
         await self.accept(sent, tuple(number for number, _ in made), lambda: self.memory.log_steps(sent.name, steps))
+
+    async def do_log_behind(self) -> None:
+        """A step that is to come behind a certain record only."""
+        sent = self.some_episode()
+        number, step = self.new_step(sent)
+        last = max(sent.shown, default=1)
+        cancelled = Fate.UNKNOWN if self.setting.commit else Fate.REFUSED
+        made = lambda: self.memory.log_step(sent.name, step, expected_seq=last)  # noqa: E731
+        receipt = await self.call(sent, Attempt("log", (number,)), made, cancelled=cancelled, expected=(InvalidState,))
+        if receipt is not None:
+            self.model.count("behind the expected record")
+            if receipt.seq != last + 1:
+                self.model.object_to(f"{sent.name}: {number} was to come behind {last}, and is {receipt.seq}")
+
+    async def do_transaction(self) -> None:
+        parts: dict[str, tuple[Sent, Attempt]] = {}
+        scope = self.memory.atomic()
+        for _ in range(self.random.randrange(1, 4)):
+            sent = self.some_episode()
+            if sent.name not in parts:
+                parts[sent.name] = sent, Attempt("log")
+        attempts = list(parts.values())
+        self.model.transactions.append(attempts)
+        for sent, attempt in attempts:
+            self.model.begin(sent, attempt)
+        try:
+            async with scope:
+                for sent, attempt in attempts:
+                    for _ in range(self.random.randrange(1, 4)):
+                        number, step = self.new_step(sent)
+                        attempt.numbers += (number,)
+                        scope.log_step(sent.name, step)
+        except trio.Cancelled:
+            for sent, attempt in attempts:
+                receipt = scope.receipt_of(sent.name) if scope.receipt is not None else None
+                self.model.learn(sent, attempt, Fate.REFUSED if receipt is None else Fate.ACCEPTED, receipt)
+            raise
+        except StepwellError as error:
+            unknown = isinstance(error, OutcomeUnknown)
+            for sent, attempt in attempts:
+                self.model.learn(sent, attempt, Fate.UNKNOWN if unknown else Fate.REFUSED)
+            self.note(f"transaction of {', '.join(parts)}: {type(error).__name__}")
+            if isinstance(error, Closed):
+                raise
+            if not any(self._excused(sent, error) for sent, _attempt in attempts):
+                self.model.object_to(f"{self.name}: a transaction of {list(parts)}: no reason for {error!r}")
+            return
+        for sent, attempt in attempts:
+            receipt = scope.receipt_of(sent.name)
+            self.model.learn(sent, attempt, Fate.ACCEPTED, receipt)
+            if receipt is None or not receipt.is_durable:
+                self.model.object_to(f"{sent.name}: {attempt} is not durable behind its transaction")
+        self.model.count("transactions")
+        self.note(f"transaction of {', '.join(f'{attempt} of {sent.name}' for sent, attempt in attempts)}")
 
     async def do_burst(self) -> None:
         sent = self.some_episode()

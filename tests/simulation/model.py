@@ -86,6 +86,7 @@ class Model:
     def __init__(self, on_wrong: Callable[[str], None] = lambda text: None) -> None:
         self._on_wrong = on_wrong
         self.episodes: dict[str, Sent] = {}
+        self.transactions: list[list[tuple[Sent, Attempt]]] = []
         self.numbers = 0
         self.frozen = False
         self.wrong: list[str] = []
@@ -254,6 +255,7 @@ class Model:
         unknown if that process could not finish its repairs."""
         for name, events in found.items():
             self.check_events(name, events)
+        self._check_transactions(found)
         for sent in self.episodes.values():
             if sent.name not in found:
                 self._check_missing(sent)
@@ -274,6 +276,14 @@ class Model:
                     attempt.fate = Fate.STORED
                 elif for_good:
                     attempt.fate = Fate.REFUSED
+
+    def _check_transactions(self, found: Mapping[str, Sequence[Event]]) -> None:
+        for parts in self.transactions:
+            left = [(sent, attempt) for sent, attempt in parts if sent.name in found and attempt.numbers]
+            there = [attempt.numbers[0] in {what for what, _lsn in sent.shown.values()} for sent, attempt in left]
+            if any(there) and not all(there):
+                told = ", ".join(f"{attempt} of {sent.name}" for sent, attempt in left)
+                self.object_to(f"a transaction is there in part: {told}: {there}")
 
     def _check_missing(self, sent: Sent) -> None:
         if sent.was_asked_to("delete"):

@@ -16,12 +16,14 @@ import trio
 import stepwell.runtime.episode_task as episode_task
 from stepstore.log.watched_files import WatchedFile, WatchedFiles
 from stepwell import CompletedEpisode, Event, ExecutionStep, Receipt
+from stepwell.memory.atomic import AtomicScope
 from stepwell.memory.following import EventChannel
 from stepwell.memory.run_scope import RunScope
 from stepwell.runtime.cell import EpisodeCell
 from stepwell.runtime.keys import IdempotencyKeys
 from stepwell.runtime.receipt import Commit
 from stepwell.runtime.supervisor import Supervisor
+from stepwell.runtime.transaction import Transaction
 from tests.simulation import command, world
 from tests.simulation.world import World
 
@@ -72,6 +74,8 @@ def test_the_worlds_meet_what_they_are_there_for() -> None:
         "lives with faults",
         "crashes of an episode's task",
         "purges",
+        "transactions",
+        "behind the expected record",
         "compactions",
         "run scopes",
         "nowait",
@@ -247,6 +251,25 @@ def a_refused_submission_is_written_all_the_same(patch: pytest.MonkeyPatch) -> N
     patch.setattr(EpisodeCell, "fail_pending", failing)
 
 
+def a_transaction_is_two_commits(patch: pytest.MonkeyPatch) -> None:
+    async def committing(self: AtomicScope, *arguments: Any) -> None:
+        self._open = False
+        if arguments[0] is not None:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return
+        for part in self._episodes.values():
+            one = Transaction(self._memory._journal)
+            one._parts[part.place] = part
+            await one.commit()
+            self._transaction._parts[part.place] = part
+
+    patch.setattr(AtomicScope, "__aexit__", committing)
+
+
+def the_expected_record_does_not_matter(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(EpisodeCell, "check_expected", lambda self, expected_seq: None)
+
+
 BREAKS: Iterable[Breaking] = (
     groups_are_not_synced,
     names_are_not_synced,
@@ -267,6 +290,8 @@ BREAKS: Iterable[Breaking] = (
     a_deletion_is_only_believed,
     a_task_outlives_the_memory,
     a_refused_submission_is_written_all_the_same,
+    a_transaction_is_two_commits,
+    the_expected_record_does_not_matter,
 )
 
 

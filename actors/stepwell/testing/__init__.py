@@ -11,9 +11,9 @@ and of a whole program in a simulated world, with power cuts: `Simulation(seed)`
 General layout: `memory_journal` (`MemoryJournal`: what a test holds), made of `policies` (what becomes of the next
 submissions), `stored_records` (what it shows of what is stored), `preloading` (episodes of an earlier life) and
 `journal_life` (the `Journal` of one opening); `opening` (`open_memory_on`). `scheduling` (Trio runs whose order follows
-from a seed), `simulated_threads` (worker threads as part of such a run) and `simulation` on them. Two modules are imported by name, since
-they need pytest and pytest-trio (`pip install 'stepwell[testing]'`): `fixtures`, and `journal_contract`, the tests that
-every journal has to pass. Nothing else in `stepwell` imports this package.
+from a seed), `simulated_threads` (worker threads as part of such a run) and `simulation` on them. Two modules are
+imported by name, since they need pytest and pytest-trio (`pip install 'stepwell[testing]'`): `fixtures`, and
+`journal_contract`, the tests that every journal has to pass. Nothing else in `stepwell` imports this package.
 """
 
 from __future__ import annotations
