@@ -13,7 +13,7 @@ help:
 	@echo "make coverage  the tests of the log again, counting lines and branches: fails below 100 % of stepstore.log"
 	@echo "make check   ruff, mypy --strict, pyright, layering"
 	@echo "make bench   measure (takes a few minutes)"
-	@echo "make crash   the short forms of the crash suites (crash-long: the long ones, hours)"
+	@echo "make crash   the short forms of the crash suites and of the simulation (crash-long: the long ones, hours)"
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -56,10 +56,13 @@ CRASH := enumerator failing_calls kill9 atomic_kill9 bit_flips truncations power
 crash: $(DEV)
 	@$(BIN)/python -m tests.crash.syncs
 	@set -e; for suite in $(CRASH); do echo "== $$suite"; $(BIN)/python -m tests.crash.$$suite --short; done
+	@echo "== simulation"; $(BIN)/python -m tests.simulation --short
 	@echo "== mutants"; $(BIN)/python -m tests.mutants log --short --named
 
 crash-long: $(DEV)
 	@set -e; for suite in $(CRASH); do echo "== $$suite"; $(BIN)/python -m tests.crash.$$suite; done
+	@echo "== simulation"; $(BIN)/python -m tests.simulation
+	@echo "== state machine"; $(BIN)/python -m pytest --hypothesis-profile=long --timeout=0 tests/stepwell/test_state_machine.py
 	@echo "== mutants"; $(BIN)/python -m tests.mutants log
 
 bench: $(DEV)

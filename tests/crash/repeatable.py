@@ -12,6 +12,7 @@ from uuid import UUID
 import trio
 from trio.testing import MockClock
 
+from stepwell.testing.scheduling import reseed, seeded_scheduling
 from tests.crash.checker import Broken, Violation, Wrong
 
 ENDLESS = 1e6
@@ -26,7 +27,7 @@ class Dice:
 
     def throw_anew(self, seed: int) -> None:
         self._random.seed(seed)
-        trio._core._run._r.seed(seed)  # Trio shuffles runnable tasks on purpose
+        reseed(seed)
 
     def randbits(self, bits: int) -> int:
         return self._random.getrandbits(bits)
@@ -41,8 +42,8 @@ def deterministic() -> Iterator[Dice]:
     thousand."""
     dice = Dice()
     with ExitStack() as stack:
+        stack.enter_context(seeded_scheduling(0))
         for target, value in (
-            ("trio._core._run._ALLOW_DETERMINISTIC_SCHEDULING", True),
             ("secrets.randbits", dice.randbits),
             ("uuid.uuid4", dice.uuid4),
             ("time.time_ns", lambda: 1_709_164_800_000_000_000),

@@ -341,6 +341,25 @@ async def test_readers_in_the_middle_go_on_in_the_rewritten_files() -> None:
         assert [*seen, *streams] == [A, C, b"another stream.."]
 
 
+async def test_a_follower_that_reads_up_to_the_middle_of_a_joined_frame_misses_nothing_behind_it() -> None:
+    """It asks up to where the log is durable, and compaction joins that frame with later ones before it reads."""
+    disk = MemoryFileSystem()
+    kept = await a_log_with_dead_records(disk)
+    async with life(disk, kept) as (_writer, caretaker, log):
+        await caretaker.compact()
+        end = log.index.segments[-1].end_lsn
+        for upto in range(1, end):
+            reader = SegmentReader(log.reading, log.index)
+            found: list[Record | Gap] = []
+            place = FramePosition(0)
+            for limit in (upto, end):
+                while place.after < limit:
+                    items, place = reader.read_frames(place, limit, 20)
+                    found += items
+                    assert place.after <= limit
+            assert [item for item in found if item not in kept.dead] == kept.alive, upto
+
+
 async def test_files_are_let_go_of_when_they_are_replaced() -> None:
     disk = MemoryFileSystem()
     kept = await a_log_with_dead_records(disk)

@@ -12,6 +12,7 @@ import pytest
 
 from stepstore.log.files import FileSystem, OsFileSystem, write_all
 from stepstore.log.memory_files import MemoryFileSystem
+from stepstore.log.watched_files import Call, WatchedFiles
 from tests.stepstore.log_lab import Call, WatchedFiles, clone, content, put, tree
 
 
@@ -400,3 +401,22 @@ def test_the_watching_layer_counts_every_call_and_changes_nothing() -> None:
     assert [call.operation for call in seen] == ["stat", "create", "truncate", "write", "datasync", "sync_directory"]
     assert [call.number for call in seen] == list(range(1, 7))
     assert tree(disk.durable_copy()) == {"/f": b"abc"}
+
+
+def test_a_watched_file_layer_shows_each_call_before_it_is_made() -> None:
+    disk, seen = MemoryFileSystem(), list[str]()
+    there: list[bool] = []
+
+    def before(call: Call) -> None:
+        seen.append(str(call))
+        there.append(disk.stat("/b") is not None)
+
+    files = WatchedFiles(disk, before)
+    file = files.open("/a", create=True)
+    file.write(0, b"x")
+    files.link("/a", "/b")
+    file.datasync()
+    file.close()
+    assert seen == ["create a", "write a", "link b", "datasync a"]
+    assert there == [False, False, False, True]
+    assert files.changes == 4

@@ -60,7 +60,7 @@ async def fold_episode(
 
 async def _next_slice(journal: Journal, slices: RecordSlices, episode_id: str) -> list[Record]:
     try:
-        return await slices.next_slice()
+        found = await slices.next_slice()
     except KeyDestroyed as error:
         if journal.is_deleted(stream_id(EPISODE_STREAM, episode_id)):
             raise not_found(episode_id) from error  # deleted while it was being read
@@ -73,6 +73,9 @@ async def _next_slice(journal: Journal, slices: RecordSlices, episode_id: str) -
             f"episode {episode_id!r} is {reason}: {error} get_episode(…, partial=True) returns what is sound of it.",
             reason="forked" if reason == "forked" else "damaged",
         ) from error
+    if not found and journal.is_deleted(stream_id(EPISODE_STREAM, episode_id)):
+        raise not_found(episode_id)  # what was read before is not all of it
+    return found
 
 
 def _check_name(meta: dict[str, object] | None, episode_id: str) -> None:

@@ -97,10 +97,10 @@ class LogCaretaker:
         try:
             while self._log.unsealed:
                 await self._seal_next()
-            await self.compactor.finish()
         finally:
             self._ended = True
             self.sealed.unpark_all()
+            await self.compactor.finish()
 
     async def _work(self) -> bool:
         """One piece of work; False if there is none."""

@@ -247,7 +247,12 @@ class LogCompactor:
         _logger.warning("could not compact %s (%s); nothing is lost", self._log.path, error)
 
     async def finish(self) -> None:
-        """Remove what is still to be removed. What fails is left to the next opening."""
+        """The writer has ended: wait until whoever compacts or archives on request has given up, since nothing of this
+        log may be touched once its LOCK is given back. Then remove what is still to be removed; what fails is left to
+        the next opening."""
+        with trio.CancelScope(shield=True):
+            async with self._archiving, self._lock:
+                pass
         try:
             await self._remove_gone()
         except OSError as error:
@@ -334,7 +339,7 @@ class LogCompactor:
                 copying = archiving.copy()
                 try:
                     while await self._blocking(_has_more, copying):
-                        pass
+                        self._writer.check_open(critical=True)
                 finally:
                     copying.close()
                 return await self._blocking(archiving.finish)
@@ -364,7 +369,7 @@ class LogCompactor:
         steps = proof.run()
         try:
             while await self._blocking(_has_more, steps):
-                pass
+                self._writer.check_open(critical=True)
         finally:
             steps.close()
         return proof
@@ -394,6 +399,7 @@ class LogCompactor:
         self._pause.unpark_all()  # what is being compacted in the background need not be slow now
         try:
             async with self._lock:
+                self._writer.check_open(critical=True)
                 yield
         finally:
             self._waiting -= 1
@@ -420,5 +426,6 @@ class LogCompactor:
         )
 
     async def _take_up_all(self) -> None:
+        self._writer.check_open(critical=True)
         while (unseen := self._dead.next_unseen(self._log.ended_segments())) is not None:
             await self._blocking(self._dead.take_up, unseen)

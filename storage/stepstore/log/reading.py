@@ -301,7 +301,9 @@ class SegmentReader:
                 last_found = found[-1]
                 after = last_found.last_lsn if isinstance(last_found, Gap) else last_found.lsn
                 break
-            after = max(after, end_lsn - 1)
+            after = max(after, min(end_lsn - 1, upto))
+            if after < end_lsn - 1:
+                break  # compaction has made one frame of several since `upto` was asked: the rest of it comes next time
             number += 1
         return found, FramePosition(after, segment, number)
 

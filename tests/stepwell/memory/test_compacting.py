@@ -5,9 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import trio
 
 from stepstore.log.verify import verify_log
-from stepwell import ExecutionStep, InvalidState, MemoryConfig, NotFound, StepSuccess, Success, open_memory
+from stepwell import (
+    Closed,
+    ExecutionStep,
+    InvalidState,
+    Memory,
+    MemoryConfig,
+    NotFound,
+    StepSuccess,
+    Success,
+    open_memory,
+)
+from stepwell.testing import Simulation
 
 SMALL = MemoryConfig(segment_bytes=64 * 1024)
 
@@ -68,3 +80,33 @@ async def test_a_purged_episode_is_in_no_file_and_the_report_says_what_was_looke
         assert again is not None
         assert again.found == ()
     assert verify_log(str(path)).problems == []
+
+
+def test_closing_waits_until_a_compaction_on_request_has_given_up_and_nothing_is_touched_behind_it() -> None:
+    for seed in range(16):
+        simulation = Simulation(seed, seconds_of_io=lambda: 0.01)
+        touched: list[str] = []
+        simulation.before = lambda call, touched=touched: touched.append(str(call))  # type: ignore[misc]
+        outcome: list[object] = []
+
+        async def compact(memory: Memory, purge: bool, outcome: list[object] = outcome) -> None:
+            try:
+                outcome.append(await memory.compact(purge=purge))
+            except Closed as error:
+                outcome.append(error)
+
+        async def main(simulation: Simulation = simulation, touched: list[str] = touched, seed: int = seed) -> None:
+            async with trio.open_nursery() as nursery:
+                async with simulation.open_memory(SMALL) as memory:
+                    for number in range(2):
+                        handle = await memory.start_episode("task", episode_id=f"e{number}")
+                        for count in range(8):
+                            await handle.log_step(ExecutionStep("tool", f"{count}", result=StepSuccess("x" * 9000)))
+                    await memory.delete_episode("e0")
+                    nursery.start_soon(compact, memory, seed % 2 == 0)
+                    await trio.sleep(seed * 0.015)
+                touched.clear()  # the memory is closed; who compacts may still be told so
+            assert touched == []
+
+        simulation.run(main)
+        assert len(outcome) == 1

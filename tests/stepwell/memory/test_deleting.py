@@ -826,3 +826,19 @@ async def release_later(disk: object) -> None:
     await trio.sleep(0.3)
     disk.blocked = False  # type: ignore[attr-defined]
     disk.release.set()  # type: ignore[attr-defined]
+
+
+async def test_what_is_read_while_its_episode_is_deleted_does_not_end_as_if_that_were_all() -> None:
+    async with open_on(MemoryFileSystem()) as memory:
+        handle = await memory.start_episode("task", episode_id="e")
+        for number in range(600):
+            await handle.log_step(step(number))
+        events = handle.events()
+        assert (await anext(events)).kind == "started"
+        nothing_read = handle.events()
+        await memory.delete_episode("e")
+        with pytest.raises(NotFound):
+            await anext(nothing_read)
+        with pytest.raises(NotFound):
+            async for _event in events:
+                pass
