@@ -19,7 +19,7 @@ import trio
 from stepstore.errors import Damaged, StepwellError, Unavailable
 from stepstore.log.archive import ArchiveReport, Archiving
 from stepstore.log.compaction import CompactionReport as CompactionReport
-from stepstore.log.compaction import HalfInPlace, OnDead, Rewriting, Weight, choose, put_in_place, remove
+from stepstore.log.compaction import HalfInPlace, OnDead, Rewriting, Weight, choose, finish, remove
 from stepstore.log.dead_records import Amount, DeadRecords
 from stepstore.log.index import IndexedSegment, SegmentIndex
 from stepstore.log.opening import OpenLog
@@ -41,6 +41,9 @@ DEAD_SHARE = 0.5
 """A segment is rewritten when so much of its payload is dead."""
 NEIGHBOURS, NEIGHBOURS_ON_REQUEST = 4, 2
 """So many small segments beside one another are made one."""
+TAKE_UP_SECONDS = 0.05
+"""Segments are taken up for so long at a time: closing the log waits for it, and each call into the worker thread comes
+back only when a busy host's loop has got round to it."""
 NO_ROOM_SECONDS = 60.0
 """How long a compaction for which there was no room waits for more."""
 
@@ -136,9 +139,7 @@ class LogCompactor:
             if self._gone:
                 await self._remove_gone()
                 return True
-            unseen = self._dead.next_unseen(self._log.ended_segments())
-            if unseen is not None:
-                await self._blocking(self._dead.take_up, unseen)
+            if await self._take_up_some():
                 return True
             sources = self._choose(all_dead=False, neighbours=NEIGHBOURS)
             if not sources:
@@ -189,7 +190,8 @@ class LogCompactor:
         rewriting = Rewriting(log, sources, deleted, on_dead)
         try:
             began = trio.current_time()
-            while read := await blocking(rewriting.step):
+            while not rewriting.is_copied:
+                read = await blocking(rewriting.step)
                 self.bytes_read += read
                 if rate and not self._waiting:
                     with trio.move_on_at(began + read / rate):
@@ -198,11 +200,7 @@ class LogCompactor:
                 if not self._writer.is_open or (rate and self._writer.is_full):
                     await blocking(rewriting.discard)
                     return False
-            await blocking(rewriting.seal)
-            if not self._writer.is_open:  # then what has ended cannot be told any more
-                await blocking(rewriting.discard)
-                return False
-            done = await blocking(put_in_place, log, rewriting, log.ended_segments())
+            done = await blocking(finish, log, rewriting, log.ended_segments())
         except HalfInPlace as error:
             self._lost = error.__cause__
             raise self._lost_its_way() from error
@@ -420,5 +418,13 @@ class LogCompactor:
         )
 
     async def _take_up_all(self) -> None:
-        while (unseen := self._dead.next_unseen(self._log.ended_segments())) is not None:
-            await self._blocking(self._dead.take_up, unseen)
+        while await self._take_up_some():
+            pass
+
+    async def _take_up_some(self) -> bool:
+        """Take up some of the segments that were not yet; False, and no checkpoint, if there are none."""
+        ended = self._log.ended_segments()
+        if self._dead.next_unseen(ended) is None:
+            return False
+        await self._blocking(self._dead.take_up_for, TAKE_UP_SECONDS, ended)
+        return True
