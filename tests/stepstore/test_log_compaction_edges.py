@@ -255,6 +255,24 @@ async def test_a_rewriting_in_short_steps_makes_the_same_frames_as_one_in_a_sing
     assert made == [made[0]] * 3
 
 
+async def test_a_rewriting_reads_and_writes_in_few_large_pieces() -> None:
+    """After each call of the file layer the thread may have to wait 5 ms for the GIL, behind a busy host."""
+    disk, _kept, path = await one_dead_enough()
+    files = WatchedFiles(clone(disk))
+    log = open_log(files, LOG, QUIET)
+    rewriting = Rewriting(log, log.index.segments[:1], {B})
+    files.calls.clear()
+    while not rewriting.is_copied:
+        rewriting.step()
+    rewriting.seal()
+    reads = [call for call in files.calls if call.operation == "read" and call.path == path]
+    writes = [call for call in files.calls if call.operation == "write"]
+    assert len(reads) == 1, "one step, one read"
+    assert len(writes) == 4, "header, frames, footer, close frame with trailer"
+    rewriting.discard()
+    log.release()
+
+
 async def test_a_rewriting_may_be_given_up_twice() -> None:
     """A cancel may come while it is given up."""
     disk, kept, _path = await one_dead_enough()

@@ -54,8 +54,8 @@ from stepstore.log.segment import Cut, write_seal
 from stepstore.log.segment_header import SegmentHeader
 
 STEP_BYTES = 8 * 1024 * 1024
-"""One step reads about so much, unless one frame is larger, and so much is written at a time: closing a log waits for one
-step at most."""
+"""One step reads about so much, unless one frame is larger, and so much is written at a time: closing a log waits for
+one step at most."""
 FRAME_BYTES = 1024 * 1024
 """Batches are joined into frames of up to this, a quarter of the largest group: longer ones would save nothing more to
 speak of, and one that is damaged would cost a follower more records."""
@@ -143,8 +143,8 @@ class Rewriting:
         self._header_copy, self._header_crc = sh.encode_segment_header(self._header)
         self._offset, self._chain = sh.HEADER_BYTES, self._header_crc
         self._digest = hashlib.blake2b(digest_size=32)
-        # Frames are read, written and hashed several at a time: after each call that releases the GIL this thread has to
-        # wait for it again, behind a busy host for 5 ms.
+        # Frames are read, written and hashed several at a time: after each call that releases the GIL this thread has
+        # to wait for it again, behind a busy host for 5 ms.
         self._unwritten = bytearray()
         self._index = LiveIndex()
         self._lsn = self._header.first_lsn  # the first that no frame covers yet

@@ -37,8 +37,8 @@ class Amount(NamedTuple):
 class DeadRecords:
     """What is dead, by segment. `deleted`: the streams whose tombstone was seen so far.
 
-    `take_up` and `take_up_for` block; the other calls do not. All belong to the task that replaces segments, which waits
-    for those it makes in a worker thread.
+    `take_up` and `take_up_for` block; the other calls do not. All belong to the task that replaces segments, which
+    waits for those it makes in a worker thread.
     """
 
     def __init__(self, index: LogIndex):

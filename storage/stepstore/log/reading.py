@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from itertools import chain, count, groupby, repeat, takewhile
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -50,7 +50,8 @@ _make_record: Callable[[Iterable[object]], Record] = partial(tuple.__new__, Reco
 def _records(stream: bytes, first_seq: int, first_lsn: int, payloads: list[bytes]) -> list[Record]:
     """The records with these payloads, numbered from these on. Without a call in Python for each: reading an episode
     and following a log spend a tenth of their time here otherwise."""
-    return list(map(_make_record, zip(repeat(stream), count(first_seq), count(first_lsn), payloads, strict=False)))
+    numbers = itertools.count(first_seq), itertools.count(first_lsn)
+    return list(map(_make_record, zip(itertools.repeat(stream), *numbers, payloads, strict=False)))
 
 
 class Gap(NamedTuple):
@@ -147,11 +148,11 @@ class SegmentReader:
                 break
             if number >= here.entry.runs:
                 part, number = part + 1, -1
-        there = [(run, run.ranges) for run in takewhile(_IS_INSIDE, runs)]
+        there = [(run, run.ranges) for run in itertools.takewhile(_IS_INSIDE, runs)]
         self._fetch_together(there)
         found: list[Record] = []
         due = after + 1
-        for run, pieces in zip(runs, chain(self._read_together(there), repeat(None)), strict=False):
+        for run, pieces in zip(runs, itertools.chain(self._read_together(there), itertools.repeat(None)), strict=False):
             try:
                 if pieces is None or not run.first_seq <= due <= run.last_seq:
                     raise _damaged(stream, run)  # the index names a place where none can be, or a batch out of turn
@@ -181,7 +182,7 @@ class SegmentReader:
         """Runs that are not in the page cache are fetched at once instead of one after another."""
         if len(runs) < 2:
             return
-        for path, group in groupby(runs, _path_of):
+        for path, group in itertools.groupby(runs, _path_of):
             try:
                 self._files.will_need(path, [place for _run, places in group for place in places])
             except OSError:
@@ -190,7 +191,7 @@ class SegmentReader:
     def _read_together(self, runs: list[RunPlaces]) -> list[list[bytes]]:
         """The bytes at the places of each of these runs."""
         found: list[list[bytes]] = []
-        for path, group in groupby(runs, _path_of):
+        for path, group in itertools.groupby(runs, _path_of):
             try:
                 with self._files.held(path) as file:
                     read = file.read
