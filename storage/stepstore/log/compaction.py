@@ -4,7 +4,7 @@ A rewritten file stands for one segment or for several neighbours. Every record 
 batch is copied as the bytes that are stored, be they compressed or encrypted; its frames still cover every LSN of the
 range, with holes. Its header names the end of the last file it stands for, so the chain of segments stays whole.
 
-    choose → Rewriting: step, step, … → finish: seal, put_in_place → (the index is changed) → remove
+    choose → Rewriting: step, step, …, seal → put_in_place → (the index is changed) → remove
 
 Until `put_in_place` everything is in `compact.tmp`. The order there survives a crash at any point: a manifest that
 lists the old files, unless there is one → the new file gets its name; not listed, it is a left-over → the manifest that
@@ -472,12 +472,6 @@ class HalfInPlace(Exception):
     """A rewritten file was being put in its place when an error came (its cause): which files are the log, only the
     manifest that is on the medium can tell. The old ones and the new one are all still there. Nothing more may be
     compacted, nothing removed, before the log was opened again."""
-
-
-def finish(log: OpenLog, rewriting: Rewriting, ended: Sequence[IndexedSegment]) -> Replacement:
-    """Seal a rewriting in which everything is copied, and make it count: see `put_in_place`."""
-    rewriting.seal()
-    return put_in_place(log, rewriting, ended)
 
 
 def put_in_place(log: OpenLog, rewriting: Rewriting, ended: Sequence[IndexedSegment]) -> Replacement:

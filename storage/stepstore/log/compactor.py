@@ -19,7 +19,7 @@ import trio
 from stepstore.errors import Damaged, StepwellError, Unavailable
 from stepstore.log.archive import ArchiveReport, Archiving
 from stepstore.log.compaction import CompactionReport as CompactionReport
-from stepstore.log.compaction import HalfInPlace, OnDead, Rewriting, Weight, choose, finish, remove
+from stepstore.log.compaction import HalfInPlace, OnDead, Rewriting, Weight, choose, put_in_place, remove
 from stepstore.log.dead_records import Amount, DeadRecords
 from stepstore.log.index import IndexedSegment, SegmentIndex
 from stepstore.log.opening import OpenLog
@@ -200,7 +200,11 @@ class LogCompactor:
                 if not self._writer.is_open or (rate and self._writer.is_full):
                     await blocking(rewriting.discard)
                     return False
-            done = await blocking(finish, log, rewriting, log.ended_segments())
+            await blocking(rewriting.seal)
+            if not self._writer.is_open:  # then what has ended cannot be told any more
+                await blocking(rewriting.discard)
+                return False
+            done = await blocking(put_in_place, log, rewriting, log.ended_segments())
         except HalfInPlace as error:
             self._lost = error.__cause__
             raise self._lost_its_way() from error
