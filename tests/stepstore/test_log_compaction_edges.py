@@ -273,9 +273,7 @@ async def test_a_rewriting_reads_and_writes_in_few_large_pieces(monkeypatch: pyt
             rewriting.step()
         rewriting.seal()
         reads = [call for call in files.calls if (call.operation, call.path) == ("read", path)]
-        reads = [
-            call for call in reads if call.offset < source.end_offset
-        ]  # not the table of frames
+        reads = [call for call in reads if call.offset < source.end_offset]  # not the table of frames
         writes = [call for call in files.calls if call.operation == "write"]
         assert frame_reads in (None, len(reads))
         assert len(writes) == 3 + frame_writes, "header, frames, footer, close frame with trailer"
