@@ -7,7 +7,6 @@ import argparse
 import functools
 import gc
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -15,11 +14,11 @@ from unittest import mock
 import trio
 
 from bench import setting
-from bench.workload import encoded, step
+from bench.workload import encoded, log_steps, start_episodes, step
 from stepstore.journal import Batch, SegmentLogJournal
 from stepstore.journal.contract import FLAG_CLOSES, FLAG_OPENS, FLAG_TOMBSTONE
 from stepstore.log.opening import LogOptions
-from stepwell import EpisodeHandle, MemoryConfig, open_memory
+from stepwell import MemoryConfig, open_memory
 from stepwell.model.ids import EPISODE_STREAM, stream_id
 
 SEGMENT_BYTES = 16 * 1024 * 1024
@@ -55,24 +54,7 @@ async def _old_log(path: str) -> None:
 async def _ingest(path: Path, steps: int) -> tuple[float, float]:
     """(seconds, bytes of input that compaction got through meanwhile)."""
     async with open_memory(path, config=MemoryConfig(segment_bytes=SEGMENT_BYTES)) as memory:
-        handles: list[EpisodeHandle] = []
-
-        async def start(number: int) -> None:
-            handles.append(await memory.start_episode(f"task {number}", episode_id=f"episode-{number}"))
-
-        async def agent(handle: EpisodeHandle, number: int) -> None:
-            for count in range(steps):
-                await handle.log_step(step(number, count))
-
-        async with trio.open_nursery() as nursery:
-            for number in range(EPISODES):
-                nursery.start_soon(start, number)
-        began = time.perf_counter()
-        async with trio.open_nursery() as nursery:
-            for number, handle in enumerate(handles):
-                nursery.start_soon(agent, handle, number)
-        await memory.flush()
-        seconds = time.perf_counter() - began
+        seconds = await log_steps(memory, await start_episodes(memory, EPISODES), steps)
         journal = memory._journal
         assert isinstance(journal, SegmentLogJournal)
         assert journal._caretaker is not None

@@ -16,33 +16,17 @@ from typing import Any
 import trio
 
 from bench import setting
-from bench.workload import encoded, step
-from stepwell import EpisodeHandle, open_memory
+from bench.workload import encoded, log_steps, start_episodes, step
+from stepwell import open_memory
 
 EPISODES, STEPS, GROUP = 1_000, 200, 5_000
 
 
 async def _memory(path: Path, episodes: int, steps: int) -> tuple[float, int]:
     async with open_memory(path) as memory:
-        handles: list[EpisodeHandle] = []
-
-        async def start(number: int) -> None:
-            handles.append(await memory.start_episode(f"task {number}", episode_id=f"episode-{number}"))
-
-        async def agent(handle: EpisodeHandle, number: int) -> None:
-            for count in range(steps):
-                await handle.log_step(step(number, count))
-
-        async with trio.open_nursery() as nursery:
-            for number in range(episodes):
-                nursery.start_soon(start, number)
+        handles = await start_episodes(memory, episodes)
         syncs = memory.stats().syncs
-        began = time.perf_counter()
-        async with trio.open_nursery() as nursery:
-            for number, handle in enumerate(handles):
-                nursery.start_soon(agent, handle, number)
-        await memory.flush()
-        return time.perf_counter() - began, memory.stats().syncs - syncs
+        return await log_steps(memory, handles, steps), memory.stats().syncs - syncs
 
 
 def _plain(path: Path, episodes: int, steps: int) -> float:

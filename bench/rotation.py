@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 import gc
-import time
 from pathlib import Path
 from typing import Any
 
 import trio
 
 from bench import setting
-from bench.workload import step
-from stepwell import EpisodeHandle, MemoryConfig, open_memory
+from bench.workload import log_steps, start_episodes
+from stepwell import MemoryConfig, open_memory
 
 EPISODES, STEPS = 1_000, 600
 LARGE = 1024 * 1024 * 1024
@@ -20,24 +19,7 @@ LARGE = 1024 * 1024 * 1024
 
 async def _ingest(path: Path, steps: int, segment_bytes: int) -> float:
     async with open_memory(path, config=MemoryConfig(segment_bytes=segment_bytes)) as memory:
-        handles: list[EpisodeHandle] = []
-
-        async def start(number: int) -> None:
-            handles.append(await memory.start_episode(f"task {number}", episode_id=f"episode-{number}"))
-
-        async def agent(handle: EpisodeHandle, number: int) -> None:
-            for count in range(steps):
-                await handle.log_step(step(number, count))
-
-        async with trio.open_nursery() as nursery:
-            for number in range(EPISODES):
-                nursery.start_soon(start, number)
-        began = time.perf_counter()
-        async with trio.open_nursery() as nursery:
-            for number, handle in enumerate(handles):
-                nursery.start_soon(agent, handle, number)
-        await memory.flush()
-        return time.perf_counter() - began
+        return await log_steps(memory, await start_episodes(memory, EPISODES), steps)
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:

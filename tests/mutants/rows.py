@@ -363,8 +363,8 @@ MUTANTS = (
     mutant(
         "row 8: the checksum of a single record is checked when it is read",
         "reading.py",
-        "if len(payload) == run.size and zlib.crc32(payload) == run.crc:",
-        "if len(payload) == run.size:",
+        "if len(data) == run.size and zlib.crc32(data) == run.crc:\n                return",
+        "if len(data) == run.size:\n                return",
         READING,
         "row_08",
         short=True,
@@ -605,8 +605,8 @@ MUTANTS = (
     mutant(
         "row 14: an unsound record is found although the rest of its slice is sound",
         "actors/stepwell/model/codec.py",
-        "                or not _is_body(kind, data, meta)\n            ):\n                return None",
-        "            ):\n                return None",
+        " if all(map(_is_record, found)) else None\n",
+        "\n",
         ROW_14,
         "",
     ),

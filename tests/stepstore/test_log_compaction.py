@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import math
 import posixpath
 import random
 import zlib
@@ -1038,7 +1039,7 @@ async def test_a_cancelled_request_leaves_the_log_as_it_was() -> None:
         with Checkpoints(None) as count:
             await caretaker.compact()
         total = count.seen
-    assert total > 20
+    assert total > 10
     for number in range(1, total + 1):
         copy = clone(disk)
         async with life(copy, kept) as (_writer, caretaker, log):
@@ -1137,6 +1138,26 @@ async def test_the_same_is_dead_in_whatever_order_segments_are_taken_up(seed: in
     expected = {segment.path: in_order[segment] for segment in ended}
     assert len([dead for dead in expected.values() if dead.batches]) > 4
     assert {segment.path: shuffled[segment] for segment in ended} == expected
+    log.release()
+
+
+@pytest.mark.parametrize(("seconds", "at_a_time"), [(0.0, 1), (math.inf, 1000)])
+async def test_segments_are_taken_up_one_at_least_and_as_many_as_there_is_time_for(
+    seconds: float, at_a_time: int
+) -> None:
+    disk = MemoryFileSystem()
+    await a_log_with_dead_records(disk)
+    log = open_log(disk, LOG, QUIET)
+    ended = log.ended_segments()
+    at_once, one_by_one = DeadRecords(log.index), DeadRecords(log.index)
+    for number, segment in enumerate(ended):
+        if number % at_a_time == 0:
+            assert at_once.next_unseen(ended) is segment
+            at_once.take_up_for(seconds, ended)
+        one_by_one.take_up(segment)
+    assert at_once.next_unseen(ended) is None
+    assert [at_once[segment] for segment in ended] == [one_by_one[segment] for segment in ended]
+    at_once.take_up_for(seconds, ended)
     log.release()
 
 

@@ -255,6 +255,32 @@ async def test_a_rewriting_in_short_steps_makes_the_same_frames_as_one_in_a_sing
     assert made == [made[0]] * 3
 
 
+async def test_a_rewriting_reads_and_writes_in_few_large_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After each call of the file layer the thread may have to wait 5 ms for the GIL, behind a busy host. What is not
+    written yet is in memory, and so bounded."""
+    disk, _kept, path = await one_dead_enough()
+    sizes = [frame.head.frame_len for frame in frames_of(disk, path) if frame.head.kind == fr.KIND_DATA]
+    monkeypatch.setattr(compaction, "FRAME_BYTES", sizes[0] - fr.HEADER_BYTES)  # a batch that is alive each
+    # In steps of one frame each, of three and two, and of all five. What the last batch is in is written by `seal`.
+    for step_bytes, frame_writes, frame_reads in ((1, 4, 10), (sum(sizes[:2]) + 1, 2, None), (2 * sum(sizes), 1, 1)):
+        monkeypatch.setattr(compaction, "STEP_BYTES", step_bytes)
+        files = WatchedFiles(clone(disk))
+        log = open_log(files, LOG, QUIET)
+        (source, *_others) = log.index.segments
+        rewriting = Rewriting(log, [source], {B})
+        files.calls.clear()
+        while not rewriting.is_copied:
+            rewriting.step()
+        rewriting.seal()
+        reads = [call for call in files.calls if (call.operation, call.path) == ("read", path)]
+        reads = [call for call in reads if call.offset < source.end_offset]  # not the table of frames
+        writes = [call for call in files.calls if call.operation == "write"]
+        assert frame_reads in (None, len(reads))
+        assert len(writes) == 3 + frame_writes, "header, frames, footer, close frame with trailer"
+        rewriting.discard()
+        log.release()
+
+
 async def test_a_rewriting_may_be_given_up_twice() -> None:
     """A cancel may come while it is given up."""
     disk, kept, _path = await one_dead_enough()

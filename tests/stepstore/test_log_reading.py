@@ -193,12 +193,11 @@ def test_the_operating_system_is_told_what_a_slice_will_read_before_it_is_read()
     files.calls.clear()
     found, _position = reader_of(log).read_slice(A, Position(0), 2**63, sum(run.records for run in runs), 10**6)
     assert found == stored[: len(found)]
-    expected: list[tuple[int, int]] = []
-    for run in runs:
-        expected += ([(run.lengths_at, run.records * 4)] if run.records > 1 else []) + [(run.payload_at, run.size)]
-    calls = [call for call in files.calls if call.operation in ("will_need", "read")]
-    assert [(call.offset, call.size) for call in calls[: len(expected)]] == expected
-    assert {call.operation for call in calls[len(expected) :]} == {"read"}
+    expected = [place for run in runs for place in run.ranges]
+    calls = [(call.operation, call.offset, call.size) for call in files.calls if call.operation != "open"]
+    told = [("will_need", offset, size) for offset, size in expected]
+    read = [("read", offset, size) for offset, size in expected]
+    assert calls == told + read, "no page between lengths and payloads is waited for that nobody asked for"
 
 
 def test_a_hint_that_fails_is_no_matter_and_the_read_says_what_is_wrong() -> None:
@@ -454,6 +453,26 @@ def test_a_read_error_is_recovery_failed_and_not_damage() -> None:
         assert caught.value.offset in (run.payload_at, log.index.frame_place(segment, 0)[1])
 
 
+def test_a_read_error_in_the_middle_of_a_slice_names_its_own_place_and_nothing_of_the_slice_is_given() -> None:
+    disk, stored = a_long_stream()
+    files = WatchedFiles(disk)
+    log = open_log_read_only(files, LOG)
+    third = log.index.runs_after(A, 0)[2]
+
+    def bad_block(call: Call) -> None:
+        if call.operation == "read" and call.path == third.segment.path and call.offset == third.ranges[0][0]:
+            raise OSError(errno.EIO, "Input/output error")
+
+    files.before = bad_block
+    with pytest.raises(RecoveryFailed) as caught:
+        reader_of(log).read_slice(A, Position(0), 2**63, 100, 10**6)
+    assert (caught.value.file, caught.value.offset) == (third.segment.path, third.payload_at)
+    files.before = None
+    found, _position = reader_of(log).read_slice(A, Position(0), 2**63, 100, 10**6)
+    assert len(found) > 90
+    assert found == stored[: len(found)]
+
+
 # ---- batches that are not stored as they are -------------------------------------------------------------------------
 
 
@@ -624,6 +643,7 @@ async def test_of_a_batch_that_an_index_names_where_none_can_be_nothing_is_read(
     disk = MemoryFileSystem()
     async with writing(open_log(disk, LOG, options)) as writer:
         stored = records_of(await store(writer, (A, [TEXT])))
+        stored += records_of(await store(writer, (A, [TEXT])))
         stored += records_of(await store(writer, (A, [TEXT, TEXT])))
         stored += records_of(await store(writer, (A, [TEXT])))
     files = WatchedFiles(disk)
@@ -639,10 +659,10 @@ async def test_of_a_batch_that_an_index_names_where_none_can_be_nothing_is_read(
     files.calls.clear()
     with mock.patch("stepstore.log.reading.run_of", lying):
         found, position = reader.read_slice(A, Position(0), 2**63, 100, 10**6)
-        assert found == stored[:1], "what is sound before it is given first"
+        assert found == stored[:2], "what is sound before it is given first"
         with pytest.raises(Damaged) as caught:
             reader.read_slice(A, position, 2**63, 100, 10**6)
-    assert (caught.value.first_lsn, caught.value.last_lsn) == (2, 3)
+    assert (caught.value.first_lsn, caught.value.last_lsn) == (3, 4)
     places = [(call.operation, call.offset + call.size) for call in files.calls]
     assert "will_need" in [operation for operation, _end in places]
     assert all(at <= end for _operation, at in places)

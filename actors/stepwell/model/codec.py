@@ -8,7 +8,8 @@ task. `data` of a step is an array (an array is a fifth cheaper than a map on th
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import cbor2
@@ -46,6 +47,7 @@ def _refuse_tag(*_of_the_decoder: object) -> Any:
 
 
 _LARGE = 2**53
+_INT64 = 2**63
 _NUMBERS = frozenset({int, float, type(None)})
 _REFUSED = {tag: _refuse_tag for tag in range(64) if tag not in _ALLOWED_TAGS}
 _REFUSED |= dict.fromkeys((100, 256, 258, 260, 261, 1004, 43000, 55799), _refuse_tag)
@@ -72,6 +74,9 @@ class DecodedRecord(NamedTuple):
     time_ns: int
     data: Any
     meta: dict[str, Any] | None
+
+
+_make_decoded: Callable[[Iterable[Any]], DecodedRecord] = partial(tuple.__new__, DecodedRecord)
 
 
 def encode_record(
@@ -313,22 +318,9 @@ def decode_records(payloads: Sequence[bytes]) -> list[DecodedRecord] | None:
         *found, last = cbor2.loads(b"".join((head, *payloads, _MARK)), **_DECODING)
         if last != _MARK_VALUE:
             return None
-        decoded: list[DecodedRecord] = []
-        for fields in found:
-            schema_version, kind, time_ns, data, meta = fields
-            if (
-                type(fields) is not list
-                or type(kind) is not str
-                or not _is_int64(time_ns)
-                or not _is_int64(schema_version)
-                or schema_version > SCHEMA_VERSION
-                or not _is_body(kind, data, meta)
-            ):
-                return None
-            decoded.append(DecodedRecord(schema_version, kind, time_ns, data, meta))
+        return list(map(_make_decoded, found)) if all(map(_is_record, found)) else None
     except (cbor2.CBORDecodeError, ValueError, TypeError, RecursionError):
         return None
-    return decoded
 
 
 def envelope_of(payload: bytes, what: str) -> tuple[str, int, int]:
@@ -361,11 +353,30 @@ def _is_meta(meta: object) -> bool:
     return meta is None or (type(meta) is dict and type(meta.get("key", "")) is str)
 
 
+def _is_record(fields: object) -> bool:
+    """Whether this is what `decode_record` takes. For many at once, so it makes no more calls than it must."""
+    if type(fields) is not list or len(fields) != 5:
+        return False
+    schema_version, kind, time_ns, data, meta = fields
+    return (
+        (type(time_ns) is int and -_INT64 < time_ns < _INT64)
+        and (type(schema_version) is int and -_INT64 < schema_version <= SCHEMA_VERSION)
+        and type(kind) is str
+        and (_is_step(data) if kind == STEP else type(data) is dict)
+        and (meta is None or _is_meta(meta))
+    )
+
+
 def _is_step(data: object) -> bool:
     """Whether `data` has the shape of a step. Items behind the ones known here are a newer writer's."""
-    if type(data) is not list or (len(data) != 5 and len(data) < len(STEP_FIELDS)):
+    if type(data) is not list:
         return False
-    tool, action, parameters, coded, latency_ms = data[:5]
+    if len(data) == 5:
+        tool, action, parameters, coded, latency_ms = data
+    elif len(data) >= len(STEP_FIELDS):
+        tool, action, parameters, coded, latency_ms = data[:5]
+    else:
+        return False
     if type(tool) is not str or type(action) is not str or type(parameters) is not dict:
         return False
     if type(latency_ms) not in _NUMBERS or not (coded is None or _is_result(coded)):

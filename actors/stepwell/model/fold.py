@@ -32,44 +32,21 @@ class EpisodeFold:
 
         Raises: `EpisodeUnavailable` (reason "undecodable").
         """
+        _version, kind, time_ns, data, meta = record
         try:
-            if record.kind == STEP:
-                self.steps.append(self._step(seq, record))
-            elif record.kind == STARTED:
-                self.start, self.start_ns = decode_start(record.data), record.time_ns
-            elif record.kind == ENDED:
-                self.ending, self.end_ns = decode_ending(record.data), record.time_ns
+            if kind == STEP:
+                self.steps.append(_step(seq, len(self.steps) + 1, time_ns, data, meta))
+            elif kind == STARTED:
+                self.start, self.start_ns = decode_start(data), time_ns
+            elif kind == ENDED:
+                self.ending, self.end_ns = decode_ending(data), time_ns
         except (msgspec.ValidationError, ValueError, TypeError, IndexError, KeyError) as error:
             raise EpisodeUnavailable(
-                f"record {seq} of episode {self.episode_id!r} is no sound {record.kind!r}: {error}",
-                reason="undecodable",
+                f"record {seq} of episode {self.episode_id!r} is no sound {kind!r}: {error}", reason="undecodable"
             ) from error
-        self.last_seq, self.last_lsn, self.last_ns = seq, lsn, max(self.last_ns, record.time_ns)
-
-    def _step(self, seq: int, record: DecodedRecord) -> EpisodeStep:
-        data, time_ns, meta = record.data, record.time_ns, record.meta
-        key = None if meta is None else meta.get("key")
-        if len(data) == 5:
-            tool, action, parameters, coded, latency_ms = data
-            tokens_used = reward = thought = metadata = number = None
-        else:
-            tool, action, parameters, coded, latency_ms, tokens_used, reward, thought, metadata, number = data[:10]
-        return EpisodeStep(
-            seq=seq,
-            step_number=len(self.steps) + 1 if number is None else number,
-            timestamp=utc(time_ns),
-            time_ns=time_ns,
-            tool=tool,
-            action=action,
-            parameters=parameters,
-            result=decode_result(coded),
-            latency_ms=latency_ms,
-            tokens_used=tokens_used,
-            reward=reward,
-            thought=thought,
-            metadata=metadata or {},
-            key=key,
-        )
+        self.last_seq, self.last_lsn = seq, lsn
+        if time_ns > self.last_ns:
+            self.last_ns = time_ns
 
     def episode(self, *, outcome: TaskOutcome | None = None, end_ns: int | None = None) -> Episode:
         """The episode so far. With `outcome` and `end_ns`, as it would be if it ended so now (for the analysis)."""
@@ -104,3 +81,27 @@ class EpisodeFold:
             steps=list(self.steps),
             **fields,
         )
+
+
+def _step(seq: int, place: int, time_ns: int, data: list[Any], meta: dict[str, Any] | None) -> EpisodeStep:
+    tokens_used = reward = thought = metadata = number = None
+    if len(data) == 5:
+        tool, action, parameters, coded, latency_ms = data
+    else:
+        tool, action, parameters, coded, latency_ms, tokens_used, reward, thought, metadata, number = data[:10]
+    return EpisodeStep(
+        seq=seq,
+        step_number=place if number is None else number,
+        timestamp=utc(time_ns),
+        time_ns=time_ns,
+        tool=tool,
+        action=action,
+        parameters=parameters,
+        result=decode_result(coded),
+        latency_ms=latency_ms,
+        tokens_used=tokens_used,
+        reward=reward,
+        thought=thought,
+        metadata=metadata or {},
+        key=None if meta is None else meta.get("key"),
+    )

@@ -54,7 +54,8 @@ from stepstore.log.segment import Cut, write_seal
 from stepstore.log.segment_header import SegmentHeader
 
 STEP_BYTES = 8 * 1024 * 1024
-"""One step reads and writes about so much, unless one batch is larger: closing a log waits for one step at most."""
+"""One step reads about so much, unless one frame is larger, and so much is written at a time: closing a log waits for
+one step at most."""
 FRAME_BYTES = 1024 * 1024
 """Batches are joined into frames of up to this, a quarter of the largest group: longer ones would save nothing more to
 speak of, and one that is damaged would cost a follower more records."""
@@ -142,8 +143,8 @@ class Rewriting:
         self._header_copy, self._header_crc = sh.encode_segment_header(self._header)
         self._offset, self._chain = sh.HEADER_BYTES, self._header_crc
         self._digest = hashlib.blake2b(digest_size=32)
-        # Frames are written and hashed several at a time: after each call that releases the GIL this thread has to wait
-        # for it again, behind a busy host for 5 ms.
+        # Frames are read, written and hashed several at a time: after each call that releases the GIL this thread has
+        # to wait for it again, behind a busy host for 5 ms.
         self._unwritten = bytearray()
         self._index = LiveIndex()
         self._lsn = self._header.first_lsn  # the first that no frame covers yet
@@ -161,8 +162,13 @@ class Rewriting:
         """What the new file will be called."""
         return SegmentName(self._header.seq, self._header.first_lsn, self._header.generation)
 
+    @property
+    def is_copied(self) -> bool:
+        """Whether nothing is left for `step`."""
+        return self._place >= len(self.sources)
+
     def step(self) -> int:
-        """Copy some of the sources. Gives how many bytes were read; 0 when everything is copied."""
+        """Copy some of the sources. Gives how many bytes were read, which may be 0 when nothing was left."""
         if self._file is None:
             self._begin()
         read = 0
@@ -173,7 +179,7 @@ class Rewriting:
             head, at, body = found
             read += head.frame_len
             self._copy(head, at, body)
-        if read:
+        if len(self._unwritten) >= STEP_BYTES:
             self._write_out()
             assert self._file is not None
             self._file.datasync()  # a little each time: one sync of the whole would hold up those of the writer
@@ -205,7 +211,7 @@ class Rewriting:
     def _read_frame(self, source: IndexedSegment, lsn: int, at: int) -> tuple[FrameHeader, int, memoryview]:
         if self._source is None:
             file = self._log.files.open(source.path, write=False)
-            self._source = file, Window(file, source.path)
+            self._source = file, Window(file, source.path, STEP_BYTES)
             self.bytes_before += file.size()
         window = self._source[1]
         head = fr.parse_header(window.at(at, fr.HEADER_BYTES))
@@ -236,14 +242,15 @@ class Rewriting:
         base = at + fr.HEADER_BYTES
         for entry in entries:
             stream, first_seq, lsn, count, size, crc, flags, payload_at, lengths_at = entry
-            content = bytes(body[payload_at - base : payload_at - base + size])
             if self._is_dead(stream, lsn, flags):
                 self.records_removed += count
                 if stream in self._deleted:
                     self.streams_removed.add(stream)
                 if self._on_dead is not None:
-                    self._on_dead(entry, content)
+                    self._on_dead(entry, bytes(body[payload_at - base : payload_at - base + size]))
                 continue
+            # Copied, since a view would keep all that was read with it in memory.
+            content = bytes(body[payload_at - base : payload_at - base + size])
             lengths = bytes(body[lengths_at - base : lengths_at - base + 4 * count])
             batch = StoredBatch(stream, first_seq, lsn, count, crc, flags, lengths, content)
             if flags & KIND_FLAGS != FLAG_SNAPSHOT:

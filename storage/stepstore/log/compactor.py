@@ -41,6 +41,9 @@ DEAD_SHARE = 0.5
 """A segment is rewritten when so much of its payload is dead."""
 NEIGHBOURS, NEIGHBOURS_ON_REQUEST = 4, 2
 """So many small segments beside one another are made one."""
+TAKE_UP_SECONDS = 0.05
+"""Segments are taken up for so long at a time: closing the log waits for it, and each call into the worker thread comes
+back only when a busy host's loop has got round to it."""
 NO_ROOM_SECONDS = 60.0
 """How long a compaction for which there was no room waits for more."""
 
@@ -136,9 +139,7 @@ class LogCompactor:
             if self._gone:
                 await self._remove_gone()
                 return True
-            unseen = self._dead.next_unseen(self._log.ended_segments())
-            if unseen is not None:
-                await self._blocking(self._dead.take_up, unseen)
+            if await self._take_up_some():
                 return True
             sources = self._choose(all_dead=False, neighbours=NEIGHBOURS)
             if not sources:
@@ -189,7 +190,8 @@ class LogCompactor:
         rewriting = Rewriting(log, sources, deleted, on_dead)
         try:
             began = trio.current_time()
-            while read := await blocking(rewriting.step):
+            while not rewriting.is_copied:
+                read = await blocking(rewriting.step)
                 self.bytes_read += read
                 if rate and not self._waiting:
                     with trio.move_on_at(began + read / rate):
@@ -427,5 +429,13 @@ class LogCompactor:
 
     async def _take_up_all(self) -> None:
         self._writer.check_open(critical=True)
-        while (unseen := self._dead.next_unseen(self._log.ended_segments())) is not None:
-            await self._blocking(self._dead.take_up, unseen)
+        while await self._take_up_some():
+            pass
+
+    async def _take_up_some(self) -> bool:
+        """Take up some of the segments that were not yet; False, and no checkpoint, if there are none."""
+        ended = self._log.ended_segments()
+        if self._dead.next_unseen(ended) is None:
+            return False
+        await self._blocking(self._dead.take_up_for, TAKE_UP_SECONDS, ended)
+        return True

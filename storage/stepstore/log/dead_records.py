@@ -11,6 +11,7 @@ ids of deleted streams are kept in memory.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
@@ -36,7 +37,8 @@ class Amount(NamedTuple):
 class DeadRecords:
     """What is dead, by segment. `deleted`: the streams whose tombstone was seen so far.
 
-    `take_up` blocks; the other calls do not, and belong to the task that replaces segments.
+    `take_up` and `take_up_for` block; the other calls do not. All belong to the task that replaces segments, which
+    waits for those it makes in a worker thread.
     """
 
     def __init__(self, index: LogIndex):
@@ -58,6 +60,17 @@ class DeadRecords:
             self._dead.pop(segment, None)
             self._rewritten.discard(segment)
         self._rewritten.add(new)
+
+    def take_up_for(self, seconds: float, ended: Sequence[IndexedSegment]) -> None:
+        """Take up at least one of these segments, if there is one unseen, and more until so long has passed. Blocks.
+
+        Raises: `RecoveryFailed`, and then may be called again.
+        """
+        until = time.perf_counter() + seconds
+        while (unseen := self.next_unseen(ended)) is not None:
+            self.take_up(unseen)
+            if time.perf_counter() >= until:
+                break
 
     def take_up(self, segment: IndexedSegment) -> None:
         """Find what is dead in a segment, and what it makes dead in older ones. Blocks.

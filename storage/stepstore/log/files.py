@@ -109,15 +109,13 @@ class OsFile:
         self._descriptor = os.open(path, flags | os.O_CLOEXEC, mode)
 
     def read(self, offset: int, size: int) -> bytes:
-        parts: list[bytes] = []
-        while size > 0:
-            part = os.pread(self._descriptor, size, offset)
-            if not part:
+        data = os.pread(self._descriptor, size, offset)
+        while len(data) < size:  # a read may be short anywhere; it ends with the file only where it gives nothing
+            more = os.pread(self._descriptor, size - len(data), offset + len(data))
+            if not more:
                 break
-            parts.append(part)
-            offset += len(part)
-            size -= len(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+            data += more
+        return data
 
     def write(self, offset: int, data: bytes | bytearray | memoryview) -> int:
         return os.pwrite(self._descriptor, data, offset)

@@ -31,6 +31,10 @@ T = TypeVar("T")
 SegmentIndex = LiveIndex | SealedIndex
 
 _TAILS_KEPT = 100_000
+_NEAR = 16 * 1024
+"""Lengths and payloads with less than this between them are read together."""
+CODED = 0xFFFF & ~(FLAG_OPENS | FLAG_CLOSES)
+"""Flag bits that say a batch is not stored as it is."""
 INDEX_BYTES = 8 * 1024 * 1024
 """A segment is left when its index has grown to this; one group adds 4 MiB at the most, and a footer is one frame."""
 _logger = logging.getLogger("stepstore.log")
@@ -101,11 +105,22 @@ class Run(NamedTuple):
         return self.first_seq + self.records - 1
 
     @property
+    def ranges(self) -> tuple[tuple[int, int], ...]:
+        """The (offset, size) to read for its bytes: one, unless its lengths lie far from its payloads. Of a single
+        record that is stored as it is, the payload alone."""
+        if self.records == 1 and not self.flags & CODED:
+            return ((self.payload_at, self.size),)
+        lengths = self.records * 4
+        if self.payload_at - self.lengths_at - lengths < _NEAR:
+            return ((self.lengths_at, self.payload_at + self.size - self.lengths_at),)
+        return (self.lengths_at, lengths), (self.payload_at, self.size)
+
+    @property
     def is_inside(self) -> bool:
         """Whether it lies where a batch of its segment can lie. An index with sound checksums may still lie."""
-        lengths_end = self.lengths_at + self.records * 4
-        return HEADER_BYTES <= self.lengths_at <= lengths_end <= self.payload_at and (
-            self.size <= MAX_BATCH_BYTES and self.payload_at + self.size <= self.segment.end_offset
+        segment, _seq, _lsn, records, size, _crc, _flags, payload_at, lengths_at = self
+        return HEADER_BYTES <= lengths_at <= lengths_at + records * 4 <= payload_at and (
+            size <= MAX_BATCH_BYTES and payload_at + size <= segment.end_offset
         )
 
     def overlaps(self, other: Run) -> bool:

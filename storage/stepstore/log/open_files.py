@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from stepstore.log.files import File, FileSystem
 
@@ -33,6 +35,12 @@ class OpenFiles:
         """Up to `size` bytes from `offset`; fewer only at the end of the file."""
         with self._lock:
             return self._file(path).read(offset, size)
+
+    @contextmanager
+    def held(self, path: str) -> Iterator[File]:
+        """The file at `path`, for several reads in a row; until they are done nobody else can read or close any."""
+        with self._lock:
+            yield self._file(path)
 
     def will_need(self, path: str, ranges: list[tuple[int, int]]) -> None:
         """Tell the operating system that these (offset, size) will be read soon, so that it fetches them together."""

@@ -20,13 +20,14 @@ from stepstore.log import frame as fr
 from stepstore.log.batch_codec import FLAG_ENCRYPTED, BatchCodec, Compression, DecodeFailed
 from stepstore.log.files import FileSystem, OsFileSystem
 from stepstore.log.frame import FLAG_CLOSES, FLAG_OPENS, FLAG_SNAPSHOT, FLAG_TOMBSTONE, KIND_FLAGS, Batch
+from stepstore.log.index import CODED
 from stepstore.log.keys import KeyRing
 from stepstore.log.names import KEYS, QUARANTINE, SALVAGED
 from stepstore.log.new_log import NewLog
 from stepstore.log.open_files import OpenFiles
 from stepstore.log.opening import LogOptions
 from stepstore.log.problems import StreamName, TouchedStream
-from stepstore.log.reading import CODED, Position, Record
+from stepstore.log.reading import Position, Record
 from stepstore.log.salvage_listing import list_sources
 from stepstore.log.salvage_report import (
     DamagedPlace,

@@ -82,8 +82,8 @@ _NOT_EXAMINED = Tail(0, None, "zero", None, False, 0, 0, 0)
 class Window:
     """A file read through one block at a time. A read that comes back short of the file's size is an error (row 18)."""
 
-    def __init__(self, file: File, name: str):
-        self._file, self._name = file, name
+    def __init__(self, file: File, name: str, block: int = _BLOCK):
+        self._file, self._name, self._block = file, name, block
         try:
             self.size = file.size()
         except OSError as error:
@@ -94,7 +94,7 @@ class Window:
         """`length` bytes from `offset`, fewer only where the file ends."""
         start = offset - self._start
         if start < 0 or start + length > len(self._data):
-            want = min(max(length, _BLOCK), self.size - offset)
+            want = min(max(length, self._block), self.size - offset)
             if want <= 0:
                 return memoryview(b"")
             try:

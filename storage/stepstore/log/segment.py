@@ -32,7 +32,8 @@ from stepstore.log.live_index import LiveIndex
 from stepstore.log.names import SPARE, SegmentName
 from stepstore.log.segment_header import SegmentHeader
 
-_DIGEST_BLOCK = 1024 * 1024
+_DIGEST_BLOCK = 8 * 1024 * 1024
+"""In few pieces: after each read and each update, the thread that seals may have to wait 5 ms for the GIL."""
 SEGMENT_BYTES = 64 * 1024 * 1024
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 _NO_PREALLOCATION = frozenset({*NO_ROOM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EFBIG})
