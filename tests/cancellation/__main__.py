@@ -14,6 +14,7 @@ with each seed. Exit status 1 if a promise is broken.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import logging
 import sys
@@ -28,28 +29,28 @@ from tests.cancellation.sweep import Around, Sweeper, Variant
 from tests.crash.repeatable import deterministic
 from tests.public_surface import public_async_functions
 
-STRIDE = 7
+STRIDE = 3
 """The short form cancels at one step in so many."""
+SEEDS = 2
+"""Orders of tasks, in the long form."""
 ENOUGH = 10
 
 
-def variants(seed: int, *, short: bool) -> Iterator[Variant]:
-    """What is cancelled, on what medium."""
-    for around in Around:
-        for slow in (True, False):
-            yield Variant(around, slow, seed)
-            if short:  # the medium that takes time has all the steps of the other one, and more
-                break
+def variants(seed: int, *, short: bool) -> list[Variant]:
+    """What is cancelled, on what medium, in what order of tasks."""
+    if short:  # the medium that takes time has all the steps of the other one, and more
+        return [Variant(around, True, seed) for around in Around]
+    return [Variant(*chosen) for chosen in itertools.product(Around, (True, False), range(seed, seed + SEEDS))]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run; the exit status is 1 if any promise was broken."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.cancellation", description=(__doc__ or "").splitlines()[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m tests.cancellation", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--short", action="store_true", help=f"one step in {STRIDE}, on the slow medium only")
     parser.add_argument("--seed", type=int, default=1, help="default: %(default)s")
-    parser.add_argument("--only", metavar="SCENARIO[:K]", help="only this scenario, or only its runs cancelled at step K")
+    parser.add_argument(
+        "--only", metavar="SCENARIO[:K]", help="only this scenario, or only its runs cancelled at step K"
+    )
     parser.add_argument("--list", action="store_true", help="print which scenario calls which functions")
     parser.add_argument("--json", action="store_true", help="figures for programs")
     options = parser.parse_args(arguments)

@@ -140,8 +140,8 @@ class Caller:
         """One step, or several as one batch. Cancelled: not stored, retry freely; with `durability="commit"` unknown,
         resubmit with the same key."""
         steps = [self._step(keyed) for _ in range(count)]
-        logged = Logged(self.name, tuple(one.action for one in steps), Fate.UNKNOWN)
-        self.of(name).logged.append(logged)
+        logged, of_episode = Logged(self.name, tuple(one.action for one in steps), Fate.UNKNOWN), self.of(name).logged
+        of_episode.append(logged)
 
         async def send() -> Receipt:
             target = self.handle(name)
@@ -157,12 +157,17 @@ class Caller:
                 self.watch.object_to(f"{receipt!r} was returned with durability='commit'")
             return receipt
 
+        async def send_later() -> None:
+            of_episode.remove(logged)
+            of_episode.append(logged)
+            await send()
+
         try:
             return await send()
         except trio.Cancelled:
             if not self._commit:
                 logged.fate = Fate.NEVER
-                self.again.append(send)
+                self.again.append(send_later)
             elif keyed:
                 self.again.append(send)
             raise

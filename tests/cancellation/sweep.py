@@ -6,9 +6,7 @@ import copy
 import itertools
 import sys
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
 from enum import Enum
-
 from types import FrameType
 from typing import NamedTuple
 from unittest import mock
@@ -71,8 +69,10 @@ class Sweeper:
             if ran.untouched:
                 return
 
-    def run(self, scenario: Scenario, variant: Variant, at: int | None) -> Ran:
-        """One run, cancelled at step `at` (None: never)."""
+    def run(
+        self, scenario: Scenario, variant: Variant, at: int | None, *, profile: Callable[..., None] | None = None
+    ) -> Ran:
+        """One run, cancelled at step `at` (None: never). `profile`: for `sys.setprofile` while it lasts."""
         disk, told = self._prepare(scenario.long)
         watch = Watch(at)
         files = disk.page_cache_copy()
@@ -82,7 +82,11 @@ class Sweeper:
         self._dice.throw_anew(variant.seed)
         error: BaseException | None = None
         try:
-            _run(lambda: _life(caller, scenario, variant.around))
+            sys.setprofile(profile)
+            try:
+                _run(lambda: _life(caller, scenario, variant.around))
+            finally:
+                sys.setprofile(None)
             _run(lambda: _look_back(caller))
         except (Exception, BaseExceptionGroup) as raised:
             error = raised
@@ -100,12 +104,7 @@ class Sweeper:
                 if "/tests/" in above.f_code.co_filename:
                     called.add(name_of[frame.f_code])
 
-        self._prepare(scenario.long)
-        sys.setprofile(note)
-        try:
-            ran = self.run(scenario, Variant(Around.MEMORY, False, 1), None)
-        finally:
-            sys.setprofile(None)
+        ran = self.run(scenario, Variant(Around.MEMORY, False, 1), None, profile=note)
         assert not ran.violations, ran.violations
         return called
 

@@ -11,6 +11,7 @@ from typing import Any
 from unittest import mock
 
 import trio
+from trio._core._run import CancelStatus
 
 _DELIVERY = trio.lowlevel.Task._attempt_delivery_of_any_pending_cancel.__code__
 
@@ -59,7 +60,7 @@ class Watch(trio.abc.Instrument):
 
     def _reaches(self, task: trio.lowlevel.Task) -> bool:
         """Whether it is our scope that cancels the task, and not a deadline or a scope of its own."""
-        status = task._cancel_status
+        status: CancelStatus | None = task._cancel_status
         while status is not None and status._scope is not self._scope and not status._scope.shield:
             status = status._parent
         return self.fired and status is not None and status._scope is self._scope
