@@ -100,9 +100,8 @@ class Sweeper:
 
         def note(frame: FrameType, what: str, _argument: object) -> None:
             above = frame.f_back
-            if what == "call" and frame.f_code in name_of and above is not None:
-                if "/tests/" in above.f_code.co_filename:
-                    called.add(name_of[frame.f_code])
+            if what == "call" and frame.f_code in name_of and above and "/tests/" in above.f_code.co_filename:
+                called.add(name_of[frame.f_code])
 
         ran = self.run(scenario, Variant(Around.MEMORY, False, 1), None, profile=note)
         assert not ran.violations, ran.violations

@@ -64,5 +64,9 @@ class FollowedSlices(trio.abc.ReceiveChannel[list[Record | Gap]]):
         await trio.lowlevel.checkpoint()
         return self
 
-    async def __aexit__(self, *_error: object) -> None:
+    async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         self.close()
+        if error is None:
+            await trio.lowlevel.checkpoint()
+        else:  # what the body raised is not replaced
+            await trio.lowlevel.cancel_shielded_checkpoint()
