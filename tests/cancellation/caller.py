@@ -48,17 +48,19 @@ def name_of(episode: Episode) -> str:
 class Caller:
     """One task that uses a memory. Those of one run share `told`, by name of the episode, which is its id."""
 
-    def __init__(self, name: str, watch: Watch, told: dict[str, Told], *, commit: bool = False):
-        self.name, self.watch, self.told, self._commit = name, watch, told, commit
+    def __init__(
+        self, name: str, watch: Watch, told: dict[str, Told], *, commit: bool = False, medium_fails: bool = False
+    ):
+        self.name, self.watch, self.told, self._commit, self._medium_fails = name, watch, told, commit, medium_fails
         self.memory: Memory
         self.files: MemoryFileSystem
-        self.receipts: list[tuple[str, Receipt]] = []
+        self.receipts: list[tuple[str, Receipt, Logged]] = []
         self.again: list[Callable[[], Awaitable[object]]] = []
         self._numbers = 0
 
     def beside(self, name: str) -> Caller:
         """Another task beside this one; what it is told and does again is this one's as well."""
-        other = Caller(name, self.watch, self.told, commit=self._commit)
+        other = Caller(name, self.watch, self.told, commit=self._commit, medium_fails=self._medium_fails)
         other.memory, other.receipts, other.again = self.memory, self.receipts, self.again
         return other
 
@@ -152,7 +154,7 @@ class Caller:
                 else:
                     receipt = await (target.log_step(steps[0]) if by_handle else self.memory.log_step(name, steps[0]))
             logged.fate, logged.seq = Fate.STORED, receipt.seq
-            self.receipts.append((name, receipt))
+            self.receipts.append((name, receipt, logged))
             if self._commit and not receipt.is_durable:
                 self.watch.object_to(f"{receipt!r} was returned with durability='commit'")
             return receipt
@@ -182,9 +184,11 @@ class Caller:
     def log_nowait(self, name: str) -> Receipt:
         """A plain function: accepted on return."""
         one = self._step(False)
+        logged = Logged(self.name, (one.action,), Fate.UNKNOWN)
+        self.of(name).logged.append(logged)
         receipt = self.handle(name).log_step_nowait(one)
-        self.of(name).logged.append(Logged(self.name, (one.action,), Fate.STORED, receipt.seq))
-        self.receipts.append((name, receipt))
+        logged.fate, logged.seq = Fate.STORED, receipt.seq
+        self.receipts.append((name, receipt, logged))
         return receipt
 
     async def wait(self, receipt: Receipt, *, reach_log: bool = False) -> None:
@@ -204,13 +208,13 @@ class Caller:
 
     async def flush(self, name: str | None = None, *, by_handle: bool = False) -> None:
         """Cancelled: everything will be stored all the same; call again."""
-        accepted = [receipt for episode, receipt in self.receipts if name in (None, episode)]
+        accepted = [receipt for episode, receipt, _ in self.receipts if name in (None, episode)]
         call = self.memory.flush
         if name is not None:
             call = self.handle(name).flush if by_handle else lambda: self.memory.flush_steps(name)
         await self.plain(call)
         for receipt in accepted:
-            if not receipt.is_durable:
+            if not receipt.is_durable and not self._medium_fails:
                 self.watch.object_to(f"{receipt!r} although flushing has returned")
 
     async def end(self, name: str, outcome: TaskOutcome, *, by_handle: bool = False) -> None:
@@ -269,9 +273,10 @@ class Caller:
                 yield
                 inside.output = f"output {number}"
             finally:
-                self.of(name).logged.append(Logged(self.name, (f"{self.name} {number}",), Fate.STORED))
+                logged = Logged(self.name, (f"{self.name} {number}",), Fate.STORED)
+                self.of(name).logged.append(logged)
         if scope.receipt is not None:
-            self.receipts.append((name, scope.receipt))
+            self.receipts.append((name, scope.receipt, logged))
 
     # ---- reading ---------------------------------------------------------------------------------------------------
 
@@ -298,13 +303,26 @@ class Caller:
             found[name_of(episode)] = episode
         return found
 
+    async def settle(self) -> None:
+        """Every receipt says what became of its step, at once."""
+        for name, receipt, logged in self.receipts:
+            try:
+                with trio.fail_after(1):
+                    await receipt.wait_durable()
+            except OutcomeUnknown as error:
+                logged.fate = Fate.UNKNOWN
+                if not self._medium_fails:
+                    self.watch.object_to(f"{receipt!r} of {name}: {error}")
+
     # ---- behind a cancellation -------------------------------------------------------------------------------------
 
     async def go_on(self) -> None:
         """Use the memory as after any cancellation: repeat what was cancelled, log everywhere, read everything."""
         repeating, self.again = self.again, []
+        # Another task may have ended or deleted the episode.
+        expected = (InvalidState, NotFound, *((OutcomeUnknown,) if self._medium_fails else ()))
         for again in repeating:
-            with suppress(InvalidState, NotFound):  # another task may have ended or deleted the episode
+            with suppress(*expected):
                 await again()
         for name, known in list(self.told.items()):
             if known.is_live:
@@ -312,6 +330,7 @@ class Caller:
         await self.start("afterwards")
         await self.log("afterwards", 2)
         await self.flush()
+        await self.settle()
         await self.end("afterwards", Success("done"))
         for text in judge(self.told, await self.shown()):
             self.watch.object_to(f"while open: {text}")

@@ -7,14 +7,18 @@ fails a test: write one here that calls it, through a `Caller`, so that what it 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import errno
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
+from unittest import mock
 
 import pytest
 import trio
 
+from stepstore.log.memory_files import MemoryFile
 from stepwell import (
     NOW,
     BatchConfig,
@@ -24,6 +28,7 @@ from stepwell import (
     InvalidState,
     LogLocked,
     MemoryConfig,
+    OutcomeUnknown,
     Success,
     TooLarge,
     open_memory,
@@ -38,12 +43,14 @@ MORE_THAN_A_SLICE = 300
 
 @dataclass(frozen=True)
 class Scenario:
-    """`settings`: of the memory, beside those of every run. `long`: steps of the episode of that name."""
+    """`settings`: of the memory, beside those of every run. `long`: steps of the episode of that name. `medium_fails`:
+    then a receipt need not become durable."""
 
     name: str
     body: Callable[[Caller], Awaitable[None]]
     settings: dict[str, Any] = field(default_factory=dict)
     long: int = 6
+    medium_fails: bool = False
 
     def config(self) -> MemoryConfig:
         return MemoryConfig(segment_bytes=SEGMENT_BYTES, scrub_bytes_per_second=0, **self.settings)
@@ -57,12 +64,14 @@ class Scenario:
 SCENARIOS: dict[str, Scenario] = {}
 
 
-def scenario(*, long: int = 6, **settings: Any) -> Callable[[Callable[[Caller], Awaitable[None]]], None]:
+def scenario(
+    *, long: int = 6, medium_fails: bool = False, **settings: Any
+) -> Callable[[Callable[[Caller], Awaitable[None]]], None]:
     """Make a scenario of a function; its name is that of the function."""
 
     def add(body: Callable[[Caller], Awaitable[None]]) -> None:
         name = body.__name__.replace("_", "-")
-        SCENARIOS[name] = Scenario(name, body, settings, long)
+        SCENARIOS[name] = Scenario(name, body, settings, long, medium_fails)
 
     return add
 
@@ -132,6 +141,44 @@ async def flushing(caller: Caller) -> None:
     await caller.log("old")
     await caller.flush("long", by_handle=True)
     await caller.flush()
+
+
+@scenario()
+async def idling(caller: Caller) -> None:
+    """Time goes by: the flush interval, then the time after which the log is marked as idle."""
+    await caller.log("old")
+    await trio.sleep(0.2)
+    await caller.log("long")
+    await caller.flush()
+    await trio.sleep(2)
+    await caller.log("old", by_handle=True)
+
+
+@scenario(medium_fails=True)
+async def a_sync_that_fails(caller: Caller) -> None:
+    """Once; the log goes on in another segment, and whether the steps of the group are stored is unknown."""
+    await caller.log("old", keyed=True)
+    await caller.flush()
+    with _next_sync_fails():
+        receipt = await caller.log("old", 2, keyed=True)
+        with pytest.raises(OutcomeUnknown):
+            await caller.wait(receipt)
+    await caller.wait(await caller.log("old", keyed=True))
+
+
+@contextmanager
+def _next_sync_fails() -> Iterator[None]:
+    sync, failed = MemoryFile.datasync, False
+
+    def failing(file: MemoryFile) -> None:
+        nonlocal failed
+        if not failed:
+            failed = True
+            raise OSError(errno.EIO, "Input/output error")
+        sync(file)
+
+    with mock.patch.object(MemoryFile, "datasync", failing):
+        yield
 
 
 @scenario()

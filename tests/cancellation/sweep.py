@@ -73,24 +73,26 @@ class Sweeper:
         self, scenario: Scenario, variant: Variant, at: int | None, *, profile: Callable[..., None] | None = None
     ) -> Ran:
         """One run, cancelled at step `at` (None: never). `profile`: for `sys.setprofile` while it lasts."""
-        disk, told = self._prepare(scenario.long)
+        disk, told = self.prepare(scenario.long)
         watch = Watch(at)
         files = disk.page_cache_copy()
         files.needs_thread = variant.slow
-        caller = Caller("caller", watch, copy.deepcopy(told), commit=scenario.commit)
+        caller = Caller(
+            "caller", watch, copy.deepcopy(told), commit=scenario.commit, medium_fails=scenario.medium_fails
+        )
         caller.files = files
         self._dice.throw_anew(variant.seed)
         error: BaseException | None = None
         try:
             sys.setprofile(profile)
             try:
-                _run(lambda: _life(caller, scenario, variant.around))
+                run_on_the_clock(lambda: _life(caller, scenario, variant.around))
             finally:
                 sys.setprofile(None)
-            _run(lambda: _look_back(caller))
+            run_on_the_clock(lambda: look_back(caller))
         except (Exception, BaseExceptionGroup) as raised:
             error = raised
-        violations = watch.violations + ([f"{_leaves(error)} came out"] if error is not None else [])
+        violations = watch.violations + ([f"{show_leaves(error)} came out"] if error is not None else [])
         return Ran(not watch.fired, watch.steps, violations)
 
     def functions_called(self, scenario: Scenario) -> set[str]:
@@ -107,7 +109,8 @@ class Sweeper:
         assert not ran.violations, ran.violations
         return called
 
-    def _prepare(self, long: int) -> tuple[MemoryFileSystem, dict[str, Told]]:
+    def prepare(self, long: int) -> tuple[MemoryFileSystem, dict[str, Told]]:
+        """The disk that scenarios begin with, and what is known of what it holds."""
         if long not in self._prepared:
             caller = Caller("before", Watch(None), {})
             files = MemoryFileSystem()
@@ -117,7 +120,7 @@ class Sweeper:
                 async with open_on(files, MemoryConfig(segment_bytes=SEGMENT_BYTES)) as caller.memory:
                     await prepare(caller, long)
 
-            _run(main)
+            run_on_the_clock(main)
             self._prepared[long] = files, caller.told
         return self._prepared[long]
 
@@ -144,13 +147,9 @@ async def _life(caller: Caller, scenario: Scenario, around: Around) -> None:
         watch.object_to(f"tasks are left: {_tasks() - before}")
 
 
-async def _look_back(caller: Caller) -> None:
+async def look_back(caller: Caller) -> None:
     """What holds behind it all: receipts are resolved, and the memory, opened again, says what was promised."""
-    for name, receipt in caller.receipts:
-        with trio.fail_after(1):
-            await receipt.wait_durable()
-        if not receipt.is_durable:
-            caller.watch.object_to(f"{receipt!r} of {name} is not resolved")
+    await caller.settle()
     caller.files.needs_thread = False
     async with open_on(caller.files) as memory:
         caller.memory = memory
@@ -173,7 +172,12 @@ def _tasks() -> set[trio.lowlevel.Task]:
     return found
 
 
-def _run(main: Callable[[], Awaitable[None]]) -> None:
+def run_on_the_clock(main: Callable[[], Awaitable[None]]) -> None:
+    """`trio.run` on a clock that jumps ahead when nothing else can happen.
+
+    Raises: `trio.TooSlowError` if it is stuck.
+    """
+
     async def until_stuck() -> None:
         with trio.fail_after(ENDLESS):
             await main()
@@ -182,7 +186,8 @@ def _run(main: Callable[[], Awaitable[None]]) -> None:
         trio.run(until_stuck, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
-def _leaves(error: BaseException) -> str:
+def show_leaves(error: BaseException) -> str:
+    """An exception, groups flattened."""
     if isinstance(error, BaseExceptionGroup):
-        return ", ".join(map(_leaves, error.exceptions))
+        return ", ".join(map(show_leaves, error.exceptions))
     return repr(error)

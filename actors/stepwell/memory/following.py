@@ -48,6 +48,7 @@ class Following:
         self._slices: AbstractAsyncContextManager[trio.abc.ReceiveChannel[list[Record | Gap]]] | None = None
         self._channel: EventChannel | None = None
 
+    @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> EventChannel:
         await checkpoint()
         if self._slices is not None:
@@ -85,6 +86,7 @@ class EventChannel(trio.abc.ReceiveChannel[Event | Gap]):
         self._receiving = False
         self.closed = False
 
+    @trio.lowlevel.enable_ki_protection
     async def receive(self) -> Event | Gap:
         """The next event, or a `Gap`. A checkpoint unless one is ready.
 

@@ -198,7 +198,13 @@ class StepScope:
         """Log the step of a body that is being left with `error`, within the grace; what goes wrong is a note to it."""
         try:
             with trio.move_on_after(self._handle._memory._config.grace_seconds, shield=True) as scope:
-                self.receipt = await self._handle.log_step(step)
+                try:
+                    self.receipt = await self._accept(step)
+                except KeyboardInterrupt:  # it was not accepted so far; another Ctrl-C gives it up
+                    self.receipt = await self._accept(step)
+                    raise
+                if self._handle._memory._commit_durability:
+                    await self.receipt.reach_log()
             if scope.cancelled_caught:
                 error.add_note(f"stepwell: the step {self._tool!r} could not be logged in time")
         except Exception as logging_error:

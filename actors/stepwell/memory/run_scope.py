@@ -59,7 +59,8 @@ class RunScope:
 
     The ending: any ordinary exception (groups flattened) → `Failure` with its type and message; only `Cancelled`,
     `GeneratorExit`, `KeyboardInterrupt` or `SystemExit` → `Interrupted(cause="cancelled")`; otherwise what was set, or
-    `Success("")`. It is durable when the block has been left, written inside a shield with `grace_seconds`. What the
+    `Success("")`. It is durable when the block has been left, written inside a shield with `grace_seconds`; a Ctrl-C
+    meanwhile leaves behind it, and a second one gives it up. What the
     body raised leaves unchanged; if the ending could not be written it carries a note that says so. A body that ended
     well then raises the reason (`Closed`, `LogFull`, `OutcomeUnknown`). The block may complete the episode. One that is
     deleted meanwhile needs no ending: the block is left as if there were none.
@@ -104,8 +105,13 @@ class RunScope:
             self._memory._leave_scope(self)
 
     async def _end(self, handle: RunningEpisode, error: BaseException | None) -> None:
+        outcome = decide_ending(error, handle._outcome)
         try:
-            await self._write(handle, decide_ending(error, handle._outcome))
+            try:
+                await self._write(handle, outcome)
+            except KeyboardInterrupt:  # the ending is written all the same; another Ctrl-C gives it up
+                await self._write(handle, outcome)
+                raise
         except StepwellError as problem:
             if error is None:
                 raise

@@ -26,6 +26,7 @@ class FollowedSlices(trio.abc.ReceiveChannel[list[Record | Gap]]):
         """The next records, waiting for them if need be; may be empty; None at the end. A checkpoint. Cancelled or
         failed, the next call gives the same ones."""
 
+    @trio.lowlevel.enable_ki_protection
     async def receive(self) -> list[Record | Gap]:
         """The next records, at least one. A checkpoint; cancelled or failed, nothing is skipped.
 

@@ -51,6 +51,7 @@ class LogCaretaker:
         self.errors = self.settled = 0
         self.compactor = LogCompactor(log, writer, self._blocking)
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Work whenever there is something to do. Returns only by being cancelled."""
         while True:

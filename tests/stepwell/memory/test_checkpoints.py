@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import trio
-from trio.testing import assert_checkpoints
+from trio.testing import MockClock, assert_checkpoints
 
 from stepstore.log.memory_files import MemoryFileSystem
 from stepwell import (
@@ -210,7 +210,9 @@ async def test_is_cancelled_before_anything_happens_if_the_caller_is_cancelled_a
 
 
 @pytest.mark.parametrize("name", CALLS)
-async def test_cancelled_at_any_point_it_leaves_a_sound_memory_and_can_be_repeated(name: str) -> None:
+async def test_cancelled_at_any_point_it_leaves_a_sound_memory_and_can_be_repeated(
+    name: str, autojump_clock: MockClock
+) -> None:
     """At each step of the calling task in turn, until the call gets through."""
     steps, cancelled = 0, True
     while cancelled:
