@@ -318,6 +318,8 @@ class Caller:
 
     async def go_on(self) -> None:
         """Use the memory as after any cancellation: repeat what was cancelled, log everywhere, read everything."""
+        if self._medium_fails:
+            await trio.sleep(10)  # if it was full there is room again
         repeating, self.again = self.again, []
         # Another task may have ended or deleted the episode.
         expected = (InvalidState, NotFound, *((OutcomeUnknown,) if self._medium_fails else ()))

@@ -8,6 +8,7 @@ fails a test: write one here that calls it, through a `Caller`, so that what it 
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from stepwell import (
     Failure,
     Interrupted,
     InvalidState,
+    LogFull,
     LogLocked,
     MemoryConfig,
     OutcomeUnknown,
@@ -166,15 +168,29 @@ async def a_sync_that_fails(caller: Caller) -> None:
     await caller.wait(await caller.log("old", keyed=True))
 
 
+@scenario(medium_fails=True)
+async def a_medium_that_is_full_for_a_while(caller: Caller) -> None:
+    await caller.log("old", keyed=True)
+    await caller.flush()
+    with _next_sync_fails(errno.ENOSPC):
+        receipt = await caller.log("old", keyed=True)
+        with pytest.raises(OutcomeUnknown):
+            await caller.wait(receipt)
+    with pytest.raises(LogFull):
+        await caller.log("old", keyed=True)
+    await trio.sleep(10)
+    await caller.wait(await caller.log("old", keyed=True))
+
+
 @contextmanager
-def _next_sync_fails() -> Iterator[None]:
+def _next_sync_fails(number: int = errno.EIO) -> Iterator[None]:
     sync, failed = MemoryFile.datasync, False
 
     def failing(file: MemoryFile) -> None:
         nonlocal failed
         if not failed:
             failed = True
-            raise OSError(errno.EIO, "Input/output error")
+            raise OSError(number, os.strerror(number))
         sync(file)
 
     with mock.patch.object(MemoryFile, "datasync", failing):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import FrameType
 from typing import NamedTuple
@@ -32,12 +33,14 @@ class Interrupter:
         self._dice = dice
         self._sweeper = Sweeper(dice)
 
-    def lines_of(self, scenario: Scenario) -> Counter[Line]:
-        """The lines of ours that an untouched run of a scenario goes through, and how often."""
+    def lines_of(self, scenario: Scenario, look: Callable[[Line, FrameType], None] | None = None) -> Counter[Line]:
+        """The lines of ours that an untouched run goes through, and how often. `look` is called at each."""
         seen: Counter[Line] = Counter()
 
-        def note(line: Line, _frame: FrameType) -> bool:
+        def note(line: Line, frame: FrameType) -> bool:
             seen[line] += 1
+            if look is not None:
+                look(line, frame)
             return False
 
         violations = self._run(scenario, each_line(note), Watch(None))

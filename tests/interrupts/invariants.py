@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 
-import trio
-
 from stepstore.journal import SegmentLogJournal
 from stepwell import Memory
 from stepwell.runtime.cell import _PER_RECORD, MAILBOX_BYTES, EpisodeCell
@@ -61,15 +59,10 @@ def _torn_writer(memory: Memory) -> list[str]:
     queued = sum(submission.cost for submission in writer._queue)
     at_journal = sum(cell._at_journal is not None for cell in memory._supervisor.cells.values())
     wrong: list[str] = []
-    if queued > writer._queued_bytes or (queued == 0 and not at_journal and writer._queued_bytes and not writer._deleting):
+    if queued > writer._queued_bytes or (
+        queued == 0 and not at_journal and writer._queued_bytes and not writer._deleting
+    ):
         wrong.append(f"the writer counts {writer._queued_bytes} bytes, and {queued} are queued")
     if any(submission.done for submission in writer._queue):
         wrong.append("what has a result is queued")
     return wrong
-
-
-async def torn_now(memory: Memory) -> list[str]:
-    """As `torn`, once no other task is in the midst of anything."""
-    with trio.CancelScope(shield=True):
-        await trio.lowlevel.cancel_shielded_checkpoint()
-    return torn(memory)

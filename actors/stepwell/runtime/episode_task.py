@@ -94,6 +94,7 @@ async def episode_task(
                     await cell.park()
 
 
+@trio.lowlevel.enable_ki_protection
 def _stored_seq(cell: EpisodeCell, journal: Journal, otherwise: int) -> int:
     """How far the episode is stored; `otherwise` where the medium has to tell and fails to: that, too, concerns this
     episode only."""

@@ -92,6 +92,7 @@ class Runtime:
             if self.journal.failed is not None:
                 self._fail(self.journal.failed)
 
+    @trio.lowlevel.enable_ki_protection
     def _fail(self, error: BaseException) -> None:
         if self.failure is None:
             self.failure = error

@@ -50,6 +50,7 @@ class FollowedSlices(trio.abc.ReceiveChannel[list[Record | Gap]]):
             raise trio.ClosedResourceError("this follower was closed")
         raise trio.EndOfChannel
 
+    @trio.lowlevel.enable_ki_protection
     def close(self) -> None:
         """Stop following; a task that waits in `receive` is woken with `trio.ClosedResourceError`."""
         self._closed = True
