@@ -334,5 +334,6 @@ class Caller:
         await self.flush()
         await self.settle()
         await self.end("afterwards", Success("done"))
+        await self.memory.compact()
         for text in judge(self.told, await self.shown()):
             self.watch.object_to(f"while open: {text}")

@@ -161,7 +161,7 @@ def _ending_taken_back(patch: pytest.MonkeyPatch) -> None:
         ("logging", Around.CALLS, False, _cancelled_between_acceptance_and_return, "is there twice"),
         ("logging", Around.MEMORY, False, _cancelled_between_acceptance_and_return, "said that it is not stored"),
         ("run-scopes", Around.CALLS, False, _unshielded_ending, "no ending"),
-        ("batches", Around.MEMORY, True, _unshielded_runtime, "OutcomeUnknown"),
+        ("batches", Around.MEMORY, True, _unshielded_runtime, "the memory was closed before"),
         ("step-scopes", Around.CALLS, False, _step_lost_on_leaving, "was accepted and is missing"),
         ("logging", Around.CALLS, True, _swallowed, "Cancelled was swallowed"),
         ("flushing", Around.CALLS, True, _replaced, "Cancelled was replaced"),

@@ -85,9 +85,12 @@ async def _life(caller: Caller, scenario: Scenario) -> None:
     async with open_on(caller.files, scenario.config()) as caller.memory:
         try:
             await scenario.body(caller)
-        finally:
+        except BaseException as error:
             for text in torn(caller.memory):
                 caller.watch.object_to(f"torn: {text}")
+            if all(isinstance(leaf, KeyboardInterrupt) for leaf in _leaves(error)):
+                await caller.go_on()  # whoever catches it may tidy up
+            raise
 
 
 def _judge_exit(came_out: BaseException | None, interrupted: bool) -> list[str]:

@@ -109,6 +109,7 @@ def without_protection(function: Any) -> Iterator[None]:
         (LogCaretaker.run, "logging", None, "KeyboardInterrupt did not come out"),
         (LogCompactor.run, "logging", None, "KeyboardInterrupt did not come out"),
         (LogScrubber.run, "logging", None, "KeyboardInterrupt did not come out"),
+        (LogCompactor.purge, "purging", LogCompactor._rewrite, "failed half way"),
         (FollowedSlices.receive, "following", None, "TrioInternalError"),
     ],
 )
