@@ -133,7 +133,7 @@ def _waits_for_ever(patch: pytest.MonkeyPatch) -> None:
     resolve = Commit.resolve
 
     def forgetful(self: Commit, first_lsn: int, error: Any) -> None:
-        self._event = None
+        self._waiter = self._more_waiters = None
         resolve(self, first_lsn, error)
 
     patch.setattr(Commit, "resolve", forgetful)

@@ -101,7 +101,7 @@ def run(interrupter: Interrupter, options: argparse.Namespace) -> int:
 
 
 def _chosen(
-    interrupter: Interrupter, scenario: Scenario, place: list[str], reached: Counter[Line], *, short: bool
+    interrupter: Interrupter, scenario: Scenario, place: Sequence[str], reached: Counter[Line], *, short: bool
 ) -> Iterator[tuple[Line, int]]:
     for line, times in interrupter.lines_of(scenario).items():
         if place:

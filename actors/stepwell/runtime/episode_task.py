@@ -94,7 +94,6 @@ async def episode_task(
                     await cell.park()
 
 
-@trio.lowlevel.enable_ki_protection
 def _stored_seq(cell: EpisodeCell, journal: Journal, otherwise: int) -> int:
     """How far the episode is stored; `otherwise` where the medium has to tell and fails to: that, too, concerns this
     episode only."""
@@ -104,6 +103,7 @@ def _stored_seq(cell: EpisodeCell, journal: Journal, otherwise: int) -> int:
         return otherwise
 
 
+@trio.lowlevel.enable_ki_protection
 def _park(cell: EpisodeCell, error: Exception, failures: int) -> None:
     if isinstance(error, EpisodeUnavailable):
         unavailable = error
