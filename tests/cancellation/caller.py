@@ -27,6 +27,7 @@ from stepwell import (
     StepwellError,
     Success,
 )
+from stepwell.memory.atomic import AtomicScope
 from stepwell.model.episode import Episode
 from stepwell.model.outcome import TaskOutcome
 from tests.cancellation.told import Fate, Logged, Told, judge
@@ -190,6 +191,54 @@ class Caller:
         logged.fate, logged.seq = Fate.STORED, receipt.seq
         self.receipts.append((name, receipt, logged))
         return receipt
+
+    async def commit(self, *names: str) -> None:
+        """A step for each of these episodes, in one transaction. Cancelled without a receipt: nothing is stored. With
+        one: all of it will be. Either way the same steps may be committed again, and are stored once."""
+        staged = {name: self._step(keyed=True) for name in names}
+        noted = {name: Logged(self.name, (one.action,), Fate.UNKNOWN) for name, one in staged.items()}
+        for name, logged in noted.items():
+            self.of(name).logged.append(logged)
+
+        async def send() -> None:
+            transaction = self.memory.atomic()
+            try:
+                with self.call():
+                    await transaction.__aenter__()
+                for name, one in staged.items():
+                    transaction.log_step(name, one)
+                with self.call():
+                    await transaction.__aexit__(None, None, None)
+            except (trio.Cancelled, StepwellError) as error:
+                if transaction.receipt is None and not isinstance(error, OutcomeUnknown):
+                    for logged in noted.values():
+                        logged.fate = Fate.NEVER
+                    raise
+                note(transaction)
+                raise
+            note(transaction)
+            if transaction.receipt is None or not transaction.receipt.is_durable:
+                self.watch.object_to(f"a transaction was left with {transaction.receipt!r}")
+
+        def note(transaction: AtomicScope) -> None:
+            for name, logged in noted.items():
+                receipt = transaction.receipt_of(name)
+                assert receipt is not None
+                logged.fate, logged.seq = Fate.STORED, receipt.seq
+                self.receipts.append((name, receipt, logged))
+
+        async def send_again() -> None:
+            for name, logged in noted.items():
+                if logged.fate is Fate.NEVER:
+                    self.of(name).logged.remove(logged)
+                    self.of(name).logged.append(logged)
+            await send()
+
+        try:
+            await send()
+        except trio.Cancelled:
+            self.again.append(send_again)
+            raise
 
     async def wait(self, receipt: Receipt, *, reach_log: bool = False) -> None:
         """Cancelled: it will be stored all the same; await again."""

@@ -63,6 +63,10 @@ class Scenario:
         return self.settings.get("durability") == "commit"
 
 
+class OwnError(Exception):
+    """Raised in a body."""
+
+
 SCENARIOS: dict[str, Scenario] = {}
 
 
@@ -120,6 +124,21 @@ async def commits(caller: Caller) -> None:
     await caller.log("old", 3, keyed=True)
     await caller.log("long", by_handle=True, keyed=True)
     await caller.log("long")
+
+
+@scenario()
+async def transactions(caller: Caller) -> None:
+    """Over episodes that are asleep, awake and new; and one that is left with an error, which stores nothing."""
+    await caller.commit("old", "long")
+    await caller.start("new")
+    await caller.log("new")
+    await caller.commit("new", "old")
+    with pytest.raises(OwnError):
+        async with caller.entered(caller.memory.atomic()) as transaction:
+            transaction.log_step("old", step(1))
+            raise OwnError
+    with pytest.raises(InvalidState):
+        await caller.commit("old", "done")
 
 
 @scenario()
@@ -232,10 +251,6 @@ async def run_scopes(caller: Caller) -> None:
                 pass
 
 
-class OwnError(Exception):
-    """Raised in a body."""
-
-
 @scenario()
 async def failing_runs(caller: Caller) -> None:
     with pytest.raises(OwnError):
@@ -336,6 +351,20 @@ async def following_live(caller: Caller) -> None:
             nursery.start_soon(_log_several, caller.beside("other"), "old", 4)
             seen = [await _next(caller, events) for _ in range(4)]
     assert [event.stream for event in seen] == ["old"] * 4
+
+
+@scenario()
+async def watching(caller: Caller) -> None:
+    """What happens to the memory, as it is told to whoever looks."""
+    async with caller.entered(caller.memory.lifecycle()) as events:
+        await caller.log("old")
+        await caller.end("old", Success("done"))
+        seen: list[str] = []
+        while "ended" not in seen:
+            with caller.call():
+                seen.append((await events.receive()).kind)
+        await caller.plain(events.aclose)
+    await caller.plain(caller.memory.lifecycle().__aenter__)  # the closing ends that one
 
 
 async def _next(caller: Caller, events: Any) -> Event:

@@ -64,6 +64,7 @@ class Following:
         self._channel = EventChannel(journal, await self._slices.__aenter__(), self._kinds)
         return self._channel
 
+    @trio.lowlevel.enable_ki_protection
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:

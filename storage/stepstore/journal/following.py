@@ -66,6 +66,7 @@ class FollowedSlices(trio.abc.ReceiveChannel[list[Record | Gap]]):
         await trio.lowlevel.checkpoint()
         return self
 
+    @trio.lowlevel.enable_ki_protection
     async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         self.close()
         if error is None:

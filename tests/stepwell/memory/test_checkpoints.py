@@ -37,6 +37,8 @@ from tests.support import LOG, HookedFileSystem, cancelled_at_step, open_on, ste
 BAD = ExecutionStep(tool="")
 NEVER_FAIL = {
     "EventChannel.aclose",
+    "LifecycleChannel.aclose",
+    "Watching.__aexit__",
     "Following.__aexit__",  # it raises nothing of its own; what the body raised leaves
 }
 """Public async functions that raise nothing."""
@@ -96,6 +98,7 @@ _GET, _MANY, _EVENTS, _DELETE = (
     "EpisodeEvents.__anext__",
     "Memory.delete_episode",
 )
+_COMMIT = "AtomicScope.__aexit__"
 _FOLLOW, _RUN, _STEP = "Following.__aenter__", "RunScope.__aenter__", "StepScope.__aenter__"
 
 CALLS: dict[str, Call] = {
@@ -123,6 +126,20 @@ CALLS: dict[str, Call] = {
     "log_steps, bad id": Call(_BATCH, lambda m: m.log_steps(5, [step(2)]), InvalidInput),  # type: ignore[arg-type]
     "handle.log_steps": Call("EpisodeHandle.log_steps", lambda m: m.handle("e").log_steps([step(2), step(3)])),
     "handle.log_steps, none": Call("EpisodeHandle.log_steps", lambda m: m.handle("e").log_steps([]), InvalidInput),
+    "log_step, expected_seq": Call(_LOG, lambda m: m.log_step("e", step(2), expected_seq=2)),
+    "log_step, another expected_seq": Call(_LOG, lambda m: m.log_step("e", step(2), expected_seq=1), InvalidState),
+    "log_steps, another expected_seq": Call(
+        _BATCH, lambda m: m.log_steps("e", [step(2)], expected_seq=1), InvalidState
+    ),
+    "atomic": Call(_COMMIT, lambda m: transact(m, step(2))),
+    "atomic, known key": Call(_COMMIT, lambda m: transact(m, step(1, key="k"))),
+    "atomic, nothing staged": Call(_COMMIT, lambda m: transact(m)),
+    "atomic, bad step": Call(_COMMIT, lambda m: transact(m, BAD), InvalidInput),
+    "atomic, ended": Call(_COMMIT, lambda m: transact(m, step(2), episode_id="ended"), InvalidState),
+    "atomic, deleted": Call(_COMMIT, lambda m: transact(m, step(2), episode_id="gone"), NotFound),
+    "atomic, unknown id": Call(_COMMIT, lambda m: transact(m, step(2), episode_id="nope"), NotFound),
+    "atomic, entering": Call("AtomicScope.__aenter__", lambda m: m.atomic().__aenter__()),
+    "atomic, leaving": Call(_COMMIT, lambda m: m.atomic().__aexit__(None, None, None)),
     "flush": Call("Memory.flush", lambda m: m.flush()),
     "flush_steps": Call(_FLUSH, lambda m: m.flush_steps("e")),
     "flush_steps, ended": Call(_FLUSH, lambda m: m.flush_steps("ended")),
@@ -178,6 +195,8 @@ CALLS: dict[str, Call] = {
     "follow": Call("EventChannel.receive", lambda m: first_event(m)),
     "follow, entering": Call(_FOLLOW, lambda m: m.follow().__aenter__()),
     "follow, bad cursor": Call(_FOLLOW, lambda m: m.follow("nonsense").__aenter__(), InvalidInput),
+    "lifecycle": Call("LifecycleChannel.receive", lambda m: first_thing_told(m)),
+    "lifecycle, entering": Call("Watching.__aenter__", lambda m: m.lifecycle().__aenter__()),
     "the run scope, entering": Call(_RUN, lambda m: m.episode("x").__aenter__()),
     "the run scope, bad task": Call(_RUN, lambda m: m.episode("").__aenter__(), InvalidInput),
     "the run scope, ended": Call(_RUN, lambda m: m.episode("other", episode_id="ended").__aenter__(), InvalidState),
@@ -404,6 +423,42 @@ async def entering_a_follower_twice(stage: Stage) -> Situation:
     yield following.__aenter__
 
 
+async def entering_a_transaction_twice(stage: Stage) -> Situation:
+    transaction = stage.memory.atomic()
+    await transaction.__aenter__()
+    yield transaction.__aenter__
+
+
+async def watching_twice(stage: Stage) -> Situation:
+    watching = stage.memory.lifecycle()
+    await watching.__aenter__()
+    yield watching.__aenter__
+
+
+async def watching_no_more(stage: Stage) -> Situation:
+    watching = stage.memory.lifecycle()
+    await watching.__aenter__()
+    yield lambda: watching.__aexit__(None, None, None)
+
+
+async def watching_behind_the_closing(stage: Stage) -> Situation:
+    events = await stage.memory.lifecycle().__aenter__()
+    await stage.close()
+    while (await events.receive()).kind != "closing":
+        pass
+    yield events.receive
+
+
+async def watching_through_a_closed_channel(stage: Stage) -> Situation:
+    events = await stage.memory.lifecycle().__aenter__()
+    await events.aclose()
+    yield events.receive
+
+
+async def closing_the_channel_of_a_watcher(stage: Stage) -> Situation:
+    yield (await stage.memory.lifecycle().__aenter__()).aclose
+
+
 async def leaving_a_run_scope(stage: Stage) -> Situation:
     scope = stage.memory.episode("task")
     await scope.__aenter__()
@@ -472,6 +527,12 @@ SITUATIONS: list[tuple[str, Callable[[Stage], Situation], type[BaseException] | 
     ("EventChannel.aclose", closing_a_channel, None),
     ("Following.__aenter__", entering_a_follower_twice, InvalidState),
     ("Following.__aexit__", leaving_a_follower, None),
+    ("AtomicScope.__aenter__", entering_a_transaction_twice, InvalidState),
+    ("Watching.__aenter__", watching_twice, InvalidState),
+    ("Watching.__aexit__", watching_no_more, None),
+    ("LifecycleChannel.receive", watching_behind_the_closing, trio.EndOfChannel),
+    ("LifecycleChannel.receive", watching_through_a_closed_channel, trio.ClosedResourceError),
+    ("LifecycleChannel.aclose", closing_the_channel_of_a_watcher, None),
     ("RunScope.__aenter__", entering_a_run_scope_twice, InvalidState),
     ("RunScope.__aexit__", leaving_a_run_scope, None),
     ("RunScope.__aexit__", leaving_a_run_scope_with_an_error, None),
