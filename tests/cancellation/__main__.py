@@ -29,7 +29,7 @@ from tests.cancellation.sweep import Around, Sweeper, Variant
 from tests.crash.repeatable import deterministic
 from tests.public_surface import public_async_functions
 
-STRIDE = 3
+STRIDE = 4
 """The short form cancels at one step in so many."""
 SEEDS = 2
 """Orders of tasks, in the long form."""

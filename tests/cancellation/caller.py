@@ -139,6 +139,10 @@ class Caller:
         known.start = Fate.STORED
         return handle
 
+    async def resume(self, name: str) -> None:
+        """Cancelled: call again."""
+        await self.plain(lambda: self.memory.resume(name))
+
     async def log(self, name: str, count: int = 1, *, by_handle: bool = False, keyed: bool = False) -> Receipt:
         """One step, or several as one batch. Cancelled: not stored, retry freely; with `durability="commit"` unknown,
         resubmit with the same key."""

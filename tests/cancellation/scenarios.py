@@ -46,13 +46,14 @@ MORE_THAN_A_SLICE = 300
 @dataclass(frozen=True)
 class Scenario:
     """`settings`: of the memory, beside those of every run. `long`: steps of the episode of that name. `medium_fails`:
-    then a receipt need not become durable."""
+    then a receipt need not become durable. `needs_time`: what is meant happens on a medium that takes time only."""
 
     name: str
     body: Callable[[Caller], Awaitable[None]]
     settings: dict[str, Any] = field(default_factory=dict)
     long: int = 6
     medium_fails: bool = False
+    needs_time: bool = False
 
     def config(self) -> MemoryConfig:
         return MemoryConfig(segment_bytes=SEGMENT_BYTES, scrub_bytes_per_second=0, **self.settings)
@@ -71,13 +72,13 @@ SCENARIOS: dict[str, Scenario] = {}
 
 
 def scenario(
-    *, long: int = 6, medium_fails: bool = False, **settings: Any
+    *, long: int = 6, medium_fails: bool = False, needs_time: bool = False, **settings: Any
 ) -> Callable[[Callable[[Caller], Awaitable[None]]], None]:
     """Make a scenario of a function; its name is that of the function."""
 
     def add(body: Callable[[Caller], Awaitable[None]]) -> None:
         name = body.__name__.replace("_", "-")
-        SCENARIOS[name] = Scenario(name, body, settings, long, medium_fails)
+        SCENARIOS[name] = Scenario(name, body, settings, long, medium_fails, needs_time)
 
     return add
 
@@ -146,7 +147,7 @@ async def waking(caller: Caller) -> None:
     """What was asleep is woken from the log by whatever asks first."""
     await caller.get("long", by_handle=True)
     await caller.flush("old")
-    await caller.plain(lambda: caller.memory.resume("old"))
+    await caller.resume("old")
     await caller.log("long")
     await caller.log("old", keyed=True)
     with pytest.raises(InvalidState):
@@ -216,6 +217,33 @@ def _next_sync_fails(number: int = errno.EIO) -> Iterator[None]:
         yield
 
 
+@scenario(idle_seconds=1, resume_open=True)
+async def passivation(caller: Caller) -> None:
+    """Episodes fall asleep, and are woken by whatever is asked."""
+    await caller.log("old")
+    await trio.sleep(3)
+    await caller.log("old")
+    await trio.sleep(3)
+    await caller.flush("old")
+    await caller.end("long", Success("done"))
+
+
+@scenario(needs_time=True, max_live_episodes=1)
+async def more_episodes_than_may_be_awake(caller: Caller) -> None:
+    for name in ("old", "long", "old", "old", "long"):
+        await caller.log(name)
+    await caller.commit("long", "old")
+    async with trio.open_nursery() as nursery:
+        for name in ("old", "long"):
+            nursery.start_soon(_log_several, caller.beside(f"logger of {name}"), name, 3)
+            nursery.start_soon(_resume_again_and_again, caller.beside(f"reader of {name}"), name)
+
+
+async def _resume_again_and_again(caller: Caller, name: str) -> None:
+    for _ in range(6):  # once or more while it is about to fall asleep, which that prevents
+        await caller.resume(name)
+
+
 @scenario()
 async def starting(caller: Caller) -> None:
     for name in ("new", "old", "new", "done"):  # `old` and `done` are there already
@@ -237,7 +265,7 @@ async def completing(caller: Caller) -> None:
 async def abandoning(caller: Caller) -> None:
     found = await caller.plain(lambda: caller.memory.open_episodes())
     assert {episode.episode_id for episode in found} == {"old", "long"}
-    await caller.plain(lambda: caller.memory.resume("old"))
+    await caller.resume("old")
     await caller.end("long", Interrupted("nobody goes on", cause="abandoned"))
 
 
@@ -334,7 +362,11 @@ async def following(caller: Caller) -> None:
     await caller.log("old", keyed=True)
     await caller.flush()
     async with caller.entered(caller.memory.follow()) as events:
-        seen = [await _next(caller, events) for _ in range(10)]
+        seen = [await _next(caller, events) for _ in range(5)]
+        while len(seen) < 10:
+            with caller.call(ready=True):
+                some = await events.receive_some(10 - len(seen))
+            seen += [event for event in some if isinstance(event, Event)]
         await caller.plain(events.aclose)
     async with caller.entered(caller.memory.follow(seen[4].cursor)) as events:
         seen_again = [await _next(caller, events) for _ in range(8)]
@@ -448,6 +480,10 @@ async def memories_in_one_another(caller: Caller) -> None:
             handle = await other.start_episode("task")
         with caller.call():
             await handle.log_step(step(1))
+    async with caller.entered(open_memory(":memory:", config=MemoryConfig(idle_seconds=1))) as other:
+        with caller.call():
+            await other.episode("a run that is asleep when its memory is closed").__aenter__()
+        await trio.sleep(3)
     await caller.plain(lambda: _expect(LogLocked, lambda: open_on(caller.files).__aenter__()))
     await caller.log("old")
 

@@ -89,13 +89,24 @@ def _task_being_cancelled() -> trio.lowlevel.Task:
 async def thread_on_the_clock(
     call: Callable[..., Any], *args: Any, limiter: trio.CapacityLimiter | None = None, **_options: Any
 ) -> Any:
-    """In place of `trio.to_thread.run_sync`: takes 2 ms of the clock that jumps. As the real one it can be cancelled
-    until it has begun, and not from there on; the call happens in the midst of that time."""
+    """In place of `trio.to_thread.run_sync`: takes 2 ms of the clock that jumps. As the real one it can be cancelled,
+    or interrupted by Ctrl-C, until it has begun, and not from there on; the call happens in the midst of that time."""
     await trio.lowlevel.checkpoint_if_cancelled()
     async with limiter if limiter is not None else trio.CapacityLimiter(1):
-        with trio.CancelScope(shield=True):
-            await trio.sleep(0.001)
-            try:
-                return call(*args)
-            finally:
-                await trio.sleep(0.001)
+        await _pass_time(0.001)
+        try:
+            return call(*args)
+        finally:
+            await _pass_time(0.001)
+
+
+async def _pass_time(seconds: float) -> None:
+    """Sleep, whatever comes in meanwhile."""
+    sleeper = trio.lowlevel.current_task()
+
+    async def wake() -> None:
+        await trio.sleep(seconds)
+        trio.lowlevel.reschedule(sleeper)
+
+    trio.lowlevel.spawn_system_task(wake)
+    await trio.lowlevel.wait_task_rescheduled(lambda _raise_cancel: trio.lowlevel.Abort.FAILED)

@@ -65,6 +65,7 @@ class Interrupter:
             "caller", watch, copy.deepcopy(told), commit=scenario.commit, medium_fails=scenario.medium_fails
         )
         caller.files = disk.page_cache_copy()
+        caller.files.needs_thread = scenario.needs_time
         self._dice.throw_anew(1)
         came_out: BaseException | None = None
         try:

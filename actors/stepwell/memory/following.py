@@ -116,6 +116,7 @@ class EventChannel(trio.abc.ReceiveChannel[Event | Gap]):
         finally:
             self._receiving = False
 
+    @trio.lowlevel.enable_ki_protection
     async def receive_some(self, limit: int) -> list[Event | Gap]:
         """The next events: at least one, and of what else is ready at most so many. Otherwise as `receive`; an error
         that is met behind the first is left to the next call."""

@@ -394,6 +394,17 @@ async def asking_for_the_next_event_at_the_end(stage: Stage) -> Situation:
     yield events.__anext__
 
 
+async def receiving_some(stage: Stage) -> Situation:
+    events = await stage.memory.follow().__aenter__()
+    yield lambda: events.receive_some(10)
+
+
+async def receiving_some_behind_leaving(stage: Stage) -> Situation:
+    events = await stage.memory.follow().__aenter__()
+    await events.aclose()
+    yield lambda: events.receive_some(10)
+
+
 async def receiving_behind_leaving(stage: Stage) -> Situation:
     following = stage.memory.follow()
     events = await following.__aenter__()
@@ -522,6 +533,8 @@ SITUATIONS: list[tuple[str, Callable[[Stage], Situation], type[BaseException] | 
     ("Memory.open_episodes", looking_for_open_episodes_behind_the_closing, Closed),
     ("Memory.compact", compacting_behind_the_closing, Closed),
     ("EpisodeEvents.__anext__", asking_for_the_next_event_at_the_end, StopAsyncIteration),
+    ("EventChannel.receive_some", receiving_some, None),
+    ("EventChannel.receive_some", receiving_some_behind_leaving, trio.ClosedResourceError),
     ("EventChannel.receive", receiving_behind_leaving, trio.ClosedResourceError),
     ("EventChannel.receive", receiving_behind_the_closing, trio.EndOfChannel),
     ("EventChannel.aclose", closing_a_channel, None),
