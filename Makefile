@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RUN := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
 
-.PHONY: demo test coverage check bench crash crash-long clean help
+.PHONY: demo test coverage check bench crash crash-long interruptions interruptions-long clean help
 
 help:
 	@echo "make demo    watch 200 agents lose no acknowledged step to kill -9"
@@ -14,6 +14,7 @@ help:
 	@echo "make check   ruff, mypy --strict, pyright, layering"
 	@echo "make bench   measure (takes a few minutes)"
 	@echo "make crash   the short forms of the crash suites and of the simulation (crash-long: the long ones, hours)"
+	@echo "make interruptions   cancel, and press Ctrl-C, at every moment (short; interruptions-long: all of it)"
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -64,6 +65,14 @@ crash-long: $(DEV)
 	@echo "== simulation"; $(BIN)/python -m tests.simulation
 	@echo "== state machine"; $(BIN)/python -m pytest --hypothesis-profile=long --timeout=0 tests/stepwell/test_state_machine.py
 	@echo "== mutants"; $(BIN)/python -m tests.mutants log
+
+INTERRUPTIONS := cancellation interrupts
+
+interruptions: $(DEV)
+	@set -e; for suite in $(INTERRUPTIONS); do $(BIN)/python -m tests.$$suite --short; done
+
+interruptions-long: $(DEV)
+	@set -e; for suite in $(INTERRUPTIONS); do $(BIN)/python -m tests.$$suite; done
 
 bench: $(DEV)
 	@$(BIN)/python -m bench ingest

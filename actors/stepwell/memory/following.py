@@ -48,6 +48,7 @@ class Following:
         self._slices: AbstractAsyncContextManager[trio.abc.ReceiveChannel[list[Record | Gap]]] | None = None
         self._channel: EventChannel | None = None
 
+    @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> EventChannel:
         await checkpoint()
         if self._slices is not None:
@@ -63,6 +64,7 @@ class Following:
         self._channel = EventChannel(journal, await self._slices.__aenter__(), self._kinds)
         return self._channel
 
+    @trio.lowlevel.enable_ki_protection
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
@@ -85,6 +87,7 @@ class EventChannel(trio.abc.ReceiveChannel[Event | Gap]):
         self._receiving = False
         self.closed = False
 
+    @trio.lowlevel.enable_ki_protection
     async def receive(self) -> Event | Gap:
         """The next event, or a `Gap`. A checkpoint unless one is ready.
 
@@ -113,6 +116,7 @@ class EventChannel(trio.abc.ReceiveChannel[Event | Gap]):
         finally:
             self._receiving = False
 
+    @trio.lowlevel.enable_ki_protection
     async def receive_some(self, limit: int) -> list[Event | Gap]:
         """The next events: at least one, and of what else is ready at most so many. Otherwise as `receive`; an error
         that is met behind the first is left to the next call."""

@@ -140,8 +140,8 @@ class StepScope:
     """One step while it runs. Set `output` to what the tool answered; it is logged when the body ends.
 
     An exception is logged as `StepError` (an expired deadline, `TooSlowError` or `TimeoutError`, as `StepTimeout`; a
-    cancellation
-    as `StepInterrupted`) and leaves unchanged. The step is accepted even while the task is being cancelled.
+    cancellation as `StepInterrupted`) and leaves unchanged. The step is accepted even while the task is being
+    cancelled: what the tool did has happened. If there is no room for it then, that takes `grace_seconds` at most.
     """
 
     def __init__(self, handle: EpisodeHandle, tool: str, action: str, parameters: dict[str, Any]):
@@ -162,6 +162,7 @@ class StepScope:
         self._began = time.perf_counter()
         return self
 
+    @trio.lowlevel.enable_ki_protection
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
@@ -177,12 +178,33 @@ class StepScope:
             thought=self.thought,
             metadata=self.metadata,
         )
-        if error is None:
-            self.receipt = await self._handle.log_step(step)
+        if error is not None:
+            await self._log_in_time(step, error)
             return
         try:
+            self.receipt = await self._accept(step)
+        except (trio.Cancelled, KeyboardInterrupt) as interruption:
+            await self._log_in_time(step, interruption)  # it was not accepted so far
+            raise
+        if self._handle._memory._commit_durability:
+            await self.receipt.reach_log()
+
+    async def _accept(self, step: ExecutionStep) -> Receipt:
+        """Have the step accepted. A checkpoint; cancelled, it is not accepted."""
+        cell = await self._handle._memory._supervisor.accepting(self._handle.id)
+        return cell.accept_step(step)
+
+    async def _log_in_time(self, step: ExecutionStep, error: BaseException) -> None:
+        """Log the step of a body that is being left with `error`, within the grace; what goes wrong is a note to it."""
+        try:
             with trio.move_on_after(self._handle._memory._config.grace_seconds, shield=True) as scope:
-                self.receipt = await self._handle.log_step(step)
+                try:
+                    self.receipt = await self._accept(step)
+                except KeyboardInterrupt:  # it was not accepted so far; another Ctrl-C gives it up
+                    self.receipt = await self._accept(step)
+                    raise
+                if self._handle._memory._commit_durability:
+                    await self.receipt.reach_log()
             if scope.cancelled_caught:
                 error.add_note(f"stepwell: the step {self._tool!r} could not be logged in time")
         except Exception as logging_error:

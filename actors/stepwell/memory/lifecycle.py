@@ -21,6 +21,7 @@ from stepwell.runtime.cell import EpisodeCell
 from stepwell.runtime.ending_request import EndingRequest
 from stepwell.runtime.episode_task import being_deleted, ended_error
 from stepwell.runtime.reading import fold_episode
+from stepwell.runtime.receipt import Commit
 from stepwell.runtime.right_loop import checkpoint
 
 
@@ -47,18 +48,27 @@ class EpisodeLifecycle(MemoryCore):
         Raises: `InvalidInput`, `TooLarge`, `InvalidState` (the id exists, started otherwise), `Closed`, `LogFull`,
         `OutcomeUnknown`.
         """
+        new_id, commit = await self._begin_episode(
+            task,
+            context=context,
+            task_type=task_type,
+            agent=agent,
+            episode_id=episode_id,
+            parent=parent,
+            thread=thread,
+            metadata=metadata,
+            context_fields=context_fields,
+        )
+        if commit is not None:
+            await commit.reach_log()
+        return EpisodeHandle(self._whole, new_id)
+
+    async def _begin_episode(
+        self, task: str, *, episode_id: str | None, **arguments: Any
+    ) -> tuple[EpisodeId, Commit | None]:
+        """Have the start of an episode accepted; None if it was started before. A checkpoint; cancelled, nothing is."""
         try:
-            start = checked_start(
-                task,
-                context=context,
-                context_fields=context_fields,
-                task_type=task_type,
-                agent=agent,
-                parent=parent,
-                thread=thread,
-                metadata=metadata,
-                limits=self._config.limits,
-            )
+            start = checked_start(task, limits=self._config.limits, **arguments)
             known = None if episode_id is None else checked_id(episode_id)
         except StepwellError:
             await checkpoint()
@@ -69,12 +79,11 @@ class EpisodeLifecycle(MemoryCore):
             await self._supervisor.check_not_deleted(known)
             while self._supervisor.exists(known):
                 if await self._was_started(known, start):
-                    return EpisodeHandle(self._whole, known)
+                    return known, None
                 await self._supervisor.check_not_deleted(known)
         new_id = new_episode_id() if known is None else known
         cell = self._supervisor.start(new_id, start)
-        await cell.pending_commits[0].reach_log()
-        return EpisodeHandle(self._whole, new_id)
+        return new_id, cell.pending_commits[0]
 
     async def _was_started(self, episode_id: EpisodeId, start: EpisodeStart) -> bool:
         """Whether the episode is there; False if its start, by another caller, did not reach the log.
@@ -120,8 +129,9 @@ class EpisodeLifecycle(MemoryCore):
             "parent": parent,
             "thread": thread,
             "metadata": metadata,
+            "context_fields": context_fields,
         }
-        return RunScope(self._whole, task, arguments | context_fields)
+        return RunScope(self._whole, task, arguments)
 
     async def resume(self, episode_id: str) -> EpisodeHandle:
         """Continue an episode that has no ending, for instance one of `open_episodes()`.

@@ -49,6 +49,7 @@ class OpenMemory:
         self._restarts = restarts
         self._entered = False
 
+    @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> Memory:
         if _current_library() != "trio":
             raise WrongLoop(
@@ -71,21 +72,26 @@ class OpenMemory:
         try:
             self._runtime = Runtime(self._journal, config, self._restarts)
             self._memory = Memory(self._journal, config, self._runtime)
-            # Scopes are entered by hand so that what the body raises leaves as it is, not inside a group.
-            self._host_scope = trio.CancelScope()
-            self._host_scope.__enter__()
-            self._host = trio.open_nursery()
-            nursery = await self._host.__aenter__()
-            self._host_scope.shield = True  # a cancel meanwhile reaches the body's first checkpoint
-            await nursery.start(self._runtime.run, name="stepwell runtime")
-            self._host_scope.shield = False
-            self._body_scope = trio.CancelScope()
-            if config.on_failure == "cancel":
-                self._runtime.cancel_on_failure(self._body_scope)
-            self._body_scope.__enter__()
         except BaseException:
             self._journal.release()
             raise
+        # Scopes are entered by hand so that what the body raises leaves as it is, not inside a group.
+        self._host_scope = trio.CancelScope()
+        self._host_scope.__enter__()
+        self._host = trio.open_nursery()
+        nursery = await self._host.__aenter__()
+        nursery.start_soon(self._runtime.run, name="stepwell runtime")
+        self._host_scope.shield = True  # a cancel meanwhile reaches the body's first checkpoint
+        try:
+            await self._runtime.running.wait()
+        except KeyboardInterrupt:
+            await self._close(in_a_hurry=True)
+            raise
+        self._host_scope.shield = False
+        self._body_scope = trio.CancelScope()
+        if config.on_failure == "cancel":
+            self._runtime.cancel_on_failure(self._body_scope)
+        self._body_scope.__enter__()
         return self._memory
 
     async def _open_journal(self, path: str, config: MemoryConfig) -> Journal:
@@ -117,12 +123,7 @@ class OpenMemory:
         absorbed = bool(self._body_scope.__exit__(kind, error, traceback))
         body = None if absorbed else error
         self._memory._end_scopes()
-        interrupted = await self._runtime.close(in_a_hurry=body is not None)
-        self._journal.release()
-        # The tasks have ended; nothing of an outer cancellation may replace what the body raised.
-        self._host_scope.shield = True
-        await self._host.__aexit__(None, None, None)
-        self._host_scope.__exit__(None, None, None)
+        interrupted = await self._close(in_a_hurry=body is not None)
         left = self._runtime.left_behind
         for error_leaving in filter(None, (body, interrupted) if left else ()):
             error_leaving.add_note(f"stepwell: closing was cut short; {left} accepted records had not reached the log")
@@ -133,6 +134,19 @@ class OpenMemory:
         if interrupted is not None and (body is None or _outranks(interrupted, body)):
             raise interrupted
         return absorbed
+
+    async def _close(self, *, in_a_hurry: bool) -> BaseException | None:
+        """End the tasks, give back the log, leave the scopes. Gives the exception that came in meanwhile."""
+        interrupted = await self._runtime.close(in_a_hurry=in_a_hurry)
+        self._journal.release()
+        # The tasks have ended; nothing of an outer cancellation may replace what the body raised.
+        self._host_scope.shield = True
+        try:
+            await self._host.__aexit__(None, None, None)
+        except BaseExceptionGroup as group:  # the runtime task never raises; a Ctrl-C can still come in
+            interrupted = group.exceptions[0]
+        self._host_scope.__exit__(None, None, None)
+        return interrupted
 
 
 def _current_library() -> str:

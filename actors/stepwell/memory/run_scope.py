@@ -59,10 +59,14 @@ class RunScope:
 
     The ending: any ordinary exception (groups flattened) → `Failure` with its type and message; only `Cancelled`,
     `GeneratorExit`, `KeyboardInterrupt` or `SystemExit` → `Interrupted(cause="cancelled")`; otherwise what was set, or
-    `Success("")`. It is durable when the block has been left, written inside a shield with `grace_seconds`. What the
+    `Success("")`. It is durable when the block has been left, written inside a shield with `grace_seconds`; a Ctrl-C
+    meanwhile leaves behind it, and a second one gives it up. What the
     body raised leaves unchanged; if the ending could not be written it carries a note that says so. A body that ended
     well then raises the reason (`Closed`, `LogFull`, `OutcomeUnknown`). The block may complete the episode. One that is
     deleted meanwhile needs no ending: the block is left as if there were none.
+
+    Cancelled or interrupted while it is being entered, an episode whose id was generated ends as well; one with an id
+    of the caller's is left as `start_episode` leaves it: enter again with the same id.
 
     The scope opens no nursery and no cancel scope around the body. `completed` is the result once the block is left.
     """
@@ -72,14 +76,22 @@ class RunScope:
         self.handle: RunningEpisode | None = None
         self.completed: CompletedEpisode | None = None
 
+    @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> RunningEpisode:
         if self.handle is not None:
             await trio.lowlevel.checkpoint()
             raise InvalidState("a run scope can be entered once; call memory.episode(...) again")
-        handle = await self._memory.start_episode(self._task, **self._arguments)
-        self.handle = RunningEpisode(self._memory, handle)
+        episode_id, commit = await self._memory._begin_episode(self._task, **self._arguments)
+        handle = self.handle = RunningEpisode(self._memory, EpisodeHandle(self._memory, episode_id))
+        try:
+            if commit is not None:
+                await commit.reach_log()
+        except (trio.Cancelled, KeyboardInterrupt) as error:
+            if self._arguments["episode_id"] is None:  # accepted, and nobody can know its id
+                await self._end(handle, error)
+            raise
         self._memory._enter_scope(self)
-        return self.handle
+        return handle
 
     @trio.lowlevel.enable_ki_protection
     async def __aexit__(
@@ -87,15 +99,23 @@ class RunScope:
     ) -> None:
         handle = self.handle
         assert handle is not None
+        try:
+            await self._end(handle, error)
+        finally:
+            self._memory._leave_scope(self)
+
+    async def _end(self, handle: RunningEpisode, error: BaseException | None) -> None:
         outcome = decide_ending(error, handle._outcome)
         try:
-            await self._write(handle, outcome)
+            try:
+                await self._write(handle, outcome)
+            except KeyboardInterrupt:  # the ending is written all the same; another Ctrl-C gives it up
+                await self._write(handle, outcome)
+                raise
         except StepwellError as problem:
             if error is None:
                 raise
             error.add_note(f"stepwell: the ending of episode {handle.id!r} could not be written: {problem}")
-        finally:
-            self._memory._leave_scope(self)
 
     async def _write(self, handle: RunningEpisode, outcome: TaskOutcome) -> None:
         with trio.move_on_after(self._memory._config.grace_seconds, shield=True):

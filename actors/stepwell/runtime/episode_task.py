@@ -103,6 +103,7 @@ def _stored_seq(cell: EpisodeCell, journal: Journal, otherwise: int) -> int:
         return otherwise
 
 
+@trio.lowlevel.enable_ki_protection
 def _park(cell: EpisodeCell, error: Exception, failures: int) -> None:
     if isinstance(error, EpisodeUnavailable):
         unavailable = error

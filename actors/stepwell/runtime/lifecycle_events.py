@@ -130,6 +130,7 @@ class LifecycleChannel(trio.abc.ReceiveChannel[LifecycleEvent]):
         count, self._missed = self._missed, 0
         return _event("missed", detail=f"{count:,} events came while {self._kept:,} were waiting here", missed=count)
 
+    @trio.lowlevel.enable_ki_protection
     def end(self) -> None:
         """No more will come."""
         self._ended = True
@@ -182,7 +183,11 @@ class Watching:
         self._lifecycle.watchers.append(self._channel)
         return self._channel
 
-    async def __aexit__(self, *_error: object) -> None:
+    @trio.lowlevel.enable_ki_protection
+    async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         assert self._channel is not None
         self._channel.close()
-        await trio.lowlevel.cancel_shielded_checkpoint()  # what the body raises leaves unchanged
+        if error is None:
+            await trio.lowlevel.checkpoint()
+        else:  # what the body raised leaves unchanged
+            await trio.lowlevel.cancel_shielded_checkpoint()

@@ -142,6 +142,7 @@ class Passivator:
             self._look_at_first()
         return True
 
+    @trio.lowlevel.enable_ki_protection
     def _look_at_first(self) -> None:
         """Drain the cell at the head of the heap if it was not used since; otherwise put it where it belongs."""
         place = self._heap[0]
@@ -156,6 +157,7 @@ class Passivator:
         if not was_used and cell.may_drain:
             self._begin_drain(cell)
 
+    @trio.lowlevel.enable_ki_protection
     def _begin_drain(self, cell: EpisodeCell) -> None:
         self._draining[cell] = None
         cell.drained_at = cell.used

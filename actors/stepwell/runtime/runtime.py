@@ -40,6 +40,8 @@ class Runtime:
         self.supervisor = Supervisor(journal, config, self.lifecycle, restarts)
         self.failure: BaseException | None = None
         self.left_behind = 0
+        self.running = trio.Event()
+        """The tasks are there, or were."""
         self._scope = trio.CancelScope(shield=True)
         self._closing = trio.Event()
         self._ended = trio.Event()
@@ -56,7 +58,7 @@ class Runtime:
         self._on_failure = scope
 
     @trio.lowlevel.enable_ki_protection
-    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(self) -> None:
         """The runtime task. Never raises: what went wrong is in `failure`."""
         try:
             with self._scope:
@@ -66,7 +68,7 @@ class Runtime:
                     if self.config.resume_open and self.journal.gate.is_open:
                         found = list(self.journal.open_streams())[-self.config.max_live_episodes :]
                         nursery.start_soon(resume_open_episodes, self.supervisor, found[::-1], name="stepwell resuming")
-                    task_status.started()
+                    self.running.set()
                     await self._closing.wait()
                     await self.supervisor.drained()
                     self.journal.finish()
@@ -78,6 +80,7 @@ class Runtime:
             self.left_behind = self.supervisor.give_up()
             self.journal.finish()
             self.lifecycle.close()
+            self.running.set()
             self._ended.set()
 
     @trio.lowlevel.enable_ki_protection
@@ -89,6 +92,7 @@ class Runtime:
             if self.journal.failed is not None:
                 self._fail(self.journal.failed)
 
+    @trio.lowlevel.enable_ki_protection
     def _fail(self, error: BaseException) -> None:
         if self.failure is None:
             self.failure = error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import trio
 from trio_util import AsyncValue
 
 
@@ -24,6 +25,7 @@ class EpisodeState:
         return self._value
 
     @value.setter
+    @trio.lowlevel.enable_ki_protection
     def value(self, value: str) -> None:
         self._value = value
         if self._awaited is not None:

@@ -26,6 +26,7 @@ class FollowedSlices(trio.abc.ReceiveChannel[list[Record | Gap]]):
         """The next records, waiting for them if need be; may be empty; None at the end. A checkpoint. Cancelled or
         failed, the next call gives the same ones."""
 
+    @trio.lowlevel.enable_ki_protection
     async def receive(self) -> list[Record | Gap]:
         """The next records, at least one. A checkpoint; cancelled or failed, nothing is skipped.
 
@@ -49,6 +50,7 @@ class FollowedSlices(trio.abc.ReceiveChannel[list[Record | Gap]]):
             raise trio.ClosedResourceError("this follower was closed")
         raise trio.EndOfChannel
 
+    @trio.lowlevel.enable_ki_protection
     def close(self) -> None:
         """Stop following; a task that waits in `receive` is woken with `trio.ClosedResourceError`."""
         self._closed = True
@@ -64,5 +66,10 @@ class FollowedSlices(trio.abc.ReceiveChannel[list[Record | Gap]]):
         await trio.lowlevel.checkpoint()
         return self
 
-    async def __aexit__(self, *_error: object) -> None:
+    @trio.lowlevel.enable_ki_protection
+    async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         self.close()
+        if error is None:
+            await trio.lowlevel.checkpoint()
+        else:  # what the body raised is not replaced
+            await trio.lowlevel.cancel_shielded_checkpoint()

@@ -51,6 +51,7 @@ class LogCaretaker:
         self.errors = self.settled = 0
         self.compactor = LogCompactor(log, writer, self._blocking)
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Work whenever there is something to do. Returns only by being cancelled."""
         while True:
@@ -80,6 +81,7 @@ class LogCaretaker:
         """Copy the log into an archive, while `run` runs. See `LogCompactor.archive`."""
         return await self.compactor.archive(target, self.wait_settled)
 
+    @trio.lowlevel.enable_ki_protection
     def give_up(self, error: Exception) -> None:
         """`run` will not be run any more, because of this: whoever waits for what it does is told."""
         self._given_up = error

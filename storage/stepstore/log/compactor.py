@@ -119,6 +119,7 @@ class LogCompactor:
         self._has_news = True
         self._news.unpark_all()
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Compact whenever it is worth it. Returns only by being cancelled."""
         while True:
@@ -262,6 +263,7 @@ class LogCompactor:
 
     # ---- on request --------------------------------------------------------------------------------------------------
 
+    @trio.lowlevel.enable_ki_protection
     async def compact(self, wait_settled: WaitSettled) -> CompactionReport:
         """Compact everything that is worth it now, at full speed. `wait_settled` returns once all footers are written.
 
@@ -275,6 +277,7 @@ class LogCompactor:
             await self._rewrite_all(tally, all_dead=False)
         return CompactionReport(**tally.fields())
 
+    @trio.lowlevel.enable_ki_protection
     async def purge(self, wait_settled: WaitSettled) -> DeletionReport:
         """Rewrite every file that holds anything dead, and prove that nothing of deleted streams is left.
 
@@ -313,6 +316,7 @@ class LogCompactor:
             out_of_reach=tuple(out_of_reach),
         )
 
+    @trio.lowlevel.enable_ki_protection
     async def archive(self, target: str, wait_settled: WaitSettled) -> ArchiveReport:
         """Copy everything that is stored so far into an archive, while reading, writing and compacting go on.
 

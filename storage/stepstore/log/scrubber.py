@@ -30,6 +30,7 @@ class LogScrubber:
         self._period = log.options.scrub_every_seconds
         self._limiter = trio.CapacityLimiter(1)
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Pass after pass, until cancelled; at once if the options say so. A cancel waits for one block at most."""
         if not self._rate or not self._period:

@@ -442,6 +442,7 @@ class LogWriter:
                 keys.add(streams)  # it has left the file that failed, and begins another
         return segment.prepare(batches, self._encode)
 
+    @trio.lowlevel.enable_ki_protection
     def _note_slow_sync(self, seconds: float) -> None:
         self.stats.slow_syncs += 1
         self.stats.longest_sync_seconds = max(self.stats.longest_sync_seconds, seconds)
@@ -577,6 +578,7 @@ class LogWriter:
                 spent = await self._blocking(self._log.reserve.spend)
         self._refuse_for_room([] if spent else [self._queue.popleft() for _ in group], cause)
 
+    @trio.lowlevel.enable_ki_protection
     def _set_full(self, error: OSError | None) -> None:
         was_full, self._full_since_error = self.is_full, error
         self.gate.is_open = error is None and self._failed is None and not self._finishing
@@ -618,6 +620,7 @@ class LogWriter:
         self._queue = kept
         self._resolve_all(refused, cause)
 
+    @trio.lowlevel.enable_ki_protection
     def _fail(self, group: list[Submission], error: BaseException) -> None:
         self._failed = error
         self.gate.is_open = False

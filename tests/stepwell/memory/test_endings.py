@@ -7,6 +7,7 @@ import gc
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import trio
@@ -20,11 +21,14 @@ from stepwell import (
     Interrupted,
     LogFull,
     Memory,
+    MemoryConfig,
     PartialSuccess,
+    StepSuccess,
     Success,
     open_memory,
 )
-from tests.support import HookedFileSystem, open_on, step
+from stepwell.memory.run_scope import RunScope
+from tests.support import SEGMENT_BYTES, HookedFileSystem, open_on, step
 
 
 async def found_after_reopening(files: MemoryFileSystem, episode_id: str = "e") -> Episode:
@@ -354,3 +358,45 @@ async def test_the_step_scope_logs_what_happened_inside() -> None:
     ]
     assert results[0].output == {"hits": [1, 2]}  # type: ignore[union-attr]
     assert results[1].message == "KeyError: 'missing'"  # type: ignore[union-attr]
+
+
+async def cancelled_once_it_is_accepted(memory: Memory, scope: RunScope) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(scope.__aenter__)
+        while not memory.stats().live_episodes:
+            await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_run_scope_cancelled_while_it_is_entered_leaves_no_run_that_looks_alive_for_ever() -> None:
+    files = MemoryFileSystem()
+    async with open_on(files) as memory:
+        await cancelled_once_it_is_accepted(memory, memory.episode("task"))
+    async with open_on(files) as memory:
+        assert await memory.open_episodes() == []
+        (found,) = [await memory.get_episode(episode_id) async for episode_id in memory.episode_ids()]
+    assert found.outcome == Interrupted("the run was interrupted (Cancelled)", cause="cancelled")
+
+
+async def test_a_run_scope_with_an_id_of_the_callers_may_be_entered_again_after_a_cancellation() -> None:
+    async with open_on(MemoryFileSystem()) as memory:
+        await cancelled_once_it_is_accepted(memory, memory.episode("task", episode_id="e"))
+        async with memory.episode("task", episode_id="e") as episode:
+            await episode.log_step(step(1))
+        assert (await memory.get_episode("e")).outcome == Success("")
+
+
+@pytest.mark.parametrize("durability", ["receipt", "commit"])
+async def test_the_step_of_a_body_that_ended_well_is_logged_although_the_task_is_cancelled(
+    durability: Literal["receipt", "commit"],
+) -> None:
+    files = MemoryFileSystem()
+    async with open_on(files, MemoryConfig(segment_bytes=SEGMENT_BYTES, durability=durability)) as memory:
+        handle = await memory.start_episode("task", episode_id="e")
+        with trio.CancelScope() as outer:
+            async with handle.step("book", "a flight") as scope:
+                outer.cancel()  # while the tool is at work, in a thread for instance; it cannot be taken back
+                scope.output = "booked"
+        assert outer.cancelled_caught
+        assert [found.result for found in (await handle.get()).steps] == [StepSuccess("booked")]
+    assert [found.action for found in (await found_after_reopening(files)).steps] == ["a flight"]

@@ -1,0 +1,510 @@
+"""What is cancelled: scenarios in which every public async function is called at least once.
+
+A scenario is what one task does with an open memory that holds the episodes of `prepare`. It is run untouched first, to
+see which functions it calls; `python -m tests.cancellation --list` prints them. A public async function in no scenario
+fails a test: write one here that calls it, through a `Caller`, so that what it promises is checked.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+from unittest import mock
+
+import pytest
+import trio
+
+from stepstore.log.memory_files import MemoryFile
+from stepwell import (
+    NOW,
+    BatchConfig,
+    Event,
+    Failure,
+    Interrupted,
+    InvalidState,
+    LogFull,
+    LogLocked,
+    MemoryConfig,
+    OutcomeUnknown,
+    Success,
+    TooLarge,
+    open_memory,
+)
+from tests.cancellation.caller import Caller
+from tests.support import LOG, open_on, step
+
+SEGMENT_BYTES = 64 * 1024
+MORE_THAN_A_SLICE = 300
+"""Of events; they come in slices of 256."""
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """`settings`: of the memory, beside those of every run. `long`: steps of the episode of that name. `medium_fails`:
+    then a receipt need not become durable. `needs_time`: what is meant happens on a medium that takes time only."""
+
+    name: str
+    body: Callable[[Caller], Awaitable[None]]
+    settings: dict[str, Any] = field(default_factory=dict)
+    long: int = 6
+    medium_fails: bool = False
+    needs_time: bool = False
+
+    def config(self) -> MemoryConfig:
+        return MemoryConfig(segment_bytes=SEGMENT_BYTES, scrub_bytes_per_second=0, **self.settings)
+
+    @property
+    def commit(self) -> bool:
+        """Whether logging returns when the step is durable."""
+        return self.settings.get("durability") == "commit"
+
+
+class OwnError(Exception):
+    """Raised in a body."""
+
+
+SCENARIOS: dict[str, Scenario] = {}
+
+
+def scenario(
+    *, long: int = 6, medium_fails: bool = False, needs_time: bool = False, **settings: Any
+) -> Callable[[Callable[[Caller], Awaitable[None]]], None]:
+    """Make a scenario of a function; its name is that of the function."""
+
+    def add(body: Callable[[Caller], Awaitable[None]]) -> None:
+        name = body.__name__.replace("_", "-")
+        SCENARIOS[name] = Scenario(name, body, settings, long, medium_fails, needs_time)
+
+    return add
+
+
+async def prepare(caller: Caller, long: int) -> None:
+    """What every memory holds: `old`, that is open; `done`, that has ended; `long`, that is open too."""
+    for name in ("old", "done", "long"):
+        await caller.start(name)
+    for _ in range(3):
+        await caller.log("old", keyed=True)
+        await caller.log("done")
+    for _ in range(3):
+        await caller.log("long", long // 3)
+    await caller.end("done", Success("done"))
+
+
+@scenario()
+async def logging(caller: Caller) -> None:
+    await caller.start("new")
+    receipts = [await caller.log("new"), await caller.log("new", by_handle=True), caller.log_nowait("new")]
+    await caller.wait(receipts[0])
+    await caller.log("old", by_handle=True)
+    await caller.wait(await caller.log("new"), reach_log=True)
+
+
+@scenario(mailbox_size=2, batch=BatchConfig(max_batch_size=4))
+async def full_mailboxes(caller: Caller) -> None:
+    for by_handle in (False, True) * 3:
+        await caller.log("old", by_handle=by_handle)
+        await caller.log("long", by_handle=by_handle)
+
+
+@scenario(mailbox_size=2)
+async def batches(caller: Caller) -> None:
+    await caller.start("new")
+    for count in (2, 3, 2):
+        await caller.log("new", count)
+        await caller.log("old", count, by_handle=True)
+
+
+@scenario(durability="commit")
+async def commits(caller: Caller) -> None:
+    await caller.log("old", keyed=True)
+    await caller.log("old", 3, keyed=True)
+    await caller.log("long", by_handle=True, keyed=True)
+    await caller.log("long")
+
+
+@scenario()
+async def transactions(caller: Caller) -> None:
+    """Over episodes that are asleep, awake and new; and one that is left with an error, which stores nothing."""
+    await caller.commit("old", "long")
+    await caller.start("new")
+    await caller.log("new")
+    await caller.commit("new", "old")
+    with pytest.raises(OwnError):
+        async with caller.entered(caller.memory.atomic()) as transaction:
+            transaction.log_step("old", step(1))
+            raise OwnError
+    with pytest.raises(InvalidState):
+        await caller.commit("old", "done")
+
+
+@scenario()
+async def waking(caller: Caller) -> None:
+    """What was asleep is woken from the log by whatever asks first."""
+    await caller.get("long", by_handle=True)
+    await caller.flush("old")
+    await caller.resume("old")
+    await caller.log("long")
+    await caller.log("old", keyed=True)
+    with pytest.raises(InvalidState):
+        await caller.log("done")
+
+
+@scenario(batch=BatchConfig.manual())
+async def flushing(caller: Caller) -> None:
+    for _ in range(2):
+        await caller.log("old")
+        await caller.log("long")
+    await caller.flush("old")
+    await caller.log("old")
+    await caller.flush("long", by_handle=True)
+    await caller.flush()
+
+
+@scenario()
+async def idling(caller: Caller) -> None:
+    """Time goes by: the flush interval, then the time after which the log is marked as idle."""
+    await caller.log("old")
+    await trio.sleep(0.2)
+    await caller.log("long")
+    await caller.flush()
+    await trio.sleep(2)
+    await caller.log("old", by_handle=True)
+
+
+@scenario(medium_fails=True)
+async def a_sync_that_fails(caller: Caller) -> None:
+    """Once; the log goes on in another segment, and whether the steps of the group are stored is unknown."""
+    await caller.log("old", keyed=True)
+    await caller.flush()
+    with _next_sync_fails():
+        receipt = await caller.log("old", 2, keyed=True)
+        with pytest.raises(OutcomeUnknown):
+            await caller.wait(receipt)
+    await caller.wait(await caller.log("old", keyed=True))
+
+
+@scenario(medium_fails=True)
+async def a_medium_that_is_full_for_a_while(caller: Caller) -> None:
+    await caller.log("old", keyed=True)
+    await caller.flush()
+    with _next_sync_fails(errno.ENOSPC):
+        receipt = await caller.log("old", keyed=True)
+        with pytest.raises(OutcomeUnknown):
+            await caller.wait(receipt)
+    with pytest.raises(LogFull):
+        await caller.log("old", keyed=True)
+    await trio.sleep(10)
+    await caller.wait(await caller.log("old", keyed=True))
+
+
+@contextmanager
+def _next_sync_fails(number: int = errno.EIO) -> Iterator[None]:
+    sync, failed = MemoryFile.datasync, False
+
+    def failing(file: MemoryFile) -> None:
+        nonlocal failed
+        if not failed:
+            failed = True
+            raise OSError(number, os.strerror(number))
+        sync(file)
+
+    with mock.patch.object(MemoryFile, "datasync", failing):
+        yield
+
+
+@scenario(idle_seconds=1, resume_open=True)
+async def passivation(caller: Caller) -> None:
+    """Episodes fall asleep, and are woken by whatever is asked."""
+    await caller.log("old")
+    await trio.sleep(3)
+    await caller.log("old")
+    await trio.sleep(3)
+    await caller.flush("old")
+    await caller.end("long", Success("done"))
+
+
+@scenario(needs_time=True, max_live_episodes=1)
+async def more_episodes_than_may_be_awake(caller: Caller) -> None:
+    for name in ("old", "long", "old", "old", "long"):
+        await caller.log(name)
+    await caller.commit("long", "old")
+    async with trio.open_nursery() as nursery:
+        for name in ("old", "long"):
+            nursery.start_soon(_log_several, caller.beside(f"logger of {name}"), name, 3)
+            nursery.start_soon(_resume_again_and_again, caller.beside(f"reader of {name}"), name)
+
+
+async def _resume_again_and_again(caller: Caller, name: str) -> None:
+    for _ in range(6):  # once or more while it is about to fall asleep, which that prevents
+        await caller.resume(name)
+
+
+@scenario()
+async def starting(caller: Caller) -> None:
+    for name in ("new", "old", "new", "done"):  # `old` and `done` are there already
+        await caller.start(name)
+    await caller.plain(lambda: _expect(InvalidState, lambda: caller.memory.start_episode("x", episode_id="old")))
+
+
+@scenario()
+async def completing(caller: Caller) -> None:
+    await caller.log("old")
+    await caller.end("old", Success("it works"))
+    await caller.end("old", Success("it works"), by_handle=True)
+    await caller.start("new")
+    await caller.log("new", 2)
+    await caller.end("new", Failure("it does not"), by_handle=True)
+
+
+@scenario()
+async def abandoning(caller: Caller) -> None:
+    found = await caller.plain(lambda: caller.memory.open_episodes())
+    assert {episode.episode_id for episode in found} == {"old", "long"}
+    await caller.resume("old")
+    await caller.end("long", Interrupted("nobody goes on", cause="abandoned"))
+
+
+@scenario()
+async def run_scopes(caller: Caller) -> None:
+    async with caller.run("run") as episode:
+        async with caller.step("run", episode):
+            await trio.lowlevel.checkpoint()
+        async with caller.run("inner", by_id=True) as inner:
+            async with caller.step("inner", inner):
+                pass
+
+
+@scenario()
+async def failing_runs(caller: Caller) -> None:
+    with pytest.raises(OwnError):
+        async with caller.run("run") as episode:
+            async with caller.step("run", episode):
+                await trio.lowlevel.checkpoint()
+                raise OwnError
+
+
+@scenario(mailbox_size=1, batch=BatchConfig.manual())
+async def step_scopes(caller: Caller) -> None:
+    """With a mailbox that is full while a batch is on its way, and tools that cannot be cancelled."""
+    handle = await caller.start("new")
+    async with trio.open_nursery() as nursery:
+        for _ in range(2):
+            async with caller.step("new", handle):
+                await trio.lowlevel.checkpoint()
+            nursery.start_soon(caller.beside("flusher").flush, "new")
+            async with caller.step("new", handle):
+                await _tool()
+                await caller.log("new", by_handle=True)
+                await _tool()
+
+
+@scenario(durability="commit")
+async def step_scopes_that_wait_for_the_medium(caller: Caller) -> None:
+    handle = await caller.start("new")
+    for _ in range(2):
+        async with caller.step("new", handle):
+            await _tool()
+            await trio.lowlevel.checkpoint()
+        async with caller.step("new", handle):
+            await _tool()
+
+
+async def _tool() -> None:
+    """Something that returns although it is cancelled meanwhile, as a call in a worker thread does."""
+    with trio.CancelScope(shield=True):
+        await trio.sleep(0.001)
+
+
+@scenario()
+async def reading(caller: Caller) -> None:
+    await caller.log("old")
+    await caller.get("old")
+    await caller.get("done", by_handle=True)
+    await caller.log("old", 2)
+    await caller.plain(lambda: caller.memory.get_episodes(["done", "old"]))
+    found: list[str] = []
+    ids = caller.memory.episode_ids()
+    with caller.call(ready=True):
+        async for episode_id in ids:
+            found.append(episode_id)
+    assert found == ["old", "done", "long"]
+
+
+@scenario(long=MORE_THAN_A_SLICE)
+async def reading_events(caller: Caller) -> None:
+    """Each event is asked for again where the iteration was cancelled, and none is skipped or doubled."""
+    await caller.log("long")
+    for events in (caller.memory.events("long"), caller.handle("long").events(after=2)):
+        seqs: list[int] = []
+
+        async def rest(events: Any = events, seqs: list[int] = seqs) -> None:
+            async for event in events:
+                seqs.append(event.seq)
+            if seqs != list(range(seqs[0], MORE_THAN_A_SLICE + 3)):
+                caller.watch.object_to(f"the events of an episode are seq {seqs}")
+
+        try:
+            with caller.call(ready=True):
+                await rest()
+        except trio.Cancelled:
+            caller.again.append(rest)
+            raise
+
+
+@scenario()
+async def following(caller: Caller) -> None:
+    """From the start, then from the cursor of an event, then from now on."""
+    await caller.log("old", keyed=True)
+    await caller.flush()
+    async with caller.entered(caller.memory.follow()) as events:
+        seen = [await _next(caller, events) for _ in range(5)]
+        while len(seen) < 10:
+            with caller.call(ready=True):
+                some = await events.receive_some(10 - len(seen))
+            seen += [event for event in some if isinstance(event, Event)]
+        await caller.plain(events.aclose)
+    async with caller.entered(caller.memory.follow(seen[4].cursor)) as events:
+        seen_again = [await _next(caller, events) for _ in range(8)]
+    lsns, lsns_again = ([event.lsn for event in some] for some in (seen, seen_again))
+    if lsns != list(range(1, 11)) or lsns_again != list(range(6, 14)):
+        caller.watch.object_to(f"followers saw {lsns} and {lsns_again}")
+
+
+@scenario()
+async def following_live(caller: Caller) -> None:
+    """Events that are logged meanwhile."""
+    async with trio.open_nursery() as nursery:
+        async with caller.entered(caller.memory.follow(NOW)) as events:
+            nursery.start_soon(_log_several, caller.beside("other"), "old", 4)
+            seen = [await _next(caller, events) for _ in range(4)]
+    assert [event.stream for event in seen] == ["old"] * 4
+
+
+@scenario()
+async def watching(caller: Caller) -> None:
+    """What happens to the memory, as it is told to whoever looks."""
+    async with caller.entered(caller.memory.lifecycle()) as events:
+        await caller.log("old")
+        await caller.end("old", Success("done"))
+        seen: list[str] = []
+        while "ended" not in seen:
+            with caller.call():
+                seen.append((await events.receive()).kind)
+        await caller.plain(events.aclose)
+    await caller.plain(caller.memory.lifecycle().__aenter__)  # the closing ends that one
+
+
+async def _next(caller: Caller, events: Any) -> Event:
+    with caller.call(ready=True):
+        event = await events.receive()
+    assert isinstance(event, Event)
+    return event
+
+
+async def _log_several(caller: Caller, name: str, count: int) -> None:
+    for _ in range(count):
+        await caller.log(name, by_handle=True)
+    await caller.flush(name)
+
+
+@scenario()
+async def deleting(caller: Caller) -> None:
+    await caller.log("old")
+    await caller.delete("old")
+    await caller.delete("old")
+    await caller.start("new")
+    await caller.log("new")
+    await caller.delete("new")
+    await caller.delete("done")
+
+
+@scenario()
+async def purging(caller: Caller) -> None:
+    await caller.delete("long", purge=True)
+    await caller.plain(lambda: caller.memory.compact(purge=True))
+
+
+@scenario()
+async def compacting(caller: Caller) -> None:
+    await caller.delete("long")
+    await caller.log("old")
+    await caller.plain(lambda: caller.memory.compact())
+    await caller.log("old")
+
+
+@scenario()
+async def backing_up(caller: Caller) -> None:
+    await caller.log("old", 2)
+    await caller.plain(lambda: caller.memory.backup("/archive"))
+    await caller.log("old")
+
+
+@scenario(mailbox_size=2)
+async def many_callers_of_one_episode(caller: Caller) -> None:
+    """Tasks that log to it, flush it, end it."""
+    async with trio.open_nursery() as nursery:
+        for name in ("first", "second"):
+            nursery.start_soon(_until_it_ends, caller.beside(name))
+        await caller.log("old")
+        await caller.flush("old")
+        await caller.log("old", 2)
+        await caller.end("old", Success("done"))
+
+
+async def _until_it_ends(caller: Caller) -> None:
+    try:
+        for count in (1, 2) * 4:
+            await caller.log("old", count)
+    except InvalidState:
+        return
+
+
+@scenario()
+async def a_deletion_beside_a_logger(caller: Caller) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_until_it_ends, caller.beside("other"))
+        await caller.log("old")
+        await caller.delete("old")
+
+
+@scenario()
+async def memories_in_one_another(caller: Caller) -> None:
+    """One that keeps nothing, and the same one again, which is locked."""
+    async with caller.entered(open_memory(":memory:")) as other:
+        with caller.call():
+            handle = await other.start_episode("task")
+        with caller.call():
+            await handle.log_step(step(1))
+    async with caller.entered(open_memory(":memory:", config=MemoryConfig(idle_seconds=1))) as other:
+        with caller.call():
+            await other.episode("a run that is asleep when its memory is closed").__aenter__()
+        await trio.sleep(3)
+    await caller.plain(lambda: _expect(LogLocked, lambda: open_on(caller.files).__aenter__()))
+    await caller.log("old")
+
+
+@scenario()
+async def refused_calls(caller: Caller) -> None:
+    """Errors are checkpoints too."""
+    memory = caller.memory
+    refused: list[tuple[type[Exception], Callable[[], Awaitable[object]]]] = [
+        (InvalidState, lambda: memory.resume("done")),
+        (TooLarge, lambda: memory.start_episode("x" * 20_000)),
+        (KeyError, lambda: memory.get_episode("nope")),
+        (KeyError, lambda: memory.flush_steps("nope")),
+        (ValueError, lambda: memory.get_episodes("text")),
+        (KeyError, lambda: memory.delete_episode("nope")),
+        (ValueError, lambda: memory.backup(LOG)),
+    ]
+    for kind, call in refused:
+        await caller.plain(partial(_expect, kind, call))
+
+
+async def _expect(kind: type[Exception], call: Callable[[], Awaitable[object]]) -> None:
+    with pytest.raises(kind):
+        await call()

@@ -1,0 +1,68 @@
+"""What holds of cells, supervisor and writer whenever no task is in the midst of a step."""
+
+from __future__ import annotations
+
+import itertools
+
+from stepstore.journal import SegmentLogJournal
+from stepwell import Memory
+from stepwell.runtime.cell import _PER_RECORD, MAILBOX_BYTES, EpisodeCell
+
+
+def torn(memory: Memory) -> list[str]:
+    """Everything that does not agree; none is what is wanted."""
+    supervisor = memory._supervisor
+    wrong: list[str] = []
+    for name, cell in supervisor.cells.items():
+        wrong += [f"cell {name!r}: {text}" for text in _torn_cell(cell)]
+        if cell.episode_id != name:
+            wrong.append(f"cell {name!r} is that of {cell.episode_id!r}")
+    if supervisor._nursery is not None:
+        running = {task.name for task in supervisor._nursery.child_tasks}
+        for name, cell in supervisor.cells.items():
+            if cell.state.value in ("live", "waking") and f"stepwell episode {name}" not in running:
+                wrong.append(f"cell {name!r} is {cell.state.value} and has no task")
+        for name in supervisor._deletions:
+            if f"stepwell deletion of {name}" not in running:
+                wrong.append(f"the deletion of {name!r} has no task")
+    return wrong + _torn_writer(memory)
+
+
+def _torn_cell(cell: EpisodeCell) -> list[str]:
+    mail: list[bytes | list[bytes]] = [] if cell.mail._closed else list(cell.mail._state.data)
+    in_mail = [record for item in mail for record in ([item] if isinstance(item, bytes) else item)]
+    commits = cell.pending_commits
+    size = sum(len(record) + _PER_RECORD for record in in_mail)
+    facts = {
+        "pending records": (cell._pending, sum(commit.records for commit in commits)),
+        "records in mailbox and hand": (len(in_mail) + len(cell.in_hand), cell._pending),
+        "items in the mailbox": (cell._mail_count, len(mail)),
+        "bytes in the mailbox": (cell._mail_bytes, size),
+        "full": (cell.full, len(mail) >= cell._mailbox_size or size >= MAILBOX_BYTES),
+        "the batch at the journal": (cell._at_journal in (None, *commits[:1]), True),
+        "the batch that gathers": (cell._open in (None, *commits[-1:]), True),
+        "batches that have a result": ([commit.done for commit in commits], [False] * len(commits)),
+    }
+    for before, after in itertools.pairwise(commits):
+        facts[f"the batch behind seq {before.first_seq}"] = (after.first_seq, before.first_seq + before.records)
+    if commits:
+        facts["the next seq"] = (cell._next_seq, commits[-1].first_seq + commits[-1].records)
+    facts["seqs of keys"] = (all(known.seq < cell._next_seq for known in cell._keys._steps.values()), True)
+    return [f"{what}: {found} and {due}" for what, (found, due) in facts.items() if found != due]
+
+
+def _torn_writer(memory: Memory) -> list[str]:
+    journal = memory._journal
+    writer = journal._writer if isinstance(journal, SegmentLogJournal) else None
+    if writer is None:
+        return []
+    queued = sum(submission.cost for submission in writer._queue)
+    at_journal = sum(cell._at_journal is not None for cell in memory._supervisor.cells.values())
+    wrong: list[str] = []
+    if queued > writer._queued_bytes or (
+        queued == 0 and not at_journal and writer._queued_bytes and not writer._deleting
+    ):
+        wrong.append(f"the writer counts {writer._queued_bytes} bytes, and {queued} are queued")
+    if any(submission.done for submission in writer._queue):
+        wrong.append("what has a result is queued")
+    return wrong
