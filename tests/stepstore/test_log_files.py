@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 import pytest
 
+from stepstore.log import watched_files
 from stepstore.log.files import FileSystem, OsFileSystem, write_all
 from stepstore.log.memory_files import MemoryFileSystem
-from stepstore.log.watched_files import Call, WatchedFiles
 from tests.stepstore.log_lab import Call, WatchedFiles, clone, content, put, tree
 
 
@@ -407,11 +407,11 @@ def test_a_watched_file_layer_shows_each_call_before_it_is_made() -> None:
     disk, seen = MemoryFileSystem(), list[str]()
     there: list[bool] = []
 
-    def before(call: Call) -> None:
+    def before(call: watched_files.Call) -> None:
         seen.append(str(call))
         there.append(disk.stat("/b") is not None)
 
-    files = WatchedFiles(disk, before)
+    files = watched_files.WatchedFiles(disk, before)
     file = files.open("/a", create=True)
     file.write(0, b"x")
     files.link("/a", "/b")

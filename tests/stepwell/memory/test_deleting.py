@@ -462,14 +462,18 @@ async def test_reading_while_it_is_deleted_gives_all_of_it_or_not_found() -> Non
             assert set(seen) <= {600, "not found"}, checkpoints
 
 
-async def test_an_iteration_that_had_begun_in_a_memory_that_keeps_nothing_is_not_cut_short() -> None:
+async def test_an_iteration_that_had_begun_in_a_memory_that_keeps_nothing_does_not_end_as_if_that_were_all() -> None:
     async with open_memory(":memory:") as memory:
         handle = await memory.start_episode("task", episode_id="e")
         await handle.log_steps([step(n) for n in range(600)])
         events = memory.events("e")
         assert (await anext(events)).kind == "started"
         await memory.delete_episode("e")
-        assert [event.seq async for event in events] == list(range(2, 602))
+        seen: list[int] = []
+        with pytest.raises(NotFound):
+            async for event in events:
+                seen.append(event.seq)
+        assert seen == list(range(2, 2 + len(seen)))
 
 
 async def test_starting_an_id_while_it_is_deleted_is_refused() -> None:
