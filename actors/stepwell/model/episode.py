@@ -8,6 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from stepwell.model.analysis import EpisodeSummary, Reflection, RewardScore
+from stepwell.model.checkpoint import Checkpoint
 from stepwell.model.context import TaskContext
 from stepwell.model.outcome import TaskOutcome
 from stepwell.model.step import EpisodeStep
@@ -20,6 +21,8 @@ class Episode(msgspec.Struct, frozen=True, kw_only=True):
 
     Times are aware UTC. `end_time`, `outcome`, `reward`, `reflection` and `summary` are None while the episode is
     open; an interrupted one has no reward and no reflection. `last_seq` is the number of its last record.
+    `task_description`, `metadata` and the tags of `context` are as they were last set; `archived_at` is when it was
+    archived, None if it is not.
     """
 
     episode_id: str
@@ -33,6 +36,8 @@ class Episode(msgspec.Struct, frozen=True, kw_only=True):
     parent: str | None = None
     thread: str | None = None
     metadata: dict[str, Any] = {}
+    archived_at: dt.datetime | None = None
+    checkpoints: list[Checkpoint] = []
     end_time: dt.datetime | None = None
     outcome: TaskOutcome | None = None
     outcome_metadata: dict[str, Any] = {}
@@ -43,8 +48,13 @@ class Episode(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def tags(self) -> list[str]:
-        """The tags of the episode."""
+        """The tags of the episode, each once without regard to case unless it was started otherwise."""
         return self.context.tags
+
+    @property
+    def archived(self) -> bool:
+        """Whether the episode is archived."""
+        return self.archived_at is not None
 
     @property
     def is_complete(self) -> bool:

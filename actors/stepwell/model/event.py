@@ -11,6 +11,8 @@ import msgspec
 
 SCHEMA_VERSION = 1
 STARTED, STEP, ENDED, DELETED = "started", "step", "ended", "deleted"
+TAGGED, UPDATED, ARCHIVED, RESTORED = "tagged", "updated", "archived", "restored"
+RELATED, UNRELATED, CHECKPOINTED = "related", "unrelated", "checkpointed"
 _EXACT = 2**32 * 1_000_000
 """Below this, a float of seconds is nearer to its microsecond than to any other (2**32 s have steps of 0.5 µs)."""
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -22,7 +24,9 @@ class Event(msgspec.Struct, frozen=True, dict=True, eq=False):
     `stream` is the id of the episode ("" where it was deleted and nothing tells it any more); `seq` its number there,
     `lsn` its number in the log; `cursor` a text to resume a reading behind it. `time` is when it was accepted, UTC,
     never going back within a stream; `time_ns` the same in nanoseconds since 1970. `kind` is "started", "step", "ended"
-    or "deleted" (the last of its stream), and `data` a JSON object of that kind.
+    or "deleted" (the last of its stream), or says how the episode was organised, which may come behind its ending:
+    "tagged", "updated", "archived", "restored", "related", "unrelated", "checkpointed". `data` is a JSON object of that
+    kind.
 
     `data` is decoded when it is first asked for; where the stored bytes are not sound, that raises
     `EpisodeUnavailable` (reason "undecodable").

@@ -7,10 +7,12 @@ from typing import Any
 import msgspec
 
 from stepwell.errors import EpisodeUnavailable
+from stepwell.model.checkpoint import checkpoint_of
 from stepwell.model.codec import DecodedRecord, decode_result
 from stepwell.model.ending import Ending, decode_ending
 from stepwell.model.episode import Episode
 from stepwell.model.event import ENDED, STARTED, STEP, utc
+from stepwell.model.organising import ORGANISING, Organisation, decode_organising
 from stepwell.model.outcome import TaskOutcome
 from stepwell.model.start import EpisodeStart, decode_start
 from stepwell.model.step import EpisodeStep
@@ -23,8 +25,9 @@ class EpisodeFold:
         self.episode_id = episode_id
         self.start: EpisodeStart | None = None
         self.ending: Ending | None = None
+        self.organisation: Organisation | None = None
         self.steps: list[EpisodeStep] = []
-        self.last_seq = self.last_lsn = 0
+        self.last_seq = self.last_lsn = self.end_seq = self.end_lsn = 0
         self.start_ns = self.last_ns = self.end_ns = 0
 
     def add(self, seq: int, lsn: int, record: DecodedRecord) -> None:
@@ -38,8 +41,12 @@ class EpisodeFold:
                 self.steps.append(_step(seq, len(self.steps) + 1, time_ns, data, meta))
             elif kind == STARTED:
                 self.start, self.start_ns = decode_start(data), time_ns
+                self.organisation = Organisation(self.start)
             elif kind == ENDED:
                 self.ending, self.end_ns = decode_ending(data), time_ns
+                self.end_seq, self.end_lsn = seq, lsn
+            elif kind in ORGANISING and self.organisation is not None:
+                self.organisation.apply(decode_organising(kind, data), seq, time_ns)
         except (msgspec.ValidationError, ValueError, TypeError, IndexError, KeyError) as error:
             raise EpisodeUnavailable(
                 f"record {seq} of episode {self.episode_id!r} is no sound {kind!r}: {error}", reason="undecodable"
@@ -50,8 +57,8 @@ class EpisodeFold:
 
     def episode(self, *, outcome: TaskOutcome | None = None, end_ns: int | None = None) -> Episode:
         """The episode so far. With `outcome` and `end_ns`, as it would be if it ended so now (for the analysis)."""
-        start = self.start
-        if start is None:
+        start, organisation = self.start, self.organisation
+        if start is None or organisation is None:
             raise EpisodeUnavailable(f"episode {self.episode_id!r} has no start record", reason="undecodable")
         ending = self.ending
         fields: dict[str, Any] = {}
@@ -69,13 +76,15 @@ class EpisodeFold:
             fields = {"outcome": outcome, "end_time": utc(end_ns)}
         return Episode(
             episode_id=self.episode_id,
-            task_description=start.task,
+            task_description=organisation.description,
             task_type=start.task_type,
-            context=start.context,
+            context=msgspec.structs.replace(start.context, tags=list(organisation.tags)),
             agent=start.agent,
             parent=start.parent,
             thread=start.thread,
-            metadata=start.metadata,
+            metadata=organisation.metadata,
+            archived_at=None if organisation.archived_ns is None else utc(organisation.archived_ns),
+            checkpoints=[checkpoint_of(self.episode_id, *found) for found in organisation.checkpoints],
             start_time=utc(self.start_ns),
             last_seq=self.last_seq,
             steps=list(self.steps),

@@ -6,13 +6,14 @@ from typing import Any
 
 import msgspec
 
-from stepwell.errors import InvalidInput, TooLarge
+from stepwell.errors import InvalidInput
 from stepwell.model import validation as check
 from stepwell.model.codec import encode_record, first_record_meta
 from stepwell.model.context import Complexity, TaskContext
 from stepwell.model.event import STARTED
 from stepwell.model.ids import checked_id
 from stepwell.model.limits import Limits
+from stepwell.model.tags import checked_tags
 
 _COMPLEXITIES = Complexity.__args__  # type: ignore[attr-defined]
 _NAME_BYTES = 1000
@@ -53,24 +54,9 @@ def checked_context(context: object, fields: dict[str, Any], limits: Limits) -> 
         raise InvalidInput(
             f"context.complexity: must be one of {', '.join(_COMPLEXITIES)}, not {check.shown(context.complexity)}"
         )
-    if not isinstance(context.tags, list | tuple):
-        raise InvalidInput(f"context.tags: must be a list of texts, not {type(context.tags).__name__}")
     texts = {name: check.plain(getattr(context, name)) for name in ("language", "framework", "domain", "complexity")}
-    tags = [_checked_tag(tag, position, limits) for position, tag in enumerate(context.tags)]
+    tags = checked_tags(context.tags, "context.tags", limits)
     return msgspec.structs.replace(context, **texts, tags=tags)
-
-
-def _checked_tag(tag: object, position: int, limits: Limits) -> str:
-    path = f"context.tags[{position}]"
-    if not isinstance(tag, str):
-        raise InvalidInput(f"{path}: a tag is text, not {type(tag).__name__}")
-    trimmed = str.__str__(tag).strip()
-    if not trimmed or any(ord(character) < 32 or ord(character) == 127 for character in trimmed):
-        raise InvalidInput(f"{path}: a tag must not be empty or hold control characters")
-    size = len(trimmed.encode("utf-8", "surrogatepass"))
-    if size > limits.tag_bytes:
-        raise TooLarge(f"{path}: {size} bytes exceed the limit of {limits.tag_bytes} a tag may have")
-    return trimmed
 
 
 def checked_start(

@@ -159,6 +159,19 @@ def plain(value: Any) -> Any:
     return [plain(item) for item in value]
 
 
+def same_json(one: object, other: object) -> bool:
+    """Whether two JSON values are the same; unlike `==` it tells True from 1 and 1 from 1.0."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, dict):
+        assert isinstance(other, dict)
+        return one.keys() == other.keys() and all(same_json(value, other[name]) for name, value in one.items())
+    if isinstance(one, list):
+        assert isinstance(other, list)
+        return len(one) == len(other) and all(map(same_json, one, other))
+    return one == other
+
+
 def shown(value: object) -> str:
     """`value` for a message: its repr, shortened, or its type where it has none (integers of many digits)."""
     try:

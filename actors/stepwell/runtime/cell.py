@@ -25,6 +25,7 @@ from stepwell.errors import Closed, InvalidInput, InvalidState, Rejected, Stepwe
 from stepwell.model import validation as check
 from stepwell.model.codec import encode_step
 from stepwell.model.ids import EPISODE_STREAM, EpisodeId, stream_id
+from stepwell.model.organising import Change, Organisation, encode_organising
 from stepwell.model.step import ExecutionStep
 from stepwell.runtime.config import MemoryConfig
 from stepwell.runtime.ending_request import EndingRequest
@@ -56,7 +57,8 @@ class EpisodeCell:
     says why), "gone" (there is no such episode, or it is to be deleted) and "closed" (the runtime is over).
 
     `used`: the number of its last use, see `passivation`; `drained_at`: what that was when it was marked draining.
-    `place`: where the passivator has it. `wanted_by`: callers that wait until it is awake.
+    `place`: where the passivator has it. `wanted_by`: callers that need it awake; for them the task of an episode that
+    has ended stays, too. `organisation`: how it is organised, None until somebody has asked.
     """
 
     __slots__ = (
@@ -97,6 +99,7 @@ class EpisodeCell:
         "intake_stopped",
         "locked",
         "mail",
+        "organisation",
         "place",
         "restarts",
         "state",
@@ -119,6 +122,7 @@ class EpisodeCell:
         self._uses = uses
         self.used = self.drained_at = self.wanted_by = 0
         self.place: Place | None = None
+        self.organisation: Organisation | None = None
         self._journal, self._config, self._flusher = journal, config, flusher
         self._gate = journal.gate
         self._limits = config.limits
@@ -270,6 +274,24 @@ class EpisodeCell:
         """Accept the record that ends the episode; it may use the reserve of a full disk."""
         self._last_ns = max(self._last_ns, time_ns)
         return self._enqueue(payload, 1, len(payload) + _PER_RECORD, flags=FLAG_CLOSES, critical=True)
+
+    @trio.lowlevel.enable_ki_protection
+    def accept_change(self, change: Change) -> Receipt | None:
+        """Accept a record that organises the episode, also behind its ending; None if `change` changes nothing.
+
+        Raises: `InvalidInput`, `TooLarge`, `InvalidState`, `Closed`, `LogFull`; then nothing is accepted.
+        """
+        self._journal.check_open()
+        assert self.organisation is not None
+        record = change(self.organisation, self._steps)
+        if record is None:
+            return None
+        now = self.now_ns()
+        payload = encode_organising(record, now, self._limits)
+        self._last_ns = now
+        receipt = self._enqueue(payload, 1, len(payload) + _PER_RECORD)
+        self.organisation.apply(record, receipt.seq, now)
+        return receipt
 
     def now_ns(self) -> int:
         """The time of a record accepted now: never before that of an earlier one."""
@@ -498,7 +520,8 @@ class EpisodeCell:
         """Give up everything accepted whose result is not known, and have the task rebuild from the log."""
         self.failure = error
         self.accepting = False
-        if self.state.value in ("live", "draining"):
+        self.organisation = None
+        if self.state.value in ("live", "draining", "ended"):
             self.state.value = "waking"
         self.drain()
         self.in_hand.clear()
@@ -574,6 +597,7 @@ class EpisodeCell:
         last_seq: int,
         last_ns: int,
         steps: int,
+        organisation: Organisation | None,
         keyed: Iterable[tuple[ExecutionStep, int, int]],
     ) -> None:
         """Take over what the log says (`keyed`: the steps with keys, their seq and LSN); behind it comes what is still
@@ -584,6 +608,7 @@ class EpisodeCell:
             return  # accepted and not stored yet: the numbers given out before the restart stay
         self._next_seq = last_seq + 1
         self._steps = steps
+        self.organisation = organisation
 
     def stop_intake(self) -> None:
         """Accept no more steps, not even after a restart, and send at once what was accepted."""

@@ -47,6 +47,7 @@ async def episode_task(
     Never raises but `Cancelled`: one bad episode touches no other.
     """
     lifecycle, backoff = oversight.lifecycle, Backoff(oversight.policy)
+    told = False
     while True:
         stored = _stored_seq(cell, journal, 0)
         backoff.begin(trio.current_time(), stored)
@@ -57,8 +58,11 @@ async def episode_task(
                     lifecycle.tell("live", episode_id=cell.episode_id)
                 fresh, was_ending = False, True
                 await run_incarnation(cell, journal, limits)
-            if was_ending and cell.state.value == "ended" and lifecycle.watchers:
-                lifecycle.tell("ended", episode_id=cell.episode_id)
+            if cell.state.value == "ended":
+                if was_ending and not told and lifecycle.watchers:
+                    lifecycle.tell("ended", episode_id=cell.episode_id)
+                told = True
+                await serve_ended(cell, journal)
             elif cell.state.value == "asleep" and lifecycle.watchers:
                 lifecycle.tell("asleep", episode_id=cell.episode_id)
             return
@@ -156,7 +160,7 @@ async def rebuild(cell: EpisodeCell, journal: Journal) -> bool:
     pending = cell.pending_commits
     if pending and pending[0].first_seq != fold.last_seq + 1:
         cell.fail_pending(OutcomeUnknown("what was accepted no longer continues what the log holds"))
-    cell.restore(fold.last_seq, fold.last_ns, len(fold.steps), map(_keyed_step, keyed))
+    cell.restore(fold.last_seq, fold.last_ns, len(fold.steps), fold.organisation, map(_keyed_step, keyed))
     if fold.ending is not None:
         _take_stored_ending(cell, fold)
         return False
@@ -178,9 +182,9 @@ def _take_stored_ending(cell: EpisodeCell, fold: EpisodeFold) -> None:
     request = cell.ending_request or EndingRequest(fold.ending.outcome, {})  # type: ignore[union-attr]
     cell.ending_request = request
     request.ending = fold.ending
-    request.receipt = Receipt(fold.last_seq, Commit.stored(fold.last_seq, fold.last_lsn))
+    request.receipt = Receipt(fold.end_seq, Commit.stored(fold.end_seq, fold.end_lsn))
     request.finish()
-    cell.accepting = False
+    cell.accepting, cell.failure = False, None
     cell.state.value = "ended"
 
 
@@ -208,6 +212,24 @@ async def run_incarnation(cell: EpisodeCell, journal: Journal, limits: Limits) -
         elif cell.state.value == "draining" and (cell.is_idle or cell.used != cell.drained_at):
             if finish_drain(cell):
                 return
+        else:
+            await cell.park()
+
+
+async def serve_ended(cell: EpisodeCell, journal: Journal) -> None:
+    """Store what organises an episode that has ended, until nobody wants anything of it any more.
+
+    It returns in the same synchronous section in which it finds that, so that nobody finds a cell without a task.
+    """
+    while True:
+        if cell.failure is not None:
+            raise cell.failure
+        if cell.should_send:
+            await journal.wait_room()
+            if cell.should_send:
+                cell.send()
+        elif cell.is_idle and (cell.deleting or not cell.wanted_by):
+            return
         else:
             await cell.park()
 

@@ -189,7 +189,8 @@ class Supervisor:
         cell.delete()
         await cell.state.wait_value(lambda value: value in ("asleep", "gone", "ended", "parked", "closed"))
         if cell.state.value == "closed":
-            self._check_usable(cell, "closed")
+            self.check_usable(cell, "closed")
+        await cell.settle()  # one that has ended may have been organised since
         if self.cells.get(cell.episode_id) is cell:
             del self.cells[cell.episode_id]
             cell.close()
@@ -216,16 +217,8 @@ class Supervisor:
         Cancelling the caller does not stop the waking.
         Raises: `NotFound`, `InvalidState` (it is being deleted), `EpisodeUnavailable`, `Unavailable`, `Closed`.
         """
-        self.check_thread()
-        await trio.lowlevel.checkpoint()
         while True:
-            cell = self.cells.get(episode_id)
-            if cell is None:
-                self.check_open()
-                if not await self.is_stored(episode_id):
-                    raise not_found(episode_id)
-                self._check_not_being_deleted(episode_id)
-                cell = self.cells.get(episode_id) or self._wake(episode_id)
+            cell = await self.found(episode_id)
             state = await cell.wait_awake()
             if state == "draining":
                 self.passivator.cancel_drain(cell)
@@ -234,9 +227,25 @@ class Supervisor:
                 return cell
             if state == "waking":
                 continue  # it failed between waking and now
-            self._check_usable(cell, state)
+            self.check_usable(cell, state)
             if not await self.is_stored(episode_id):
                 raise not_found(episode_id)
+
+    async def found(self, episode_id: EpisodeId) -> EpisodeCell:
+        """The cell of an episode, which is now being woken if it was asleep. A checkpoint before, none behind it.
+
+        Raises: `NotFound`, `InvalidState` (it is being deleted), `Closed`.
+        """
+        self.check_thread()
+        await trio.lowlevel.checkpoint()
+        cell = self.cells.get(episode_id)
+        if cell is None:
+            self.check_open()
+            if not await self.is_stored(episode_id):
+                raise not_found(episode_id)
+            self._check_not_being_deleted(episode_id)
+            cell = self.cells.get(episode_id) or self._wake(episode_id)
+        return cell
 
     def _wake(self, episode_id: EpisodeId) -> EpisodeCell:
         if self.lifecycle.watchers:
@@ -284,9 +293,10 @@ class Supervisor:
         cell = self.cells.get(episode_id)
         if cell is not None:
             state = await cell.state.wait_value(lambda value: value != "waking")
-            self._check_usable(cell, state)
+            self.check_usable(cell, state)
 
-    def _check_usable(self, cell: EpisodeCell, state: str) -> None:
+    def check_usable(self, cell: EpisodeCell, state: str) -> None:
+        """Raises: why an episode in this state cannot be used: `EpisodeUnavailable`, `Unavailable`, `Closed`."""
         if state == "parked":
             assert isinstance(cell.failure, Unavailable)
             raise cell.failure

@@ -190,6 +190,50 @@ class Memory:
         found: ArchiveReport = self._door.call(lambda: self._target.backup(target))
         return found
 
+    def add_tags(self, episode_id: str, tags: Sequence[str], *, actor: str = "") -> None:
+        """Add tags to an episode, behind those it has. One that it has already, in whatever case, stays as it is.
+
+        A tag has 1 to 100 bytes (`Limits.tag_bytes`) once blanks around it are gone, and no control characters; an
+        episode has at most 1,000.
+        """
+        self._door.call(lambda: self._target.add_tags(episode_id, tags, actor=actor))
+
+    def remove_tags(self, episode_id: str, tags: Sequence[str], *, actor: str = "") -> None:
+        """Take tags away from an episode, in whatever case they are given. Those it does not have change nothing."""
+        self._door.call(lambda: self._target.remove_tags(episode_id, tags, actor=actor))
+
+    def set_tags(self, episode_id: str, tags: Sequence[str], *, actor: str = "") -> None:
+        """Give an episode these tags and no others, in this order and spelling."""
+        self._door.call(lambda: self._target.set_tags(episode_id, tags, actor=actor))
+
+    def update_episode(
+        self,
+        episode_id: str,
+        *,
+        description: str | None = None,
+        metadata: dict[str, Any] | None = None,
+        remove_metadata: Sequence[str] = (),
+        actor: str = "",
+    ) -> None:
+        """Replace the description of an episode (unless None), and lay `metadata` over its metadata, key by key, after
+        taking the keys in `remove_metadata` away. The event `started` still says what it was started with.
+
+        Raises: `InvalidInput`, `TooLarge` for a description or metadata that `start_episode` would refuse.
+        """
+        self._door.call(
+            lambda: self._target.update_episode(
+                episode_id, description=description, metadata=metadata, remove_metadata=remove_metadata, actor=actor
+            )
+        )
+
+    def archive(self, episode_id: str, *, actor: str = "") -> None:
+        """Put an episode away. It stays readable, and open if it is; `Episode.archived_at` says since when."""
+        self._door.call(lambda: self._target.archive(episode_id, actor=actor))
+
+    def restore(self, episode_id: str, *, actor: str = "") -> None:
+        """Take an episode out of the archive."""
+        self._door.call(lambda: self._target.restore(episode_id, actor=actor))
+
     def get_episode(self, episode_id: str, *, partial: bool = False) -> Episode:
         """The episode with everything accepted for it before this call. With `partial`, what is sound of a damaged one.
 

@@ -1,0 +1,110 @@
+"""Organising episodes: tags, description and metadata, the archive. Each change is an event of the episode, never a
+rewrite, and may come behind its ending."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import trio
+
+from stepwell.errors import InvalidInput, StepwellError
+from stepwell.memory.core import MemoryCore, checked_id_in_turn
+from stepwell.model import organising as changes
+from stepwell.model import validation as check
+from stepwell.model.organising import Change
+from stepwell.model.tags import checked_tags
+from stepwell.runtime.organising import organise
+
+
+class Organising(MemoryCore):
+    """The part of a memory that organises episodes.
+
+    All of these calls take an episode that is open, asleep or ended, and are durable on return. Where nothing has to be
+    changed nothing is recorded, so each may be repeated. If one is cancelled, whether it was done is unknown. `actor`
+    says who asked; it stands in the event. Each raises, beside what it names itself: `InvalidInput`, `TooLarge`,
+    `NotFound`, `InvalidState` (the episode is being deleted), `EpisodeUnavailable`, `Unavailable`, `Closed`, `LogFull`,
+    `OutcomeUnknown`.
+    """
+
+    async def add_tags(self, episode_id: str, tags: Sequence[str], *, actor: str = "") -> None:
+        """Add tags to an episode, behind those it has. One that it has already, in whatever case, stays as it is.
+
+        A tag has 1 to 100 bytes (`Limits.tag_bytes`) once blanks around it are gone, and no control characters; an
+        episode has at most 1,000.
+        """
+        await self._retag(episode_id, tags, actor, changes.adding_tags)
+
+    async def remove_tags(self, episode_id: str, tags: Sequence[str], *, actor: str = "") -> None:
+        """Take tags away from an episode, in whatever case they are given. Those it does not have change nothing."""
+        await self._retag(episode_id, tags, actor, changes.removing_tags)
+
+    async def set_tags(self, episode_id: str, tags: Sequence[str], *, actor: str = "") -> None:
+        """Give an episode these tags and no others, in this order and spelling."""
+        await self._retag(episode_id, tags, actor, changes.setting_tags)
+
+    async def _retag(
+        self, episode_id: str, tags: object, actor: object, change: Callable[[list[str], str], Change]
+    ) -> None:
+        try:
+            made = change(checked_tags(tags, "tags", self._config.limits), changed_by(actor))
+        except StepwellError:
+            await trio.lowlevel.checkpoint()
+            raise
+        await self._organise(episode_id, made)
+
+    async def update_episode(
+        self,
+        episode_id: str,
+        *,
+        description: str | None = None,
+        metadata: dict[str, Any] | None = None,
+        remove_metadata: Sequence[str] = (),
+        actor: str = "",
+    ) -> None:
+        """Replace the description of an episode (unless None), and lay `metadata` over its metadata, key by key, after
+        taking the keys in `remove_metadata` away. The event `started` still says what it was started with.
+
+        Raises: `InvalidInput`, `TooLarge` for a description or metadata that `start_episode` would refuse.
+        """
+        try:
+            if description is not None:
+                check.check_text(description, "description", self._config.limits.task_bytes, empty=False)
+            check.check_object({} if metadata is None else metadata, "metadata")
+            check.check_text_list(remove_metadata, "remove_metadata", self._config.limits.text_bytes)
+            for path, value in (("description", description), ("metadata", metadata), ("", list(remove_metadata))):
+                if bad_text := check.find_bad_text(value, path or "remove_metadata"):
+                    raise InvalidInput(bad_text)
+            change = changes.updating(
+                check.plain(description), check.plain(metadata or {}), check.plain(remove_metadata), changed_by(actor)
+            )
+        except StepwellError:
+            await trio.lowlevel.checkpoint()
+            raise
+        await self._organise(episode_id, change)
+
+    async def archive(self, episode_id: str, *, actor: str = "") -> None:
+        """Put an episode away. It stays readable, and open if it is; `Episode.archived_at` says since when."""
+        await self._organise(episode_id, changes.archiving(await _changed_by_in_turn(actor)))
+
+    async def restore(self, episode_id: str, *, actor: str = "") -> None:
+        """Take an episode out of the archive."""
+        await self._organise(episode_id, changes.restoring(await _changed_by_in_turn(actor)))
+
+    async def _organise(self, episode_id: object, change: Change) -> None:
+        await organise(self._supervisor, await checked_id_in_turn(episode_id), change)
+
+
+def changed_by(actor: object) -> str:
+    """Who asked, checked. Raises: `InvalidInput`, `TooLarge`."""
+    check.check_text(actor, "actor", changes.ACTOR_BYTES)
+    if bad_text := check.find_bad_text(actor, "actor"):
+        raise InvalidInput(bad_text)
+    return str(check.plain(actor))
+
+
+async def _changed_by_in_turn(actor: object) -> str:
+    try:
+        return changed_by(actor)
+    finally:
+        await trio.lowlevel.checkpoint()
