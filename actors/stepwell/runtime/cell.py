@@ -558,12 +558,22 @@ class EpisodeCell:
         Cancelling the caller does not stop the rebuild. A checkpoint.
         """
         self.touch()
-        self.wanted_by += 1
+        self.want()
         try:
             await self.state.wait_value(lambda value: value != "waking")
         finally:
-            self.wanted_by -= 1
+            self.unwant()
         return self.state.value
+
+    def want(self) -> None:
+        """Keep it in memory until `unwant`, and its task as well if it has ended."""
+        self.wanted_by += 1
+
+    def unwant(self) -> None:
+        """See `want`."""
+        self.wanted_by -= 1
+        if self.state.value == "ended":
+            self.wake()
 
     @property
     def is_awake(self) -> bool:

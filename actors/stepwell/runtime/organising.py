@@ -45,15 +45,14 @@ async def _accepted(
 ) -> tuple[Receipt | None, EpisodeCell]:
     while True:
         cell = await supervisor.found(episode_id)
-        cell.wanted_by += 1  # its task is still there, and now it stays
+        cell.want()  # its task is still there, and now it stays
         try:
             if await _takes_changes(supervisor, cell):
                 if only_open and cell.state.value == "ended":
                     raise ended_error(episode_id)
                 return cell.accept_change(change), cell
         finally:
-            cell.wanted_by -= 1
-            cell.wake()
+            cell.unwant()
 
 
 async def _takes_changes(supervisor: Supervisor, cell: EpisodeCell) -> bool:

@@ -223,10 +223,13 @@ async def test_a_change_that_meets_a_completion_comes_before_it_or_behind_it() -
             )
 
 
-async def test_nothing_of_an_ended_episode_runs_once_it_is_changed() -> None:
+async def test_nothing_of_an_ended_episode_runs_once_it_was_changed_or_asked_for() -> None:
     async with in_state("ended and asleep", MemoryFileSystem()) as memory:
         await memory.add_tags("e", ["x"])
         await memory.add_tags("e", ["x"])
+        await memory.complete_episode("e", Success("well"))
+        with pytest.raises(InvalidState):
+            await memory.resume("e")
         await trio.testing.wait_all_tasks_blocked()
         assert tasks_of(memory) == []
         assert memory._supervisor.cells == {}
