@@ -55,9 +55,11 @@ from stepwell.memory.following import NOW as NOW
 from stepwell.memory.following import START as START
 from stepwell.memory.handle import EpisodeHandle as EpisodeHandle
 from stepwell.memory.memory import Memory as Memory
+from stepwell.model import graph as graph
 from stepwell.model.analysis import EpisodeSummary as EpisodeSummary
 from stepwell.model.analysis import Reflection as Reflection
 from stepwell.model.analysis import RewardScore as RewardScore
+from stepwell.model.checkpoint import Checkpoint as Checkpoint
 from stepwell.model.context import TaskContext as TaskContext
 from stepwell.model.episode import Episode as Episode
 from stepwell.model.event import Event as Event
@@ -68,6 +70,7 @@ from stepwell.model.outcome import Failure as Failure
 from stepwell.model.outcome import Interrupted as Interrupted
 from stepwell.model.outcome import PartialSuccess as PartialSuccess
 from stepwell.model.outcome import Success as Success
+from stepwell.model.relationship import Relationship as Relationship
 from stepwell.model.step import EpisodeStep as EpisodeStep
 from stepwell.model.step import ExecutionStep as ExecutionStep
 from stepwell.model.step import StepError as StepError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from stepstore.journal import ArchiveReport, CompactionReport, DeletionReport, Gap
 from stepwell.aio.door import Door
@@ -22,6 +22,7 @@ from stepwell.model.episode import Episode
 from stepwell.model.event import Event
 from stepwell.model.ids import EpisodeId
 from stepwell.model.outcome import TaskOutcome
+from stepwell.model.relationship import Relationship, RelationshipKind
 from stepwell.model.step import ExecutionStep
 from stepwell.runtime.lifecycle_events import LifecycleEvent
 from stepwell.runtime.reading import OpenEpisode
@@ -190,6 +191,59 @@ class Memory:
         without a path), `CorruptLog` (a file of the log is damaged), `Unavailable` (an I/O error).
         """
         found: ArchiveReport = await self._door.call(lambda: self._target.backup(target))
+        return found
+
+    async def relate(
+        self,
+        from_episode: str,
+        to_episode: str,
+        kind: RelationshipKind,
+        *,
+        priority: int = 5,
+        reason: str = "",
+        metadata: dict[str, Any] | None = None,
+        actor: str = "",
+    ) -> None:
+        """Relate one episode to another: it is the parent of ("parent_child"), depends on, follows, is related to,
+        blocks, duplicates, or references it. Durable on return; repeating it changes nothing.
+
+        `priority`: 1 (lowest) to 10. If cancelled, whether they are related is unknown.
+        Raises: `InvalidInput` (an unknown kind, an episode and itself), `TooLarge`, `NotFound`, `InvalidState` (they
+        are related so already, with another priority, reason or metadata; or "parent_child", "depends_on" or "blocks"
+        would lead in a circle, which is named; or the first one is being deleted), `EpisodeUnavailable`, `Unavailable`,
+        `Closed`, `LogFull`, `OutcomeUnknown`.
+        """
+        await self._door.call(
+            lambda: self._target.relate(
+                from_episode, to_episode, kind, priority=priority, reason=reason, metadata=metadata, actor=actor
+            )
+        )
+
+    async def unrelate(self, from_episode: str, to_episode: str, kind: RelationshipKind, *, actor: str = "") -> None:
+        """Relate two episodes no longer in this way; durable on return. Nothing if they are not; the second one may be
+        gone.
+
+        Raises: as `relate`.
+        """
+        await self._door.call(lambda: self._target.unrelate(from_episode, to_episode, kind, actor=actor))
+
+    async def related(
+        self,
+        episode_id: str,
+        kind: RelationshipKind | None = None,
+        *,
+        direction: Literal["out", "in", "both"] = "out",
+        depth: int = 1,
+    ) -> list[Relationship]:
+        """The relationships that lead from an episode ("out"), to it ("in"), or either, within `depth` steps, each once,
+        the nearest first, then by priority and age; of one kind, or of all. `stepwell.graph` sorts and exports them.
+
+        The first call reads the whole log; later ones what has come since.
+        Raises: `InvalidInput`, `NotFound`, `Closed`, `RecoveryFailed`, `Unavailable`.
+        """
+        found: list[Relationship] = await self._door.call(
+            lambda: self._target.related(episode_id, kind, direction=direction, depth=depth)
+        )
         return found
 
     async def add_tags(self, episode_id: str, tags: Sequence[str], *, actor: str = "") -> None:

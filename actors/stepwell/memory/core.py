@@ -10,6 +10,7 @@ from stepwell.model.ids import EpisodeId, checked_id
 from stepwell.runtime.cell import EpisodeCell
 from stepwell.runtime.config import MemoryConfig
 from stepwell.runtime.right_loop import checkpoint
+from stepwell.runtime.relating import Relating
 from stepwell.runtime.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ class MemoryCore:
         self._journal, self._config, self._runtime = journal, config, runtime
         self._supervisor = runtime.supervisor
         self._cells: dict[str, EpisodeCell] = runtime.supervisor.cells
+        self._relating = Relating(runtime.supervisor)
         self._commit_durability = config.durability == "commit"
         self._was_open = frozenset(journal.open_streams())
         self._scopes: dict[RunScope, None] = {}

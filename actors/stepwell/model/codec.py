@@ -334,6 +334,11 @@ def envelope_of(payload: bytes, what: str) -> tuple[str, int, int]:
     return record.kind, record.time_ns, record.schema_version
 
 
+def kind_head(kind: str) -> bytes:
+    """How every record of this kind begins."""
+    return b"\x85" + bytes([SCHEMA_VERSION]) + cbor2.dumps(kind)
+
+
 def event_data(payload: bytes, what: str) -> dict[str, Any]:
     """What `Event.data` shows of a record. Raises: `EpisodeUnavailable` (reason "undecodable")."""
     record = decode_record(payload, what)

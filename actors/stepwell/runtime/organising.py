@@ -5,9 +5,6 @@ An episode that has ended is woken for it, and its task stays until the change i
 
 from __future__ import annotations
 
-import trio
-
-from stepwell.errors import StepwellError
 from stepwell.model.ids import EpisodeId
 from stepwell.model.organising import Change
 from stepwell.runtime.cell import EpisodeCell
@@ -27,11 +24,7 @@ async def organise(
     Raises: `NotFound`, `InvalidState` (it is being deleted, or has ended, or what `change` refuses), `TooLarge`,
     `InvalidInput`, `EpisodeUnavailable`, `Unavailable`, `Closed`, `LogFull`, `OutcomeUnknown`.
     """
-    try:
-        receipt, cell = await _accepted(supervisor, episode_id, change, only_open)
-    except StepwellError as error:
-        supervisor.oversight.note_refused(error)
-        raise
+    receipt, cell = await _accepted(supervisor, episode_id, change, only_open)
     if receipt is None:
         for commit in cell.pending_commits:
             await commit.reach_log()

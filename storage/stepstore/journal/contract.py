@@ -15,11 +15,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple, Protocol
 
-import trio
-
+from stepstore.journal.following import FollowedSlices as FollowedSlices
 from stepstore.log.archive import ArchiveReport as ArchiveReport
 from stepstore.log.compactor import CompactionReport as CompactionReport
 from stepstore.log.frame import FLAG_CLOSES as FLAG_CLOSES
@@ -211,7 +209,7 @@ class Journal(Protocol):
         """
         ...
 
-    def follow(self, after_lsn: int = 0) -> AbstractAsyncContextManager[trio.abc.ReceiveChannel[list[Record | Gap]]]:
+    def follow(self, after_lsn: int = 0) -> FollowedSlices:
         """Slices of durable records behind `after_lsn`, in log order, then those to come, until the journal ends or is
         released. A `Gap` stands for records whose bytes are damaged. One task receives at a time.
 

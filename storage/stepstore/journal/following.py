@@ -21,6 +21,11 @@ class FollowedSlices(trio.abc.ReceiveChannel[list[Record | Gap]]):
         self._closed = False
         self._receiving: trio.CancelScope | None = None
 
+    @property
+    @abc.abstractmethod
+    def position(self) -> int:
+        """Everything up to this LSN was given, or is not for followers."""
+
     @abc.abstractmethod
     async def next_slice(self) -> list[Record | Gap] | None:
         """The next records, waiting for them if need be; may be empty; None at the end. A checkpoint. Cancelled or

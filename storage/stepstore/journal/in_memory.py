@@ -273,6 +273,10 @@ class InMemoryFollower(FollowedSlices):
         super().__init__()
         self._journal, self._after = journal, after_lsn
 
+    @property
+    def position(self) -> int:
+        return self._after
+
     async def next_slice(self) -> list[Record | Gap] | None:
         journal, start = self._journal, self._after
         await trio.lowlevel.checkpoint()

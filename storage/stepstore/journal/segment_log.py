@@ -332,6 +332,13 @@ class SegmentLogFollower(FollowedSlices):
         self._journal, self._position = journal, FramePosition(after_lsn)
         self._ready: deque[list[Record | Gap]] = deque()
 
+    @property
+    def position(self) -> int:
+        if not self._ready:
+            return self._position.after
+        first = self._ready[0][0]
+        return (first.first_lsn if isinstance(first, Gap) else first.lsn) - 1
+
     async def next_slice(self) -> list[Record | Gap] | None:
         journal, writer = self._journal, self._journal._writer
         if self._ready:

@@ -1,0 +1,118 @@
+"""How episodes stand to each other."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, cast
+
+import trio
+
+from stepwell.errors import InvalidInput, StepwellError
+from stepwell.memory.core import MemoryCore
+from stepwell.memory.organising import changed_by
+from stepwell.model import validation as check
+from stepwell.model.ids import EpisodeId, checked_id
+from stepwell.model.organising import REASON_BYTES, Related, Unrelated
+from stepwell.model.relationship import KINDS, Relationship, RelationshipKind
+
+
+class Relationships(MemoryCore):
+    """The part of a memory that relates episodes to each other.
+
+    A relationship is an event of the episode that it begins at, which may have ended; deleting either end removes it.
+    """
+
+    async def relate(
+        self,
+        from_episode: str,
+        to_episode: str,
+        kind: RelationshipKind,
+        *,
+        priority: int = 5,
+        reason: str = "",
+        metadata: dict[str, Any] | None = None,
+        actor: str = "",
+    ) -> None:
+        """Relate one episode to another: it is the parent of ("parent_child"), depends on, follows, is related to,
+        blocks, duplicates, or references it. Durable on return; repeating it changes nothing.
+
+        `priority`: 1 (lowest) to 10. If cancelled, whether they are related is unknown.
+        Raises: `InvalidInput` (an unknown kind, an episode and itself), `TooLarge`, `NotFound`, `InvalidState` (they
+        are related so already, with another priority, reason or metadata; or "parent_child", "depends_on" or "blocks"
+        would lead in a circle, which is named; or the first one is being deleted), `EpisodeUnavailable`, `Unavailable`,
+        `Closed`, `LogFull`, `OutcomeUnknown`.
+        """
+        try:
+            begin, end = _checked_ends(from_episode, to_episode)
+            check.check_number(priority, "priority", minimum=1, whole=True)
+            if priority > 10:
+                raise InvalidInput(f"priority: {priority} is above 10")
+            check.check_text(reason, "reason", REASON_BYTES)
+            check.check_object({} if metadata is None else metadata, "metadata")
+            if bad_text := check.find_bad_text(reason, "reason") or check.find_bad_text(metadata, "metadata"):
+                raise InvalidInput(bad_text)
+            wanted = Related(
+                from_episode=begin,
+                to_episode=end,
+                kind=_checked_kind(kind),
+                priority=int(priority),
+                reason=check.plain(reason),
+                metadata=check.plain(metadata or {}),
+                actor=changed_by(actor),
+            )
+        except StepwellError:
+            await trio.lowlevel.checkpoint()
+            raise
+        await self._relating.relate(begin, end, wanted)
+
+    async def unrelate(self, from_episode: str, to_episode: str, kind: RelationshipKind, *, actor: str = "") -> None:
+        """Relate two episodes no longer in this way; durable on return. Nothing if they are not; the second one may be
+        gone.
+
+        Raises: as `relate`.
+        """
+        try:
+            begin, end = _checked_ends(from_episode, to_episode)
+            wanted = Unrelated(from_episode=begin, to_episode=end, kind=_checked_kind(kind), actor=changed_by(actor))
+        except StepwellError:
+            await trio.lowlevel.checkpoint()
+            raise
+        await self._relating.unrelate(begin, wanted)
+
+    async def related(
+        self,
+        episode_id: str,
+        kind: RelationshipKind | None = None,
+        *,
+        direction: Literal["out", "in", "both"] = "out",
+        depth: int = 1,
+    ) -> list[Relationship]:
+        """The relationships that lead from an episode ("out"), to it ("in"), or either, within `depth` steps, each once,
+        the nearest first, then by priority and age; of one kind, or of all. `stepwell.graph` sorts and exports them.
+
+        The first call reads the whole log; later ones what has come since.
+        Raises: `InvalidInput`, `NotFound`, `Closed`, `RecoveryFailed`, `Unavailable`.
+        """
+        try:
+            known = checked_id(episode_id)
+            if kind is not None:
+                _checked_kind(kind)
+            if direction not in ("out", "in", "both"):
+                raise InvalidInput(f"direction: must be 'out', 'in' or 'both', not {check.shown(direction)}")
+            check.check_number(depth, "depth", minimum=1, whole=True)
+        except StepwellError:
+            await trio.lowlevel.checkpoint()
+            raise
+        return await self._relating.related(known, kind, direction, depth)
+
+
+def _checked_ends(from_episode: object, to_episode: object) -> tuple[EpisodeId, EpisodeId]:
+    begin, end = checked_id(from_episode, "from_episode"), checked_id(to_episode, "to_episode")
+    if begin == end:
+        raise InvalidInput(f"to_episode: episode {end!r} cannot be related to itself")
+    return begin, end
+
+
+def _checked_kind(kind: object) -> RelationshipKind:
+    if kind not in KINDS:
+        raise InvalidInput(f"kind: must be one of {', '.join(KINDS)}, not {check.shown(kind)}")
+    return cast("RelationshipKind", str(kind))

@@ -1,0 +1,74 @@
+"""Relating episodes: each relationship is a record of the episode that it begins at."""
+
+from __future__ import annotations
+
+import trio
+
+from stepwell.model.graph import cycle_error, reachable
+from stepwell.model.ids import EpisodeId
+from stepwell.model.organising import Related, Unrelated, relating, unrelating
+from stepwell.model.relationship import ACYCLIC, Relationship
+from stepwell.runtime.edge_index import Direction, EdgeIndex
+from stepwell.runtime.organising import organise
+from stepwell.runtime.reading import not_found
+from stepwell.runtime.supervisor import Supervisor
+
+
+class Relating:
+    """Relates episodes one after the other, so that no two together close a circle that neither closes alone."""
+
+    def __init__(self, supervisor: Supervisor):
+        self._supervisor = supervisor
+        self._index: EdgeIndex | None = None
+        self._lock = trio.Lock()
+        self._unsettled: dict[EpisodeId, None] = {}
+        """Episodes with a relationship that may be accepted and not be durable: its caller was cancelled."""
+
+    async def _settle(self) -> None:
+        for episode_id in list(self._unsettled):
+            await self._supervisor.settle(episode_id)
+
+    async def _known(self) -> EdgeIndex:
+        """The index, with everything that is durable. A checkpoint."""
+        if self._index is None:
+            self._index = EdgeIndex(self._supervisor.journal)
+        await self._index.catch_up()
+        return self._index
+
+    async def _check_exists(self, episode_id: EpisodeId) -> None:
+        await self._supervisor.journal.catch_up()
+        if not await self._supervisor.is_stored(episode_id) and episode_id not in self._supervisor.cells:
+            raise not_found(episode_id)
+
+    async def relate(self, begin: EpisodeId, end: EpisodeId, wanted: Related) -> None:
+        """Relate two episodes; durable on return. A checkpoint.
+
+        Raises: as `organise`; `NotFound` for either end, `InvalidState` for a circle.
+        """
+        await self._check_exists(end)
+        async with self._lock:
+            await self._settle()
+            self._unsettled.clear()
+            if wanted.kind in ACYCLIC:
+                path = (await self._known()).path(wanted.kind, end, begin)
+                if path is not None:
+                    raise cycle_error(wanted.kind, [begin, *path])
+            self._unsettled[begin] = None
+            await organise(self._supervisor, begin, relating(wanted))
+            del self._unsettled[begin]
+
+    async def unrelate(self, begin: EpisodeId, wanted: Unrelated) -> None:
+        """Relate two episodes no longer; durable on return. A checkpoint. Raises: as `organise`."""
+        await organise(self._supervisor, begin, unrelating(wanted))
+
+    async def related(
+        self, episode_id: EpisodeId, kind: str | None, direction: Direction, depth: int
+    ) -> list[Relationship]:
+        """The relationships within `depth` steps, the nearest first. A checkpoint.
+
+        Raises: `NotFound`, and as `EdgeIndex.catch_up`.
+        """
+        await self._check_exists(episode_id)
+        await self._settle()
+        index = await self._known()
+        return reachable(episode_id, lambda episode: index.edges_of(episode, kind, direction), depth)
