@@ -63,6 +63,7 @@ from stepwell.model.checkpoint import Checkpoint as Checkpoint
 from stepwell.model.context import TaskContext as TaskContext
 from stepwell.model.episode import Episode as Episode
 from stepwell.model.event import Event as Event
+from stepwell.model.handoff import HandoffPack as HandoffPack
 from stepwell.model.ids import EpisodeId as EpisodeId
 from stepwell.model.limits import Limits as Limits
 from stepwell.model.outcome import Abstained as Abstained

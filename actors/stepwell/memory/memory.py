@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from stepwell.memory.atomic import AtomicCommits
-from stepwell.memory.episode_reading import EpisodeReading
 from stepwell.memory.figures import MemoryRecovery
+from stepwell.memory.handing_over import HandingOver
 from stepwell.memory.handle import EpisodeHandle
-from stepwell.memory.lifecycle import EpisodeLifecycle
 from stepwell.memory.observing import Observing
 from stepwell.memory.organising import Organising
-from stepwell.memory.relationships import Relationships
 from stepwell.memory.step_logging import StepLogging
 from stepwell.memory.upkeep import Upkeep
 from stepwell.model.ids import checked_id
 
 
-class Memory(
-    EpisodeLifecycle, StepLogging, AtomicCommits, EpisodeReading, Organising, Relationships, Upkeep, Observing
-):
+class Memory(HandingOver, StepLogging, AtomicCommits, Organising, Upkeep, Observing):
     """An opened memory. Get one from `open_memory`; use it from the Trio run that opened it.
 
     Every async function is a checkpoint on every path. Arguments are checked before anything is accepted; a `Rejected`

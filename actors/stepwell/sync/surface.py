@@ -15,9 +15,11 @@ from stepwell.memory.handle import EpisodeHandle as TargetEpisodeHandle
 from stepwell.memory.handle import StepScope
 from stepwell.memory.memory import Memory as TargetMemory
 from stepwell.memory.run_scope import RunningEpisode as TargetRunningEpisode
+from stepwell.model.checkpoint import Checkpoint
 from stepwell.model.context import TaskContext
 from stepwell.model.episode import Episode
 from stepwell.model.event import Event
+from stepwell.model.handoff import HandoffPack
 from stepwell.model.ids import EpisodeId
 from stepwell.model.outcome import TaskOutcome
 from stepwell.model.relationship import Relationship, RelationshipKind
@@ -191,6 +193,87 @@ class Memory:
         found: ArchiveReport = self._door.call(lambda: self._target.backup(target))
         return found
 
+    def add_tags(self, episode_id: str, tags: Sequence[str], *, actor: str = "") -> None:
+        """Add tags to an episode, behind those it has. One that it has already, in whatever case, stays as it is.
+
+        A tag has 1 to 100 bytes (`Limits.tag_bytes`) once blanks around it are gone, and no control characters; an
+        episode has at most 1,000.
+        """
+        self._door.call(lambda: self._target.add_tags(episode_id, tags, actor=actor))
+
+    def remove_tags(self, episode_id: str, tags: Sequence[str], *, actor: str = "") -> None:
+        """Take tags away from an episode, in whatever case they are given. Those it does not have change nothing."""
+        self._door.call(lambda: self._target.remove_tags(episode_id, tags, actor=actor))
+
+    def set_tags(self, episode_id: str, tags: Sequence[str], *, actor: str = "") -> None:
+        """Give an episode these tags and no others, in this order and spelling."""
+        self._door.call(lambda: self._target.set_tags(episode_id, tags, actor=actor))
+
+    def update_episode(
+        self,
+        episode_id: str,
+        *,
+        description: str | None = None,
+        metadata: dict[str, Any] | None = None,
+        remove_metadata: Sequence[str] = (),
+        actor: str = "",
+    ) -> None:
+        """Replace the description of an episode (unless None), and lay `metadata` over its metadata, key by key, after
+        taking the keys in `remove_metadata` away. The event `started` still says what it was started with.
+
+        Raises: `InvalidInput`, `TooLarge` for a description or metadata that `start_episode` would refuse.
+        """
+        self._door.call(
+            lambda: self._target.update_episode(
+                episode_id, description=description, metadata=metadata, remove_metadata=remove_metadata, actor=actor
+            )
+        )
+
+    def archive(self, episode_id: str, *, actor: str = "") -> None:
+        """Put an episode away. It stays readable, and open if it is; `Episode.archived_at` says since when."""
+        self._door.call(lambda: self._target.archive(episode_id, actor=actor))
+
+    def restore(self, episode_id: str, *, actor: str = "") -> None:
+        """Take an episode out of the archive."""
+        self._door.call(lambda: self._target.restore(episode_id, actor=actor))
+
+    def atomic(self) -> Scope[Transaction]:
+        """A context manager; what is staged in its block is stored together or not at all. See `AtomicScope`."""
+        return Scope(self._door, self._target.atomic())
+
+    def log_step(self, episode_id: str, step: ExecutionStep, *, expected_seq: int | None = None) -> Receipt:
+        """Log one step of the episode; see `EpisodeHandle.log_step`. Raises: `InvalidInput` for a bad id as well."""
+        found: Receipt = self._door.call(
+            lambda: self._target.log_step(episode_id, step, expected_seq=expected_seq),
+            lambda: hot.memory_log_step(self._target, episode_id, step, expected_seq=expected_seq),
+        )
+        return found
+
+    def log_steps(self, episode_id: str, steps: Sequence[ExecutionStep], *, expected_seq: int | None = None) -> Receipt:
+        """Log steps as one atomic batch: all of them are stored or none. The receipt is that of the last one.
+
+        Otherwise as `EpisodeHandle.log_step`; `expected_seq` is the record that the first of them is to come behind.
+        """
+        found: Receipt = self._door.call(
+            lambda: self._target.log_steps(episode_id, steps, expected_seq=expected_seq),
+            lambda: hot.memory_log_steps(self._target, episode_id, steps, expected_seq=expected_seq),
+        )
+        return found
+
+    def flush_steps(self, episode_id: str) -> None:
+        """Return once everything accepted for the episode before this call is durable.
+
+        Raises: `NotFound`, `OutcomeUnknown` (the log failed or was closed first).
+        """
+        self._door.call(lambda: self._target.flush_steps(episode_id))
+
+    def flush(self) -> None:
+        """Return once everything accepted before this call, for all episodes, is durable.
+
+        Raises: `OutcomeUnknown` (the log failed or was closed first).
+        """
+        self._door.call(lambda: self._target.flush())
+
     def relate(
         self,
         from_episode: str,
@@ -244,50 +327,6 @@ class Memory:
         )
         return found
 
-    def add_tags(self, episode_id: str, tags: Sequence[str], *, actor: str = "") -> None:
-        """Add tags to an episode, behind those it has. One that it has already, in whatever case, stays as it is.
-
-        A tag has 1 to 100 bytes (`Limits.tag_bytes`) once blanks around it are gone, and no control characters; an
-        episode has at most 1,000.
-        """
-        self._door.call(lambda: self._target.add_tags(episode_id, tags, actor=actor))
-
-    def remove_tags(self, episode_id: str, tags: Sequence[str], *, actor: str = "") -> None:
-        """Take tags away from an episode, in whatever case they are given. Those it does not have change nothing."""
-        self._door.call(lambda: self._target.remove_tags(episode_id, tags, actor=actor))
-
-    def set_tags(self, episode_id: str, tags: Sequence[str], *, actor: str = "") -> None:
-        """Give an episode these tags and no others, in this order and spelling."""
-        self._door.call(lambda: self._target.set_tags(episode_id, tags, actor=actor))
-
-    def update_episode(
-        self,
-        episode_id: str,
-        *,
-        description: str | None = None,
-        metadata: dict[str, Any] | None = None,
-        remove_metadata: Sequence[str] = (),
-        actor: str = "",
-    ) -> None:
-        """Replace the description of an episode (unless None), and lay `metadata` over its metadata, key by key, after
-        taking the keys in `remove_metadata` away. The event `started` still says what it was started with.
-
-        Raises: `InvalidInput`, `TooLarge` for a description or metadata that `start_episode` would refuse.
-        """
-        self._door.call(
-            lambda: self._target.update_episode(
-                episode_id, description=description, metadata=metadata, remove_metadata=remove_metadata, actor=actor
-            )
-        )
-
-    def archive(self, episode_id: str, *, actor: str = "") -> None:
-        """Put an episode away. It stays readable, and open if it is; `Episode.archived_at` says since when."""
-        self._door.call(lambda: self._target.archive(episode_id, actor=actor))
-
-    def restore(self, episode_id: str, *, actor: str = "") -> None:
-        """Take an episode out of the archive."""
-        self._door.call(lambda: self._target.restore(episode_id, actor=actor))
-
     def get_episode(self, episode_id: str, *, partial: bool = False) -> Episode:
         """The episode with everything accepted for it before this call. With `partial`, what is sound of a damaged one.
 
@@ -336,43 +375,6 @@ class Memory:
         Left out is one whose first record cannot be read, since only that tells the id.
         """
         return Items(self._door, self._target.episode_ids())
-
-    def atomic(self) -> Scope[Transaction]:
-        """A context manager; what is staged in its block is stored together or not at all. See `AtomicScope`."""
-        return Scope(self._door, self._target.atomic())
-
-    def log_step(self, episode_id: str, step: ExecutionStep, *, expected_seq: int | None = None) -> Receipt:
-        """Log one step of the episode; see `EpisodeHandle.log_step`. Raises: `InvalidInput` for a bad id as well."""
-        found: Receipt = self._door.call(
-            lambda: self._target.log_step(episode_id, step, expected_seq=expected_seq),
-            lambda: hot.memory_log_step(self._target, episode_id, step, expected_seq=expected_seq),
-        )
-        return found
-
-    def log_steps(self, episode_id: str, steps: Sequence[ExecutionStep], *, expected_seq: int | None = None) -> Receipt:
-        """Log steps as one atomic batch: all of them are stored or none. The receipt is that of the last one.
-
-        Otherwise as `EpisodeHandle.log_step`; `expected_seq` is the record that the first of them is to come behind.
-        """
-        found: Receipt = self._door.call(
-            lambda: self._target.log_steps(episode_id, steps, expected_seq=expected_seq),
-            lambda: hot.memory_log_steps(self._target, episode_id, steps, expected_seq=expected_seq),
-        )
-        return found
-
-    def flush_steps(self, episode_id: str) -> None:
-        """Return once everything accepted for the episode before this call is durable.
-
-        Raises: `NotFound`, `OutcomeUnknown` (the log failed or was closed first).
-        """
-        self._door.call(lambda: self._target.flush_steps(episode_id))
-
-    def flush(self) -> None:
-        """Return once everything accepted before this call, for all episodes, is durable.
-
-        Raises: `OutcomeUnknown` (the log failed or was closed first).
-        """
-        self._door.call(lambda: self._target.flush())
 
     def start_episode(
         self,
@@ -469,6 +471,47 @@ class Memory:
         """
         found: CompletedEpisode = self._door.call(
             lambda: self._target.complete_episode(episode_id, outcome, metadata=metadata)
+        )
+        return found
+
+    def checkpoint(self, episode_id: str, reason: str, *, note: str = "", actor: str = "") -> Checkpoint:
+        """Note a place in an open episode to go on from, behind everything accepted for it, all of which is durable on
+        return. If cancelled, whether it was noted is unknown; `Episode.checkpoints` tells.
+
+        Raises: `InvalidInput`, `TooLarge`, `NotFound`, `InvalidState` (it has ended, or is being deleted),
+        `EpisodeUnavailable`, `Unavailable`, `Closed`, `LogFull`, `OutcomeUnknown`.
+        """
+        found: Checkpoint = self._door.call(lambda: self._target.checkpoint(episode_id, reason, note=note, actor=actor))
+        return found
+
+    def handoff(self, checkpoint_id: str) -> HandoffPack:
+        """What another agent needs to go on from a checkpoint: the task as it is now, and the steps up to there.
+
+        Raises: `InvalidInput`, `NotFound` (no such checkpoint, or its episode was deleted), `EpisodeUnavailable`,
+        `Unavailable`.
+        """
+        found: HandoffPack = self._door.call(lambda: self._target.handoff(checkpoint_id))
+        return found
+
+    def continue_from(
+        self,
+        pack: HandoffPack,
+        *,
+        agent: str | None = None,
+        episode_id: str | None = None,
+        metadata: dict[str, Any] | None = None,
+        actor: str = "",
+    ) -> EpisodeHandle:
+        """Start an episode that goes on from a checkpoint: the same task, context, type and thread, by the same agent
+        unless `agent` says another. Its `parent` is the episode of the checkpoint, which it "follows" if that is in this
+        memory. `metadata` and the checkpoint's id, as `continued_from`, are its metadata. The old episode stays as it is.
+
+        Durable on return. With an `episode_id` it may be repeated. If cancelled, whether it was started, and whether it
+        is related already, is unknown: call again with the same `episode_id`.
+        Raises: as `start_episode` and `relate`.
+        """
+        found: EpisodeHandle = self._door.call(
+            lambda: self._target.continue_from(pack, agent=agent, episode_id=episode_id, metadata=metadata, actor=actor)
         )
         return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import json
 
 import msgspec
@@ -45,7 +46,7 @@ def test_there_is_an_order_unless_something_leads_back_to_itself(pairs: list[Rel
         assert circle[0] == circle[-1]
         steps = {(item.from_episode, item.to_episode) for item in pairs}
         assert len(circle) > 1
-        assert set(zip(circle, circle[1:], strict=False)) <= steps
+        assert set(itertools.pairwise(circle)) <= steps
     else:
         order = graph.topological_order(pairs)
         assert sorted(order) == sorted(names)
@@ -61,7 +62,7 @@ def test_a_path_is_found_where_there_is_one_and_is_a_shortest(pairs: list[Relati
     assert (path is not None) == (begin == end or reaches(pairs, begin, end))
     if path is not None:
         assert (path[0], path[-1]) == (begin, end)
-        assert all(there in following(here) for here, there in zip(path, path[1:], strict=False))
+        assert all(there in following(here) for here, there in itertools.pairwise(path))
         within = reachable(begin, lambda here: [item for item in pairs if item.from_episode == here], len(path) - 1)
         assert begin == end or end in {item.to_episode for item in within}
         if len(path) > 2:

@@ -1,0 +1,107 @@
+"""Checkpoints, and going on from them in another episode."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import trio
+
+from stepwell.errors import InvalidInput, NotFound, StepwellError
+from stepwell.learning.handoff import handoff_pack
+from stepwell.memory.episode_reading import EpisodeReading
+from stepwell.memory.handle import EpisodeHandle
+from stepwell.memory.lifecycle import EpisodeLifecycle
+from stepwell.memory.organising import changed_by
+from stepwell.memory.relationships import Relationships
+from stepwell.model import validation as check
+from stepwell.model.checkpoint import Checkpoint, checked_checkpoint_id
+from stepwell.model.handoff import HandoffPack, checked_pack
+from stepwell.model.ids import checked_id
+from stepwell.model.organising import REASON_BYTES, checkpointing
+from stepwell.runtime.organising import organise
+
+CONTINUED_FROM = "continued_from"
+"""The name in the metadata of an episode under which stands the id of the checkpoint that it goes on from."""
+
+
+class HandingOver(EpisodeLifecycle, EpisodeReading, Relationships):
+    """The part of a memory that hands an episode from one agent to another."""
+
+    async def checkpoint(self, episode_id: str, reason: str, *, note: str = "", actor: str = "") -> Checkpoint:
+        """Note a place in an open episode to go on from, behind everything accepted for it, all of which is durable on
+        return. If cancelled, whether it was noted is unknown; `Episode.checkpoints` tells.
+
+        Raises: `InvalidInput`, `TooLarge`, `NotFound`, `InvalidState` (it has ended, or is being deleted),
+        `EpisodeUnavailable`, `Unavailable`, `Closed`, `LogFull`, `OutcomeUnknown`.
+        """
+        try:
+            known = checked_id(episode_id)
+            for name, value in (("reason", reason), ("note", note)):
+                check.check_text(value, name, REASON_BYTES, empty=name == "note")
+                if bad_text := check.find_bad_text(value, name):
+                    raise InvalidInput(bad_text)
+            change = checkpointing(check.plain(reason), check.plain(note), changed_by(actor))
+        except StepwellError:
+            await trio.lowlevel.checkpoint()
+            raise
+        receipt = await organise(self._supervisor, known, change, only_open=True)
+        assert receipt is not None
+        episode = await self.get_episode(known)
+        return next(item for item in reversed(episode.checkpoints) if item.seq == receipt.seq)
+
+    async def handoff(self, checkpoint_id: str) -> HandoffPack:
+        """What another agent needs to go on from a checkpoint: the task as it is now, and the steps up to there.
+
+        Raises: `InvalidInput`, `NotFound` (no such checkpoint, or its episode was deleted), `EpisodeUnavailable`,
+        `Unavailable`.
+        """
+        try:
+            episode_id, seq = checked_checkpoint_id(checkpoint_id)
+        except StepwellError:
+            await trio.lowlevel.checkpoint()
+            raise
+        episode = await self.get_episode(episode_id)
+        found = next((item for item in episode.checkpoints if item.seq == seq), None)
+        if found is None:
+            raise NotFound(f"there is no checkpoint {checkpoint_id!r}; Episode.checkpoints names those there are")
+        return handoff_pack(episode, found)
+
+    async def continue_from(
+        self,
+        pack: HandoffPack,
+        *,
+        agent: str | None = None,
+        episode_id: str | None = None,
+        metadata: dict[str, Any] | None = None,
+        actor: str = "",
+    ) -> EpisodeHandle:
+        """Start an episode that goes on from a checkpoint: the same task, context, type and thread, by the same agent
+        unless `agent` says another. Its `parent` is the episode of the checkpoint, which it "follows" if that is in this
+        memory. `metadata` and the checkpoint's id, as `continued_from`, are its metadata. The old episode stays as it is.
+
+        Durable on return. With an `episode_id` it may be repeated. If cancelled, whether it was started, and whether it
+        is related already, is unknown: call again with the same `episode_id`.
+        Raises: as `start_episode` and `relate`.
+        """
+        try:
+            old = checked_pack(pack).checkpoint
+            check.check_object({} if metadata is None else metadata, "metadata")
+            asked_by = changed_by(actor)
+        except StepwellError:
+            await trio.lowlevel.checkpoint()
+            raise
+        handle = await self.start_episode(
+            pack.task_description,
+            context=pack.context,
+            task_type=pack.task_type,
+            agent=pack.agent if agent is None else agent,
+            episode_id=episode_id,
+            parent=old.episode_id,
+            thread=pack.thread,
+            metadata={**(metadata or {}), CONTINUED_FROM: old.checkpoint_id},
+        )
+        try:
+            await self.relate(handle.id, old.episode_id, "follows", reason=old.reason, actor=asked_by)
+        except NotFound:
+            pass  # the pack comes from another memory, or the episode was deleted; `parent` still names it
+        return handle
