@@ -90,9 +90,13 @@ class EpisodeHandle:
         """Return once everything accepted for this episode is durable; see `Memory.flush_steps`."""
         await self._door.call(lambda: self._target.flush())
 
-    async def complete(self, outcome: TaskOutcome, *, metadata: dict[str, Any] | None = None) -> CompletedEpisode:
+    async def complete(
+        self, outcome: TaskOutcome, *, metadata: dict[str, Any] | None = None, actor: str = ""
+    ) -> CompletedEpisode:
         """End the episode; see `Memory.complete_episode`."""
-        found: CompletedEpisode = await self._door.call(lambda: self._target.complete(outcome, metadata=metadata))
+        found: CompletedEpisode = await self._door.call(
+            lambda: self._target.complete(outcome, metadata=metadata, actor=actor)
+        )
         return found
 
     async def get(self) -> Episode:
@@ -155,18 +159,18 @@ class Memory:
         """
         return Scope(self._door, self._target.lifecycle())
 
-    async def delete_episode(self, episode_id: str, *, purge: bool = False) -> DeletionReport | None:
+    async def delete_episode(self, episode_id: str, *, purge: bool = False, actor: str = "") -> DeletionReport | None:
         """Delete an episode: nothing reads it from now on, and its id is never used again; durable on return. With
         `purge` its bytes are removed from every file at once, and the report gives the proof; see `compact`.
 
         Works for one that is damaged or cannot be read as well. Its task stores what was accepted and ends first; steps
         and endings that come meanwhile are `InvalidState`. Its bytes stay in the log until they are compacted away; if
         they are encrypted, its key is destroyed at once. Deleting it again does nothing more. If cancelled the deletion
-        goes on; call again to learn how it went.
+        goes on; call again to learn how it went. `actor`: who asked; it stands in the event.
         Raises: `InvalidInput`, `NotFound`, `Closed`, `LogFull`, `OutcomeUnknown`.
         """
         found: DeletionReport | None = await self._door.call(
-            lambda: self._target.delete_episode(episode_id, purge=purge)
+            lambda: self._target.delete_episode(episode_id, purge=purge, actor=actor)
         )
         return found
 
@@ -391,10 +395,12 @@ class Memory:
         parent: str | None = None,
         thread: str | None = None,
         metadata: dict[str, Any] | None = None,
+        actor: str = "",
         **context_fields: Any,
     ) -> EpisodeHandle:
         """Start an episode; it is durable on return. Fields of `TaskContext` may be given as keywords as well.
 
+        `agent` runs it, and `actor` is who asked for it, which stands in its event.
         With the `episode_id` of an episode that exists and was started with the same arguments, gives a handle to it.
         If cancelled, whether it was started is unknown: call again with the same `episode_id`.
         Raises: `InvalidInput`, `TooLarge`, `InvalidState` (the id exists, started otherwise), `Closed`, `LogFull`,
@@ -410,6 +416,7 @@ class Memory:
                 parent=parent,
                 thread=thread,
                 metadata=metadata,
+                actor=actor,
                 **context_fields,
             )
         )
@@ -426,6 +433,7 @@ class Memory:
         parent: str | None = None,
         thread: str | None = None,
         metadata: dict[str, Any] | None = None,
+        actor: str = "",
         **context_fields: Any,
     ) -> Scope[RunningEpisode]:
         """The run scope: an async context manager that starts an episode and writes its ending by itself.
@@ -443,6 +451,7 @@ class Memory:
                 parent=parent,
                 thread=thread,
                 metadata=metadata,
+                actor=actor,
                 **context_fields,
             ),
         )
@@ -455,26 +464,26 @@ class Memory:
         found: EpisodeHandle = await self._door.call(lambda: self._target.resume(episode_id))
         return found
 
-    async def abandon(self, episode_id: str, reason: str = "") -> CompletedEpisode:
+    async def abandon(self, episode_id: str, reason: str = "", *, actor: str = "") -> CompletedEpisode:
         """End an episode that nobody will continue, with `Interrupted(reason, cause="abandoned")`; durable on return.
 
         Raises as `complete_episode`.
         """
-        found: CompletedEpisode = await self._door.call(lambda: self._target.abandon(episode_id, reason))
+        found: CompletedEpisode = await self._door.call(lambda: self._target.abandon(episode_id, reason, actor=actor))
         return found
 
     async def complete_episode(
-        self, episode_id: str, outcome: TaskOutcome, *, metadata: dict[str, Any] | None = None
+        self, episode_id: str, outcome: TaskOutcome, *, metadata: dict[str, Any] | None = None, actor: str = ""
     ) -> CompletedEpisode:
         """End an episode: everything accepted for it, then its ending with reward, reflection and summary, durable.
 
-        `metadata` is kept with the ending (`Episode.outcome_metadata`). Completing again with an equal outcome gives
+        `metadata` is kept with the ending (`Episode.outcome_metadata`), and `actor`, who asked, in its event. Completing again with an equal outcome gives
         the same result. If cancelled the completion goes on; call again to learn how it went.
         Raises: `InvalidInput`, `TooLarge`, `NotFound`, `InvalidState` (it has another ending), `EpisodeUnavailable`,
         `Closed`, `LogFull`, `OutcomeUnknown`.
         """
         found: CompletedEpisode = await self._door.call(
-            lambda: self._target.complete_episode(episode_id, outcome, metadata=metadata)
+            lambda: self._target.complete_episode(episode_id, outcome, metadata=metadata, actor=actor)
         )
         return found
 
@@ -509,8 +518,9 @@ class Memory:
         actor: str = "",
     ) -> EpisodeHandle:
         """Start an episode that goes on from a checkpoint: the same task, context, type and thread, by the same agent
-        unless `agent` says another. Its `parent` is the episode of the checkpoint, which it "follows" if that is in this
-        memory. `metadata` and the checkpoint's id, as `continued_from`, are its metadata. The old episode stays as it is.
+        unless `agent` says another. Its `parent` is the episode of the checkpoint, which it "follows" if that is in
+        this memory. `metadata` and the checkpoint's id, as `continued_from`, are its metadata. The old episode stays as
+        it is.
 
         Durable on return. With an `episode_id` it may be repeated. If cancelled, whether it was started, and whether it
         is related already, is unknown: call again with the same `episode_id`.

@@ -11,7 +11,6 @@ from stepwell.learning.handoff import handoff_pack
 from stepwell.memory.episode_reading import EpisodeReading
 from stepwell.memory.handle import EpisodeHandle
 from stepwell.memory.lifecycle import EpisodeLifecycle
-from stepwell.memory.organising import changed_by
 from stepwell.memory.relationships import Relationships
 from stepwell.model import validation as check
 from stepwell.model.checkpoint import Checkpoint, checked_checkpoint_id
@@ -40,7 +39,7 @@ class HandingOver(EpisodeLifecycle, EpisodeReading, Relationships):
                 check.check_text(value, name, REASON_BYTES, empty=name == "note")
                 if bad_text := check.find_bad_text(value, name):
                     raise InvalidInput(bad_text)
-            change = checkpointing(check.plain(reason), check.plain(note), changed_by(actor))
+            change = checkpointing(check.plain(reason), check.plain(note), check.check_actor(actor))
         except StepwellError:
             await trio.lowlevel.checkpoint()
             raise
@@ -76,8 +75,9 @@ class HandingOver(EpisodeLifecycle, EpisodeReading, Relationships):
         actor: str = "",
     ) -> EpisodeHandle:
         """Start an episode that goes on from a checkpoint: the same task, context, type and thread, by the same agent
-        unless `agent` says another. Its `parent` is the episode of the checkpoint, which it "follows" if that is in this
-        memory. `metadata` and the checkpoint's id, as `continued_from`, are its metadata. The old episode stays as it is.
+        unless `agent` says another. Its `parent` is the episode of the checkpoint, which it "follows" if that is in
+        this memory. `metadata` and the checkpoint's id, as `continued_from`, are its metadata. The old episode stays as
+        it is.
 
         Durable on return. With an `episode_id` it may be repeated. If cancelled, whether it was started, and whether it
         is related already, is unknown: call again with the same `episode_id`.
@@ -86,7 +86,7 @@ class HandingOver(EpisodeLifecycle, EpisodeReading, Relationships):
         try:
             old = checked_pack(pack).checkpoint
             check.check_object({} if metadata is None else metadata, "metadata")
-            asked_by = changed_by(actor)
+            asked_by = check.check_actor(actor)
         except StepwellError:
             await trio.lowlevel.checkpoint()
             raise
@@ -99,6 +99,7 @@ class HandingOver(EpisodeLifecycle, EpisodeReading, Relationships):
             parent=old.episode_id,
             thread=pack.thread,
             metadata={**(metadata or {}), CONTINUED_FROM: old.checkpoint_id},
+            actor=asked_by,
         )
         try:
             await self.relate(handle.id, old.episode_id, "follows", reason=old.reason, actor=asked_by)

@@ -123,9 +123,11 @@ class EpisodeHandle:
         """Return once everything accepted for this episode is durable; see `Memory.flush_steps`."""
         await self._memory.flush_steps(self.id)
 
-    async def complete(self, outcome: TaskOutcome, *, metadata: dict[str, Any] | None = None) -> CompletedEpisode:
+    async def complete(
+        self, outcome: TaskOutcome, *, metadata: dict[str, Any] | None = None, actor: str = ""
+    ) -> CompletedEpisode:
         """End the episode; see `Memory.complete_episode`."""
-        return await self._memory.complete_episode(self.id, outcome, metadata=metadata)
+        return await self._memory.complete_episode(self.id, outcome, metadata=metadata, actor=actor)
 
     async def get(self) -> Episode:
         """The episode so far; see `Memory.get_episode`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import trio
 
 from stepwell.errors import InvalidState, NotFound, OutcomeUnknown, StepwellError
@@ -39,10 +40,12 @@ class EpisodeLifecycle(MemoryCore):
         parent: str | None = None,
         thread: str | None = None,
         metadata: dict[str, Any] | None = None,
+        actor: str = "",
         **context_fields: Any,
     ) -> EpisodeHandle:
         """Start an episode; it is durable on return. Fields of `TaskContext` may be given as keywords as well.
 
+        `agent` runs it, and `actor` is who asked for it, which stands in its event.
         With the `episode_id` of an episode that exists and was started with the same arguments, gives a handle to it.
         If cancelled, whether it was started is unknown: call again with the same `episode_id`.
         Raises: `InvalidInput`, `TooLarge`, `InvalidState` (the id exists, started otherwise), `Closed`, `LogFull`,
@@ -57,6 +60,7 @@ class EpisodeLifecycle(MemoryCore):
             parent=parent,
             thread=thread,
             metadata=metadata,
+            actor=actor,
             context_fields=context_fields,
         )
         if commit is not None:
@@ -96,8 +100,9 @@ class EpisodeLifecycle(MemoryCore):
         except NotFound:
             await self._supervisor.look_again(episode_id)
             return False
+        assert fold.start is not None
+        start = msgspec.structs.replace(start, actor=fold.start.actor)  # whoever asks again
         if fold.start != start:
-            assert fold.start is not None
             differs = [name for name in start.__struct_fields__ if getattr(start, name) != getattr(fold.start, name)]
             raise InvalidState(
                 f"episode {episode_id!r} exists and was started with another {', '.join(differs)}; use another id"
@@ -115,6 +120,7 @@ class EpisodeLifecycle(MemoryCore):
         parent: str | None = None,
         thread: str | None = None,
         metadata: dict[str, Any] | None = None,
+        actor: str = "",
         **context_fields: Any,
     ) -> RunScope:
         """The run scope: an async context manager that starts an episode and writes its ending by itself.
@@ -130,6 +136,7 @@ class EpisodeLifecycle(MemoryCore):
             "thread": thread,
             "metadata": metadata,
             "context_fields": context_fields,
+            "actor": actor,
         }
         return RunScope(self._whole, task, arguments)
 
@@ -146,19 +153,19 @@ class EpisodeLifecycle(MemoryCore):
             raise being_deleted(known)
         return EpisodeHandle(self._whole, known)
 
-    async def abandon(self, episode_id: str, reason: str = "") -> CompletedEpisode:
+    async def abandon(self, episode_id: str, reason: str = "", *, actor: str = "") -> CompletedEpisode:
         """End an episode that nobody will continue, with `Interrupted(reason, cause="abandoned")`; durable on return.
 
         Raises as `complete_episode`.
         """
-        return await self.complete_episode(episode_id, Interrupted(reason, cause="abandoned"))
+        return await self.complete_episode(episode_id, Interrupted(reason, cause="abandoned"), actor=actor)
 
     async def complete_episode(
-        self, episode_id: str, outcome: TaskOutcome, *, metadata: dict[str, Any] | None = None
+        self, episode_id: str, outcome: TaskOutcome, *, metadata: dict[str, Any] | None = None, actor: str = ""
     ) -> CompletedEpisode:
         """End an episode: everything accepted for it, then its ending with reward, reflection and summary, durable.
 
-        `metadata` is kept with the ending (`Episode.outcome_metadata`). Completing again with an equal outcome gives
+        `metadata` is kept with the ending (`Episode.outcome_metadata`), and `actor`, who asked, in its event. Completing again with an equal outcome gives
         the same result. If cancelled the completion goes on; call again to learn how it went.
         Raises: `InvalidInput`, `TooLarge`, `NotFound`, `InvalidState` (it has another ending), `EpisodeUnavailable`,
         `Closed`, `LogFull`, `OutcomeUnknown`.
@@ -167,6 +174,7 @@ class EpisodeLifecycle(MemoryCore):
             known = checked_id(episode_id)
             checked = checked_outcome(outcome, self._config.limits)
             check.check_object({} if metadata is None else metadata, "metadata")
+            asked_by = check.check_actor(actor)
         except StepwellError:
             await checkpoint()
             raise
@@ -178,21 +186,23 @@ class EpisodeLifecycle(MemoryCore):
             if cell.locked:
                 await cell.wait_room()  # a transaction that holds the episode was there first
                 continue
-            request = self._request_ending(cell, checked, metadata or {})
+            request = self._request_ending(cell, checked, metadata or {}, asked_by)
             await request.done.wait()
             if request.error is not None:
                 raise request.error
             return _completed(known, request)
 
     @trio.lowlevel.enable_ki_protection
-    def _request_ending(self, cell: EpisodeCell, outcome: TaskOutcome, metadata: dict[str, Any]) -> EndingRequest:
+    def _request_ending(
+        self, cell: EpisodeCell, outcome: TaskOutcome, metadata: dict[str, Any], actor: str
+    ) -> EndingRequest:
         request = cell.ending_request
         if request is None:
             self._supervisor.check_open()
             self._journal.check_open(critical=True)
             if cell.deleting:
                 raise being_deleted(cell.episode_id)
-            request = cell.ending_request = EndingRequest(outcome, metadata)
+            request = cell.ending_request = EndingRequest(outcome, metadata, actor)
             cell.make_urgent()
         elif request.outcome != outcome:
             raise InvalidState(f"episode {cell.episode_id!r} ends with another outcome: {request.outcome!r}")

@@ -70,7 +70,7 @@ class OpenMemory:
         await trio.lowlevel.checkpoint()
         self._journal = await self._open_journal(path, config)
         try:
-            self._runtime = Runtime(self._journal, config, self._restarts)
+            self._runtime = Runtime(self._journal, config, self._restarts, audited=not self._read_only)
             self._memory = Memory(self._journal, config, self._runtime)
         except BaseException:
             self._journal.release()

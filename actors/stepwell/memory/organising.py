@@ -47,7 +47,7 @@ class Organising(MemoryCore):
         self, episode_id: str, tags: object, actor: object, change: Callable[[list[str], str], Change]
     ) -> None:
         try:
-            made = change(checked_tags(tags, "tags", self._config.limits), changed_by(actor))
+            made = change(checked_tags(tags, "tags", self._config.limits), check.check_actor(actor))
         except StepwellError:
             await trio.lowlevel.checkpoint()
             raise
@@ -76,7 +76,10 @@ class Organising(MemoryCore):
                 if bad_text := check.find_bad_text(value, path or "remove_metadata"):
                     raise InvalidInput(bad_text)
             change = changes.updating(
-                check.plain(description), check.plain(metadata or {}), check.plain(remove_metadata), changed_by(actor)
+                check.plain(description),
+                check.plain(metadata or {}),
+                check.plain(remove_metadata),
+                check.check_actor(actor),
             )
         except StepwellError:
             await trio.lowlevel.checkpoint()
@@ -85,26 +88,18 @@ class Organising(MemoryCore):
 
     async def archive(self, episode_id: str, *, actor: str = "") -> None:
         """Put an episode away. It stays readable, and open if it is; `Episode.archived_at` says since when."""
-        await self._organise(episode_id, changes.archiving(await _changed_by_in_turn(actor)))
+        await self._organise(episode_id, changes.archiving(await _checked_actor_in_turn(actor)))
 
     async def restore(self, episode_id: str, *, actor: str = "") -> None:
         """Take an episode out of the archive."""
-        await self._organise(episode_id, changes.restoring(await _changed_by_in_turn(actor)))
+        await self._organise(episode_id, changes.restoring(await _checked_actor_in_turn(actor)))
 
     async def _organise(self, episode_id: object, change: Change) -> None:
         await organise(self._supervisor, await checked_id_in_turn(episode_id), change)
 
 
-def changed_by(actor: object) -> str:
-    """Who asked, checked. Raises: `InvalidInput`, `TooLarge`."""
-    check.check_text(actor, "actor", changes.ACTOR_BYTES)
-    if bad_text := check.find_bad_text(actor, "actor"):
-        raise InvalidInput(bad_text)
-    return str(check.plain(actor))
-
-
-async def _changed_by_in_turn(actor: object) -> str:
+async def _checked_actor_in_turn(actor: object) -> str:
     try:
-        return changed_by(actor)
+        return check.check_actor(actor)
     finally:
         await trio.lowlevel.checkpoint()

@@ -8,7 +8,6 @@ import trio
 
 from stepwell.errors import InvalidInput, StepwellError
 from stepwell.memory.core import MemoryCore
-from stepwell.memory.organising import changed_by
 from stepwell.model import validation as check
 from stepwell.model.ids import EpisodeId, checked_id
 from stepwell.model.organising import REASON_BYTES, Related, Unrelated
@@ -57,7 +56,7 @@ class Relationships(MemoryCore):
                 priority=int(priority),
                 reason=check.plain(reason),
                 metadata=check.plain(metadata or {}),
-                actor=changed_by(actor),
+                actor=check.check_actor(actor),
             )
         except StepwellError:
             await trio.lowlevel.checkpoint()
@@ -72,7 +71,9 @@ class Relationships(MemoryCore):
         """
         try:
             begin, end = _checked_ends(from_episode, to_episode)
-            wanted = Unrelated(from_episode=begin, to_episode=end, kind=_checked_kind(kind), actor=changed_by(actor))
+            wanted = Unrelated(
+                from_episode=begin, to_episode=end, kind=_checked_kind(kind), actor=check.check_actor(actor)
+            )
         except StepwellError:
             await trio.lowlevel.checkpoint()
             raise

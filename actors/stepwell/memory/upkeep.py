@@ -7,23 +7,25 @@ import os
 from stepstore.journal import ArchiveReport, CompactionReport, DeletionReport
 from stepwell.errors import InvalidInput
 from stepwell.memory.core import MemoryCore, checked_id_in_turn
+from stepwell.model import validation as check
 from stepwell.runtime.right_loop import checkpoint
 
 
 class Upkeep(MemoryCore):
     """The part of a memory that deletes, compacts and backs up."""
 
-    async def delete_episode(self, episode_id: str, *, purge: bool = False) -> DeletionReport | None:
+    async def delete_episode(self, episode_id: str, *, purge: bool = False, actor: str = "") -> DeletionReport | None:
         """Delete an episode: nothing reads it from now on, and its id is never used again; durable on return. With
         `purge` its bytes are removed from every file at once, and the report gives the proof; see `compact`.
 
         Works for one that is damaged or cannot be read as well. Its task stores what was accepted and ends first; steps
         and endings that come meanwhile are `InvalidState`. Its bytes stay in the log until they are compacted away; if
         they are encrypted, its key is destroyed at once. Deleting it again does nothing more. If cancelled the deletion
-        goes on; call again to learn how it went.
+        goes on; call again to learn how it went. `actor`: who asked; it stands in the event.
         Raises: `InvalidInput`, `NotFound`, `Closed`, `LogFull`, `OutcomeUnknown`.
         """
-        await self._supervisor.delete(await checked_id_in_turn(episode_id))
+        known = await checked_id_in_turn(episode_id)
+        await self._supervisor.delete(known, check.check_actor(actor))
         if not purge:
             return None
         report = await self.compact(purge=True)

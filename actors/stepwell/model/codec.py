@@ -345,9 +345,11 @@ def event_data(payload: bytes, what: str) -> dict[str, Any]:
     return step_data(record.data) if record.kind == STEP else record.data
 
 
-def encode_deleted(time_ns: int) -> bytes:
+def encode_deleted(time_ns: int, actor: str = "") -> bytes:
     """The last record of a deleted stream. It does not name the stream: after a purge nothing may."""
-    return encode_record(DELETED, time_ns, {}, None, path="deletion", limit=MAX_RECORD_BYTES)
+    return encode_record(
+        DELETED, time_ns, {"actor": actor} if actor else {}, None, path="deletion", limit=MAX_RECORD_BYTES
+    )
 
 
 def _is_int64(value: object) -> bool:

@@ -28,6 +28,7 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
     formula_version: int
     created_at: dt.datetime
     metadata: dict[str, Any] = {}
+    actor: str = ""
 
 
 def checked_outcome(outcome: object, limits: Limits) -> TaskOutcome:
@@ -58,7 +59,12 @@ def checked_outcome(outcome: object, limits: Limits) -> TaskOutcome:
 
 
 def encode_ending(
-    outcome: TaskOutcome, analysis: CompletionAnalysis, metadata: dict[str, Any], time_ns: int, limits: Limits
+    outcome: TaskOutcome,
+    analysis: CompletionAnalysis,
+    metadata: dict[str, Any],
+    time_ns: int,
+    limits: Limits,
+    actor: str = "",
 ) -> bytes:
     """The record that ends an episode.
 
@@ -72,8 +78,12 @@ def encode_ending(
         formula_version=analysis.formula_version,
         created_at=analysis.created_at,
         metadata=check.plain(metadata),
+        actor=actor,
     )
-    return encode_record(ENDED, time_ns, msgspec.to_builtins(ending), None, path="outcome", limit=limits.record_bytes)
+    data = msgspec.to_builtins(ending)
+    if not actor:
+        del data["actor"]
+    return encode_record(ENDED, time_ns, data, None, path="outcome", limit=limits.record_bytes)
 
 
 def decode_ending(data: dict[str, Any]) -> Ending:

@@ -24,7 +24,6 @@ from stepwell.model.tags import tag_key, with_tags, without_tags
 MAX_TAGS = 1_000
 MAX_RELATIONSHIPS = 10_000
 MAX_CHECKPOINTS = 10_000
-ACTOR_BYTES = 1_000
 REASON_BYTES = 5_000
 
 

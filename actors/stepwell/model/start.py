@@ -29,6 +29,7 @@ class EpisodeStart(msgspec.Struct, frozen=True, kw_only=True):
     parent: str | None = None
     thread: str | None = None
     metadata: dict[str, Any] = {}
+    actor: str = ""
 
 
 def checked_context(context: object, fields: dict[str, Any], limits: Limits) -> TaskContext:
@@ -69,6 +70,7 @@ def checked_start(
     parent: object,
     thread: object,
     metadata: object,
+    actor: object = "",
     limits: Limits,
 ) -> EpisodeStart:
     """Check the arguments of `start_episode`; what is given back equals what will be read back.
@@ -88,6 +90,7 @@ def checked_start(
         parent=None if parent is None else checked_id(parent, "parent"),
         thread=None if thread is None else checked_id(thread, "thread"),
         metadata=check.plain(metadata),
+        actor=check.check_actor(actor),
     )
 
 
@@ -97,6 +100,8 @@ def encode_start(start: EpisodeStart, episode_id: str, time_ns: int, limits: Lim
     Raises: `InvalidInput`, `TooLarge`.
     """
     data = msgspec.to_builtins(start)
+    if not start.actor:
+        del data["actor"]
     return encode_record(
         STARTED, time_ns, data, first_record_meta(episode_id), path="episode", limit=limits.record_bytes
     )

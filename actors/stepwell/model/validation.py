@@ -13,6 +13,7 @@ from stepwell.errors import InvalidInput, TooLarge
 MAX_DEPTH = 32
 MAX_ITEMS = 500_000
 """Items one JSON value may hold, counted as often as they appear; a reader refuses to decode more."""
+ACTOR_BYTES = 1_000
 _PLAIN = frozenset({str, bool, type(None)})
 _SMALL = 2**63
 _SHOWN = 80
@@ -121,6 +122,14 @@ def check_number(value: object, path: str, *, minimum: float | None = None, whol
         raise InvalidInput(f"{path}: {shown(value)} does not fit in 64 bits; pass a smaller number")
     if minimum is not None and value < minimum:
         raise InvalidInput(f"{path}: {value} is below {minimum:g}")
+
+
+def check_actor(actor: object) -> str:
+    """Who asked for something, checked: text of at most 1,000 bytes. Raises: `InvalidInput`, `TooLarge`."""
+    check_text(actor, "actor", ACTOR_BYTES)
+    if bad_text := find_bad_text(actor, "actor"):
+        raise InvalidInput(bad_text)
+    return str(plain(actor))
 
 
 def find_bad_text(value: object, path: str) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeVar
@@ -100,6 +101,8 @@ class MemoryConfig:
     `KeyProvider`; None stores in clear. Deleting an episode destroys its key.
     `scrub_bytes_per_second`, `scrub_every_seconds`: how fast, and how often, old log files are read again in the
     background and checked; 0 is never.
+    `audit`: a file that gets a JSON line for every event of an episode that is no step (see `runtime.audit`); None is
+    none. If it cannot be written, `health` says so, and nothing else is held up.
     """
 
     durability: Literal["receipt", "commit"] = "receipt"
@@ -119,6 +122,7 @@ class MemoryConfig:
     key_provider: KeyProvider | None = None
     scrub_bytes_per_second: int = 4 * 1024 * 1024
     scrub_every_seconds: float = 86_400
+    audit: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
         for name, allowed in (
@@ -134,6 +138,8 @@ class MemoryConfig:
         _require("batch", self.batch, BatchConfig, "a BatchConfig")
         if self.key_provider is not None and not isinstance(self.key_provider, KeyProvider):
             raise InvalidInput(f"key_provider: must have wrap and unwrap, not be a {type(self.key_provider).__name__}")
+        if self.audit is not None:
+            _require("audit", self.audit, (str, os.PathLike), "the path of a file, or None")
         _require("limits", self.limits, Limits, "a Limits")
         for name, minimum in (
             ("mailbox_size", 1),

@@ -6,9 +6,10 @@ import trio
 
 
 class Deletion:
-    """What became of a deletion. All who ask while it is under way share it."""
+    """What became of a deletion. All who ask while it is under way share it; `actor` is who asked first."""
 
-    def __init__(self) -> None:
+    def __init__(self, actor: str = "") -> None:
+        self.actor = actor
         self.error: BaseException | None = None
         self._done = trio.Event()
 

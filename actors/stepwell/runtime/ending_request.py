@@ -14,8 +14,8 @@ from stepwell.runtime.receipt import Receipt
 class EndingRequest:
     """An episode that is to end: with what, and what came of it."""
 
-    def __init__(self, outcome: TaskOutcome, metadata: dict[str, Any]):
-        self.outcome, self.metadata = outcome, metadata
+    def __init__(self, outcome: TaskOutcome, metadata: dict[str, Any], actor: str = ""):
+        self.outcome, self.metadata, self.actor = outcome, metadata, actor
         self.ending: Ending | None = None
         self.receipt: Receipt | None = None
         self.error: BaseException | None = None

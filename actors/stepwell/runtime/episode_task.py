@@ -241,7 +241,7 @@ async def _write_ending(cell: EpisodeCell, journal: Journal, limits: Limits, req
     episode = fold.episode(outcome=request.outcome, end_ns=now_ns)
     analysis = analyse_completion(episode, now=utc(now_ns))
     try:
-        payload = encode_ending(request.outcome, analysis, request.metadata, now_ns, limits)
+        payload = encode_ending(request.outcome, analysis, request.metadata, now_ns, limits, request.actor)
     except StepwellError as error:
         cell.ending_request = None
         request.finish(error=error)
@@ -262,6 +262,7 @@ async def _write_ending(cell: EpisodeCell, journal: Journal, limits: Limits, req
         formula_version=analysis.formula_version,
         created_at=analysis.created_at,
         metadata=request.metadata,
+        actor=request.actor,
     )
     cell.accepting = False
     cell.state.value = "ended"

@@ -22,6 +22,7 @@ import trio
 from stepstore.journal import Journal
 from stepstore.restarting import RestartPolicy, Service, error_text
 from stepwell.errors import StepwellError
+from stepwell.runtime.audit import AuditTrail
 from stepwell.runtime.config import MemoryConfig
 from stepwell.runtime.lifecycle_events import Lifecycle
 from stepwell.runtime.resuming import resume_open_episodes
@@ -33,11 +34,25 @@ _logger = logging.getLogger("stepwell.runtime")
 class Runtime:
     """Everything that runs while a memory is open."""
 
-    def __init__(self, journal: Journal, config: MemoryConfig, restarts: RestartPolicy | None = None):
+    def __init__(
+        self, journal: Journal, config: MemoryConfig, restarts: RestartPolicy | None = None, *, audited: bool = True
+    ):
         self.journal, self.config = journal, config
         self.lifecycle = Lifecycle()
         journal.notices.listener = self.lifecycle.tell_notice
         self.supervisor = Supervisor(journal, config, self.lifecycle, restarts)
+        self._audit: Service | None = None
+        self._audit_over = trio.Event()
+        if config.audit is not None and audited:
+            trail = AuditTrail(journal, config.audit)
+            self._audit = Service(
+                "audit",
+                trail.run,
+                policy=restarts or RestartPolicy(),
+                notices=journal.notices,
+                progress=lambda: trail.written,
+                logger=_logger,
+            )
         self.failure: BaseException | None = None
         self.left_behind = 0
         self.running = trio.Event()
@@ -51,7 +66,7 @@ class Runtime:
     @property
     def services(self) -> Sequence[Service]:
         """What runs in the background, restarted when it fails, and then parked."""
-        return self.journal.services
+        return self.journal.services if self._audit is None else (*self.journal.services, self._audit)
 
     def cancel_on_failure(self, scope: trio.CancelScope) -> None:
         """Cancel `scope` if the log is lost while the memory is open."""
@@ -65,6 +80,8 @@ class Runtime:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._write, name="stepwell log writer")
                     self.supervisor.run_in(nursery)
+                    if self._audit is not None:
+                        nursery.start_soon(self._run_audit, self._audit, name="stepwell audit")
                     if self.config.resume_open and self.journal.gate.is_open:
                         found = list(self.journal.open_streams())[-self.config.max_live_episodes :]
                         nursery.start_soon(resume_open_episodes, self.supervisor, found[::-1], name="stepwell resuming")
@@ -73,6 +90,7 @@ class Runtime:
                     await self.supervisor.drained()
                     self.journal.finish()
                     await self._written.wait()
+                    await self._finish_audit()
                     nursery.cancel_scope.cancel()
         except Exception as error:
             self._fail(error)
@@ -82,6 +100,18 @@ class Runtime:
             self.lifecycle.close()
             self.running.set()
             self._ended.set()
+
+    @trio.lowlevel.enable_ki_protection
+    async def _run_audit(self, audit: Service) -> None:
+        await audit.run()
+        self._audit_over.set()
+
+    async def _finish_audit(self) -> None:
+        """The log has ended, so its followers come to their end. Give the audit file the time for it, unless it fails;
+        what it does not get to say, it says after opening again."""
+        if self._audit is not None and self._audit.state in ("waiting", "running"):
+            with trio.move_on_after(self.config.grace_seconds):
+                await self._audit_over.wait()
 
     @trio.lowlevel.enable_ki_protection
     async def _write(self) -> None:

@@ -128,7 +128,7 @@ class Supervisor:
 
     # ---- deleting ----------------------------------------------------------------------------------------------------
 
-    async def delete(self, episode_id: EpisodeId) -> None:
+    async def delete(self, episode_id: EpisodeId, actor: str = "") -> None:
         """Stop the episode's task once everything accepted has a result, then delete its stream; durable on return.
 
         Deleting again is the same as deleting once. Cancelling the caller does not stop it.
@@ -139,7 +139,7 @@ class Supervisor:
         is_stored = await self.journal.look_up(stream_id(EPISODE_STREAM, episode_id)) > 0
         if not is_stored and episode_id not in self.cells:
             raise not_found(episode_id)
-        deletion = self._deletions.get(episode_id) or self._begin_deletion(episode_id)
+        deletion = self._deletions.get(episode_id) or self._begin_deletion(episode_id, actor)
         await deletion.wait()
         if deletion.error is not None:
             raise deletion.error
@@ -149,10 +149,10 @@ class Supervisor:
         self.journal.check_open(critical=True)
 
     @trio.lowlevel.enable_ki_protection
-    def _begin_deletion(self, episode_id: EpisodeId) -> Deletion:
+    def _begin_deletion(self, episode_id: EpisodeId, actor: str) -> Deletion:
         self._check_deleting_allowed()
         assert self._nursery is not None
-        deletion = self._deletions[episode_id] = Deletion()
+        deletion = self._deletions[episode_id] = Deletion(actor)
         self._nursery.start_soon(self._delete, episode_id, deletion, name=f"stepwell deletion of {episode_id}")
         return deletion
 
@@ -169,7 +169,7 @@ class Supervisor:
                 await self.journal.forget(stream)
             else:
                 now_ns = max(time.time_ns(), await last_time_ns(self.journal, stream))
-                await delete(self.journal, stream, encode_deleted(now_ns))
+                await delete(self.journal, stream, encode_deleted(now_ns, deletion.actor))
                 if self.lifecycle.watchers:
                     self.lifecycle.tell("deleted", episode_id=episode_id)
         except OSError as failure:
