@@ -71,6 +71,7 @@ from stepwell.model.outcome import Failure as Failure
 from stepwell.model.outcome import Interrupted as Interrupted
 from stepwell.model.outcome import PartialSuccess as PartialSuccess
 from stepwell.model.outcome import Success as Success
+from stepwell.model.redaction import default_redactor as default_redactor
 from stepwell.model.relationship import Relationship as Relationship
 from stepwell.model.step import EpisodeStep as EpisodeStep
 from stepwell.model.step import ExecutionStep as ExecutionStep

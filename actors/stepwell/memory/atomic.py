@@ -95,7 +95,7 @@ class AtomicScope:
         staged = []
         for position, step in enumerate(steps):
             try:
-                staged.append(staged_step(step, limits))
+                staged.append(staged_step(step, limits, self._memory._redaction))
             except Rejected as error:
                 if one:
                     raise

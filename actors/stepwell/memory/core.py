@@ -24,6 +24,7 @@ class MemoryCore:
     def __init__(self, journal: Journal, config: MemoryConfig, runtime: Runtime):
         self._journal, self._config, self._runtime = journal, config, runtime
         self._supervisor = runtime.supervisor
+        self._redaction = runtime.supervisor.redaction
         self._cells: dict[str, EpisodeCell] = runtime.supervisor.cells
         self._relating = Relating(runtime.supervisor)
         self._commit_durability = config.durability == "commit"

@@ -54,6 +54,7 @@ class MemoryStats(msgspec.Struct, frozen=True, kw_only=True):
     Since opening: `groups` (commit groups), `syncs` (fdatasyncs made for them), `records` and `bytes_written`,
     `largest_group` and `mean_group` (records), `commit_latency`, `slow_syncs` (over a second), `write_errors`,
     `restarts` (of tasks of episodes), `rejected` (calls to log steps that were refused, by the name of the error).
+    `redacted`: texts that were replaced before they were stored (`MemoryConfig.redact`).
     `dropped` is 0, and not because it was counted: nothing in here drops. What is full makes callers wait or refuses
     them, and what was accepted and could not be stored says so in its receipt.
 
@@ -75,6 +76,7 @@ class MemoryStats(msgspec.Struct, frozen=True, kw_only=True):
     write_errors: int
     restarts: int
     rejected: dict[str, int]
+    redacted: int = 0
     dropped: int = 0
     live_episodes: int
     waking_episodes: int

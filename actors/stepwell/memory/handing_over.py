@@ -39,6 +39,8 @@ class HandingOver(EpisodeLifecycle, EpisodeReading, Relationships):
                 check.check_text(value, name, REASON_BYTES, empty=name == "note")
                 if bad_text := check.find_bad_text(value, name):
                     raise InvalidInput(bad_text)
+            if self._redaction is not None:
+                reason, note = self._redaction.text("reason", reason), self._redaction.text("note", note)
             change = checkpointing(check.plain(reason), check.plain(note), check.check_actor(actor))
         except StepwellError:
             await trio.lowlevel.checkpoint()

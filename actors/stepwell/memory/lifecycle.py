@@ -17,7 +17,7 @@ from stepwell.model.context import TaskContext
 from stepwell.model.ending import checked_outcome
 from stepwell.model.ids import EpisodeId, checked_id, new_episode_id
 from stepwell.model.outcome import Interrupted, TaskOutcome
-from stepwell.model.start import EpisodeStart, checked_start
+from stepwell.model.start import EpisodeStart, checked_start, redacted_start
 from stepwell.runtime.cell import EpisodeCell
 from stepwell.runtime.ending_request import EndingRequest
 from stepwell.runtime.episode_task import being_deleted, ended_error
@@ -73,6 +73,8 @@ class EpisodeLifecycle(MemoryCore):
         """Have the start of an episode accepted; None if it was started before. A checkpoint; cancelled, nothing is."""
         try:
             start = checked_start(task, limits=self._config.limits, **arguments)
+            if self._redaction is not None:
+                start = redacted_start(start, self._redaction, self._config.limits)
             known = None if episode_id is None else checked_id(episode_id)
         except StepwellError:
             await checkpoint()
@@ -175,6 +177,10 @@ class EpisodeLifecycle(MemoryCore):
             checked = checked_outcome(outcome, self._config.limits)
             check.check_object({} if metadata is None else metadata, "metadata")
             asked_by = check.check_actor(actor)
+            if self._redaction is not None:
+                checked = checked_outcome(self._redaction.outcome(checked), self._config.limits)
+                metadata = self._redaction.value("metadata", metadata or {})
+                check.check_object(metadata, "metadata")
         except StepwellError:
             await checkpoint()
             raise

@@ -58,6 +58,7 @@ class Observing(MemoryCore):
             write_errors=log.write_errors,
             restarts=oversight.restarts,
             rejected=dict(oversight.refused),
+            redacted=0 if self._redaction is None else self._redaction.count,
             live_episodes=states["live"],
             waking_episodes=states["waking"],
             parked_episodes=states["parked"],

@@ -47,7 +47,10 @@ class Organising(MemoryCore):
         self, episode_id: str, tags: object, actor: object, change: Callable[[list[str], str], Change]
     ) -> None:
         try:
-            made = change(checked_tags(tags, "tags", self._config.limits), check.check_actor(actor))
+            checked = checked_tags(tags, "tags", self._config.limits)
+            if self._redaction is not None:
+                checked = checked_tags(self._redaction.value("tags", checked), "tags", self._config.limits)
+            made = change(checked, check.check_actor(actor))
         except StepwellError:
             await trio.lowlevel.checkpoint()
             raise
@@ -68,13 +71,11 @@ class Organising(MemoryCore):
         Raises: `InvalidInput`, `TooLarge` for a description or metadata that `start_episode` would refuse.
         """
         try:
-            if description is not None:
-                check.check_text(description, "description", self._config.limits.task_bytes, empty=False)
-            check.check_object({} if metadata is None else metadata, "metadata")
-            check.check_text_list(remove_metadata, "remove_metadata", self._config.limits.text_bytes)
-            for path, value in (("description", description), ("metadata", metadata), ("", list(remove_metadata))):
-                if bad_text := check.find_bad_text(value, path or "remove_metadata"):
-                    raise InvalidInput(bad_text)
+            self._check_update(description, metadata, remove_metadata)
+            if self._redaction is not None:
+                description = None if description is None else self._redaction.text("description", description)
+                metadata = self._redaction.value("metadata", metadata or {})
+                self._check_update(description, metadata, remove_metadata)
             change = changes.updating(
                 check.plain(description),
                 check.plain(metadata or {}),
@@ -85,6 +86,16 @@ class Organising(MemoryCore):
             await trio.lowlevel.checkpoint()
             raise
         await self._organise(episode_id, change)
+
+    def _check_update(self, description: object, metadata: object, remove_metadata: Sequence[str]) -> None:
+        if description is not None:
+            check.check_text(description, "description", self._config.limits.task_bytes, empty=False)
+        check.check_object({} if metadata is None else metadata, "metadata")
+        check.check_text_list(remove_metadata, "remove_metadata", self._config.limits.text_bytes)
+        named = (("description", description), ("metadata", metadata), ("remove_metadata", list(remove_metadata)))
+        for path, value in named:
+            if bad_text := check.find_bad_text(value, path):
+                raise InvalidInput(bad_text)
 
     async def archive(self, episode_id: str, *, actor: str = "") -> None:
         """Put an episode away. It stays readable, and open if it is; `Episode.archived_at` says since when."""

@@ -49,6 +49,9 @@ class Relationships(MemoryCore):
             check.check_object({} if metadata is None else metadata, "metadata")
             if bad_text := check.find_bad_text(reason, "reason") or check.find_bad_text(metadata, "metadata"):
                 raise InvalidInput(bad_text)
+            if self._redaction is not None:
+                reason = self._redaction.text("reason", reason)
+                metadata = self._redaction.value("metadata", metadata or {})
             wanted = Related(
                 from_episode=begin,
                 to_episode=end,

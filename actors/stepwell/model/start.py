@@ -13,6 +13,7 @@ from stepwell.model.context import Complexity, TaskContext
 from stepwell.model.event import STARTED
 from stepwell.model.ids import checked_id
 from stepwell.model.limits import Limits
+from stepwell.model.redaction import Redaction
 from stepwell.model.tags import checked_tags
 
 _COMPLEXITIES = Complexity.__args__  # type: ignore[attr-defined]
@@ -91,6 +92,24 @@ def checked_start(
         thread=None if thread is None else checked_id(thread, "thread"),
         metadata=check.plain(metadata),
         actor=check.check_actor(actor),
+    )
+
+
+def redacted_start(start: EpisodeStart, redaction: Redaction, limits: Limits) -> EpisodeStart:
+    """A checked start as it is to be stored. Raises: `Rejected`."""
+    redacted = redaction.fields("start", start, ("task", "task_type", "agent", "metadata"))
+    context = redaction.fields("start.context", start.context, ("language", "framework", "domain", "tags"))
+    return checked_start(
+        redacted.task,
+        context=context,
+        context_fields={},
+        task_type=redacted.task_type,
+        agent=redacted.agent,
+        parent=start.parent,
+        thread=start.thread,
+        metadata=redacted.metadata,
+        actor=start.actor,
+        limits=limits,
     )
 
 

@@ -26,6 +26,7 @@ from stepwell.model import validation as check
 from stepwell.model.codec import encode_step
 from stepwell.model.ids import EPISODE_STREAM, EpisodeId, stream_id
 from stepwell.model.organising import Change, Organisation, encode_organising
+from stepwell.model.redaction import Redaction
 from stepwell.model.step import ExecutionStep
 from stepwell.runtime.config import MemoryConfig
 from stepwell.runtime.ending_request import EndingRequest
@@ -101,6 +102,7 @@ class EpisodeCell:
         "mail",
         "organisation",
         "place",
+        "redaction",
         "restarts",
         "state",
         "stream",
@@ -123,6 +125,7 @@ class EpisodeCell:
         self.used = self.drained_at = self.wanted_by = 0
         self.place: Place | None = None
         self.organisation: Organisation | None = None
+        self.redaction: Redaction | None = None
         self._journal, self._config, self._flusher = journal, config, flusher
         self._gate = journal.gate
         self._limits = config.limits
@@ -192,6 +195,9 @@ class EpisodeCell:
         if now < self._last_ns:
             now = self._last_ns
         payload = encode_step(step, now, self._limits)
+        if self.redaction is not None:
+            step = self.redaction.step(step)
+            payload = encode_step(step, now, self._limits)
         key = step.key
         if key is not None:
             known = self._keys.find(step)
@@ -222,6 +228,9 @@ class EpisodeCell:
         try:
             payloads = [encode_step(step, now, limits) for step in steps]
         except Rejected:
+            payloads = [self._encode_one_of(steps, position, now) for position in range(len(steps))]
+        if self.redaction is not None:
+            steps = [self.redaction.step(step) for step in steps]
             payloads = [self._encode_one_of(steps, position, now) for position in range(len(steps))]
         keys = [step.key for step in steps if step.key is not None]
         if keys:

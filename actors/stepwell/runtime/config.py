@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import inspect
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
@@ -13,6 +14,7 @@ from stepstore.log.keys import KeyProvider
 from stepwell.errors import InvalidInput
 from stepwell.model import validation as check
 from stepwell.model.limits import Limits
+from stepwell.model.redaction import Redactor
 
 T = TypeVar("T", bound=type)
 
@@ -103,6 +105,8 @@ class MemoryConfig:
     background and checked; 0 is never.
     `audit`: a file that gets a JSON line for every event of an episode that is no step (see `runtime.audit`); None is
     none. If it cannot be written, `health` says so, and nothing else is held up.
+    `redact`: a plain function that gets the place and the text of everything of steps, starts, endings and changes, and
+    gives what is to be stored, for instance `default_redactor`. If it raises, the call is `Rejected`. None costs nothing.
     """
 
     durability: Literal["receipt", "commit"] = "receipt"
@@ -123,6 +127,7 @@ class MemoryConfig:
     scrub_bytes_per_second: int = 4 * 1024 * 1024
     scrub_every_seconds: float = 86_400
     audit: str | os.PathLike[str] | None = None
+    redact: Redactor | None = None
 
     def __post_init__(self) -> None:
         for name, allowed in (
@@ -140,6 +145,8 @@ class MemoryConfig:
             raise InvalidInput(f"key_provider: must have wrap and unwrap, not be a {type(self.key_provider).__name__}")
         if self.audit is not None:
             _require("audit", self.audit, (str, os.PathLike), "the path of a file, or None")
+        if self.redact is not None and (not callable(self.redact) or inspect.iscoroutinefunction(self.redact)):
+            raise InvalidInput(f"redact: must be a plain function or None, not {self.redact!r}")
         _require("limits", self.limits, Limits, "a Limits")
         for name, minimum in (
             ("mailbox_size", 1),

@@ -13,6 +13,7 @@ from stepwell.model import validation as check
 from stepwell.model.codec import UNSTAMPED_NS, encode_step, stamped
 from stepwell.model.ids import EPISODE_STREAM, EpisodeId
 from stepwell.model.limits import Limits
+from stepwell.model.redaction import Redaction
 from stepwell.model.step import ExecutionStep
 from stepwell.runtime.cell import EpisodeCell
 from stepwell.runtime.keys import StagedStep, step_digest
@@ -20,9 +21,12 @@ from stepwell.runtime.receipt import Receipt
 from stepwell.runtime.supervisor import Supervisor
 
 
-def staged_step(step: ExecutionStep, limits: Limits) -> StagedStep:
+def staged_step(step: ExecutionStep, limits: Limits, redaction: Redaction | None) -> StagedStep:
     """A step checked and encoded, as it is now; its time comes later. Raises: `InvalidInput`, `TooLarge`."""
     payload = encode_step(step, UNSTAMPED_NS, limits)
+    if redaction is not None:
+        step = redaction.step(step)
+        payload = encode_step(step, UNSTAMPED_NS, limits)
     return StagedStep(payload, step.key, b"" if step.key is None else step_digest(step))
 
 

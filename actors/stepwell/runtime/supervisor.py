@@ -12,6 +12,7 @@ from stepstore.restarting import RestartPolicy
 from stepwell.errors import Closed, EpisodeUnavailable, InvalidState, OutcomeUnknown, Unavailable
 from stepwell.model.codec import encode_deleted
 from stepwell.model.ids import EPISODE_STREAM, EpisodeId, stream_id
+from stepwell.model.redaction import Redaction
 from stepwell.model.start import EpisodeStart, encode_start
 from stepwell.runtime.cell import EpisodeCell
 from stepwell.runtime.config import MemoryConfig
@@ -45,6 +46,7 @@ class Supervisor:
         self.passivator = Passivator(config.idle_seconds, config.max_live_episodes)
         self.rebuilds = trio.CapacityLimiter(REBUILDS)
         self.cells: dict[str, EpisodeCell] = {}
+        self.redaction = None if config.redact is None else Redaction(config.redact)
         self.closing = False
         self.thread = get_ident()
         self._deletions: dict[str, Deletion] = {}
@@ -72,6 +74,7 @@ class Supervisor:
         self.check_open()
         assert self._nursery is not None
         cell = EpisodeCell(episode_id, self.journal, self.config, self.flusher, self.passivator.uses)
+        cell.redaction = self.redaction
         if fresh:
             cell.state.value, cell.accepting = "live", True
         self.cells[episode_id] = cell
