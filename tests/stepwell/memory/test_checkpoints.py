@@ -22,6 +22,7 @@ from stepwell import (
     NOW,
     Closed,
     ExecutionStep,
+    HandoffPack,
     InvalidInput,
     InvalidState,
     LogLocked,
@@ -81,6 +82,17 @@ async def transact(memory: Memory, *steps: ExecutionStep, episode_id: str = "e")
     async with memory.atomic() as tx:
         for item in steps:
             tx.log_step(episode_id, item)
+
+
+async def hand_over(memory: Memory) -> HandoffPack:
+    place = await memory.checkpoint("e", "why")
+    return await memory.handoff(place.checkpoint_id)
+
+
+async def go_on(memory: Memory, episode_id: str | None = None) -> None:
+    pack = await hand_over(memory)
+    with assert_checkpoints():
+        await memory.continue_from(pack, episode_id=episode_id)
 
 
 async def first_thing_told(memory: Memory) -> None:
@@ -192,6 +204,52 @@ CALLS: dict[str, Call] = {
     "backup": Call("Memory.backup", lambda m: m.backup("/archive")),
     "backup, into itself": Call("Memory.backup", lambda m: m.backup(LOG), InvalidInput),
     "backup, bad target": Call("Memory.backup", lambda m: m.backup(5), InvalidInput),  # type: ignore[arg-type]
+    "add_tags": Call("Memory.add_tags", lambda m: m.add_tags("e", ["new"])),
+    "add_tags, ended": Call("Memory.add_tags", lambda m: m.add_tags("ended", ["new"])),
+    "add_tags, nothing new": Call("Memory.add_tags", lambda m: m.add_tags("e", [])),
+    "add_tags, bad tag": Call("Memory.add_tags", lambda m: m.add_tags("e", [""]), InvalidInput),
+    "add_tags, bad id": Call("Memory.add_tags", lambda m: m.add_tags("", ["new"]), InvalidInput),
+    "add_tags, unknown": Call("Memory.add_tags", lambda m: m.add_tags("nope", ["new"]), NotFound),
+    "add_tags, deleted": Call("Memory.add_tags", lambda m: m.add_tags("gone", ["new"]), NotFound),
+    "remove_tags": Call("Memory.remove_tags", lambda m: m.remove_tags("e", ["old"])),
+    "remove_tags, unknown": Call("Memory.remove_tags", lambda m: m.remove_tags("nope", ["old"]), NotFound),
+    "set_tags": Call("Memory.set_tags", lambda m: m.set_tags("e", ["new"])),
+    "set_tags, ended": Call("Memory.set_tags", lambda m: m.set_tags("ended", ["new"])),
+    "set_tags, no list": Call("Memory.set_tags", lambda m: m.set_tags("e", "new"), InvalidInput),
+    "update_episode": Call(
+        "Memory.update_episode", lambda m: m.update_episode("e", description="other", metadata={"a": 1})
+    ),
+    "update_episode, ended": Call("Memory.update_episode", lambda m: m.update_episode("ended", description="other")),
+    "update_episode, bad description": Call(
+        "Memory.update_episode", lambda m: m.update_episode("e", description=""), InvalidInput
+    ),
+    "update_episode, unknown": Call(
+        "Memory.update_episode", lambda m: m.update_episode("nope", description="other"), NotFound
+    ),
+    "archive": Call("Memory.archive", lambda m: m.archive("e")),
+    "archive, ended": Call("Memory.archive", lambda m: m.archive("ended")),
+    "archive, bad actor": Call("Memory.archive", lambda m: m.archive("e", actor=5), InvalidInput),  # type: ignore[arg-type]
+    "restore": Call("Memory.restore", lambda m: m.restore("e")),
+    "restore, unknown": Call("Memory.restore", lambda m: m.restore("nope"), NotFound),
+    "relate": Call("Memory.relate", lambda m: m.relate("e", "ended", "depends_on")),
+    "relate, ended": Call("Memory.relate", lambda m: m.relate("ended", "e", "references")),
+    "relate, itself": Call("Memory.relate", lambda m: m.relate("e", "e", "follows"), InvalidInput),
+    "relate, unknown": Call("Memory.relate", lambda m: m.relate("e", "nope", "follows"), NotFound),
+    "relate, deleted": Call("Memory.relate", lambda m: m.relate("gone", "e", "follows"), NotFound),
+    "unrelate": Call("Memory.unrelate", lambda m: m.unrelate("e", "ended", "depends_on")),
+    "unrelate, bad kind": Call("Memory.unrelate", lambda m: m.unrelate("e", "ended", "likes"), InvalidInput),  # type: ignore[arg-type]
+    "related": Call("Memory.related", lambda m: m.related("e")),
+    "related, bad depth": Call("Memory.related", lambda m: m.related("e", depth=0), InvalidInput),
+    "related, unknown": Call("Memory.related", lambda m: m.related("nope"), NotFound),
+    "checkpoint": Call("Memory.checkpoint", lambda m: m.checkpoint("e", "why")),
+    "checkpoint, ended": Call("Memory.checkpoint", lambda m: m.checkpoint("ended", "why"), InvalidState),
+    "checkpoint, no reason": Call("Memory.checkpoint", lambda m: m.checkpoint("e", ""), InvalidInput),
+    "handoff": Call("Memory.handoff", lambda m: hand_over(m)),
+    "handoff, bad id": Call("Memory.handoff", lambda m: m.handoff("e"), InvalidInput),
+    "handoff, unknown": Call("Memory.handoff", lambda m: m.handoff("1@e"), NotFound),
+    "continue_from": Call("Memory.continue_from", lambda m: go_on(m)),
+    "continue_from, repeated": Call("Memory.continue_from", lambda m: go_on(m, "next")),
+    "continue_from, no pack": Call("Memory.continue_from", lambda m: m.continue_from(5), InvalidInput),  # type: ignore[arg-type]
     "follow": Call("EventChannel.receive", lambda m: first_event(m)),
     "follow, entering": Call(_FOLLOW, lambda m: m.follow().__aenter__()),
     "follow, bad cursor": Call(_FOLLOW, lambda m: m.follow("nonsense").__aenter__(), InvalidInput),
@@ -255,7 +313,9 @@ async def test_cancelled_at_any_point_it_leaves_a_sound_memory_and_can_be_repeat
         async with open_on(files) as memory:
             for episode_id in [item async for item in memory.episode_ids()]:
                 found = await memory.get_episode(episode_id)
-                assert [item.seq for item in found.steps] == list(range(2, len(found.steps) + 2))
+                events = [event async for event in memory.events(episode_id)]
+                assert [event.seq for event in events] == list(range(1, found.last_seq + 1))
+                assert [item.seq for item in found.steps] == [event.seq for event in events if event.kind == "step"]
         steps += 1
     assert steps > 1
 
