@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any
 from unittest import mock
 
+import msgspec
 import pytest
 import trio
 
@@ -35,7 +36,8 @@ from stepwell import (
     TooLarge,
     open_memory,
 )
-from tests.cancellation.caller import Caller
+from tests.cancellation.caller import Caller, task_of
+from tests.cancellation.told import Fate
 from tests.support import LOG, open_on, step
 
 SEGMENT_BYTES = 64 * 1024
@@ -503,6 +505,40 @@ async def refused_calls(caller: Caller) -> None:
     ]
     for kind, call in refused:
         await caller.plain(partial(_expect, kind, call))
+
+
+@scenario()
+async def organising(caller: Caller) -> None:
+    """Behind an ending, and what was asleep; each call may be repeated."""
+    memory = caller.memory
+    for name in ("done", "old"):
+        calls: list[Callable[[], Awaitable[object]]] = [
+            partial(memory.add_tags, name, ["a", "b"]),
+            partial(memory.remove_tags, name, ["A"]),
+            partial(memory.set_tags, name, ["b", "c"]),
+            partial(memory.update_episode, name, metadata={"n": 1}),
+            partial(memory.archive, name),
+            partial(memory.restore, name),
+            partial(memory.relate, name, "long", "depends_on"),
+            partial(memory.related, name),
+            partial(memory.unrelate, name, "long", "depends_on"),
+        ]
+        for call in calls:
+            await caller.plain(call)
+
+
+@scenario()
+async def handing_over(caller: Caller) -> None:
+    memory = caller.memory
+    await caller.plain(lambda: memory.checkpoint("old", "why"))
+    with caller.call():
+        place = await memory.checkpoint("long", "why")
+    with caller.call():
+        handed = await memory.handoff(place.checkpoint_id)
+    pack = msgspec.structs.replace(handed, task_description=task_of("next"))
+    known = caller.of("next")
+    await caller.plain(lambda: memory.continue_from(pack, episode_id="next"))
+    known.start = Fate.STORED
 
 
 async def _expect(kind: type[Exception], call: Callable[[], Awaitable[object]]) -> None:
