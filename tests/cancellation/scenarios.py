@@ -512,6 +512,7 @@ async def organising(caller: Caller) -> None:
     """Behind an ending, and what was asleep; each call may be repeated."""
     memory = caller.memory
     for name in ("done", "old"):
+        caller.of(name).organised = True
         calls: list[Callable[[], Awaitable[object]]] = [
             partial(memory.add_tags, name, ["a", "b"]),
             partial(memory.remove_tags, name, ["A"]),
@@ -530,6 +531,8 @@ async def organising(caller: Caller) -> None:
 @scenario()
 async def handing_over(caller: Caller) -> None:
     memory = caller.memory
+    for name in ("old", "long", "next"):
+        caller.of(name).organised = True
     await caller.plain(lambda: memory.checkpoint("old", "why"))
     with caller.call():
         place = await memory.checkpoint("long", "why")

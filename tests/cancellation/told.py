@@ -30,7 +30,8 @@ class Logged:
 
 @dataclass
 class Told:
-    """What is known of one episode. `is_run`: it belongs to a run scope, which ends it whatever happens."""
+    """What is known of one episode. `is_run`: it belongs to a run scope, which ends it whatever happens. `organised`:
+    it has events beside its steps."""
 
     start: Fate = Fate.UNKNOWN
     logged: list[Logged] = field(default_factory=list)
@@ -38,6 +39,7 @@ class Told:
     ending: Fate = Fate.NEVER
     deletion: Fate = Fate.NEVER
     is_run: bool = False
+    organised: bool = False
 
     @property
     def is_live(self) -> bool:
@@ -67,7 +69,8 @@ def _judge_steps(known: Told, episode: Episode) -> list[str]:
     wrong: list[str] = []
     seq_of: dict[str, int] = {}
     for due, step in enumerate(episode.steps, 2):
-        if step.seq != due:
+        # Where it was organised, records that are no steps stand between; they are numbered like any other.
+        if step.seq < due or (step.seq != due and not known.organised):
             wrong.append(f"seq {step.seq} where {due} is due")
         if step.action in seq_of:
             wrong.append(f"{step.action!r} is there twice, as seq {seq_of[step.action]} and {step.seq}")

@@ -324,8 +324,9 @@ class Memory:
         direction: Literal["out", "in", "both"] = "out",
         depth: int = 1,
     ) -> list[Relationship]:
-        """The relationships that lead from an episode ("out"), to it ("in"), or either, within `depth` steps, each once,
-        the nearest first, then by priority and age; of one kind, or of all. `stepwell.graph` sorts and exports them.
+        """The relationships that lead from an episode ("out"), to it ("in"), or either, within `depth` steps, each
+        once, the nearest first, then by priority and age; of one kind, or of all. `stepwell.graph` sorts and exports
+        them.
 
         The first call reads the whole log; later ones what has come since.
         Raises: `InvalidInput`, `NotFound`, `Closed`, `RecoveryFailed`, `Unavailable`.
@@ -477,8 +478,9 @@ class Memory:
     ) -> CompletedEpisode:
         """End an episode: everything accepted for it, then its ending with reward, reflection and summary, durable.
 
-        `metadata` is kept with the ending (`Episode.outcome_metadata`), and `actor`, who asked, in its event. Completing again with an equal outcome gives
-        the same result. If cancelled the completion goes on; call again to learn how it went.
+        `metadata` is kept with the ending (`Episode.outcome_metadata`), and `actor`, who asked, in its event. Completing
+        again with an equal outcome gives the same result. If cancelled the completion goes on; call again to learn how
+        it went.
         Raises: `InvalidInput`, `TooLarge`, `NotFound`, `InvalidState` (it has another ending), `EpisodeUnavailable`,
         `Closed`, `LogFull`, `OutcomeUnknown`.
         """

@@ -9,8 +9,8 @@ from stepwell.memory.figures import MemoryRecovery
 from stepwell.model.ids import EpisodeId, checked_id
 from stepwell.runtime.cell import EpisodeCell
 from stepwell.runtime.config import MemoryConfig
-from stepwell.runtime.right_loop import checkpoint
 from stepwell.runtime.relating import Relating
+from stepwell.runtime.right_loop import checkpoint
 from stepwell.runtime.runtime import Runtime
 
 if TYPE_CHECKING:

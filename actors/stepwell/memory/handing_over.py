@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
-
-import trio
 
 from stepwell.errors import InvalidInput, NotFound, StepwellError
 from stepwell.learning.handoff import handoff_pack
@@ -18,6 +17,7 @@ from stepwell.model.handoff import HandoffPack, checked_pack
 from stepwell.model.ids import checked_id
 from stepwell.model.organising import REASON_BYTES, checkpointing
 from stepwell.runtime.organising import organise
+from stepwell.runtime.right_loop import checkpoint
 
 CONTINUED_FROM = "continued_from"
 """The name in the metadata of an episode under which stands the id of the checkpoint that it goes on from."""
@@ -43,7 +43,7 @@ class HandingOver(EpisodeLifecycle, EpisodeReading, Relationships):
                 reason, note = self._redaction.text("reason", reason), self._redaction.text("note", note)
             change = checkpointing(check.plain(reason), check.plain(note), check.check_actor(actor))
         except StepwellError:
-            await trio.lowlevel.checkpoint()
+            await checkpoint()
             raise
         receipt = await organise(self._supervisor, known, change, only_open=True)
         assert receipt is not None
@@ -59,7 +59,7 @@ class HandingOver(EpisodeLifecycle, EpisodeReading, Relationships):
         try:
             episode_id, seq = checked_checkpoint_id(checkpoint_id)
         except StepwellError:
-            await trio.lowlevel.checkpoint()
+            await checkpoint()
             raise
         episode = await self.get_episode(episode_id)
         found = next((item for item in episode.checkpoints if item.seq == seq), None)
@@ -90,7 +90,7 @@ class HandingOver(EpisodeLifecycle, EpisodeReading, Relationships):
             check.check_object({} if metadata is None else metadata, "metadata")
             asked_by = check.check_actor(actor)
         except StepwellError:
-            await trio.lowlevel.checkpoint()
+            await checkpoint()
             raise
         handle = await self.start_episode(
             pack.task_description,
@@ -103,8 +103,6 @@ class HandingOver(EpisodeLifecycle, EpisodeReading, Relationships):
             metadata={**(metadata or {}), CONTINUED_FROM: old.checkpoint_id},
             actor=asked_by,
         )
-        try:
+        with suppress(NotFound):  # the pack is of another memory, or the episode was deleted; `parent` still names it
             await self.relate(handle.id, old.episode_id, "follows", reason=old.reason, actor=asked_by)
-        except NotFound:
-            pass  # the pack comes from another memory, or the episode was deleted; `parent` still names it
         return handle

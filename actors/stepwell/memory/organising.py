@@ -6,8 +6,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import trio
-
 from stepwell.errors import InvalidInput, StepwellError
 from stepwell.memory.core import MemoryCore, checked_id_in_turn
 from stepwell.model import organising as changes
@@ -15,6 +13,7 @@ from stepwell.model import validation as check
 from stepwell.model.organising import Change
 from stepwell.model.tags import checked_tags
 from stepwell.runtime.organising import organise
+from stepwell.runtime.right_loop import checkpoint
 
 
 class Organising(MemoryCore):
@@ -52,7 +51,7 @@ class Organising(MemoryCore):
                 checked = checked_tags(self._redaction.value("tags", checked), "tags", self._config.limits)
             made = change(checked, check.check_actor(actor))
         except StepwellError:
-            await trio.lowlevel.checkpoint()
+            await checkpoint()
             raise
         await self._organise(episode_id, made)
 
@@ -83,7 +82,7 @@ class Organising(MemoryCore):
                 check.check_actor(actor),
             )
         except StepwellError:
-            await trio.lowlevel.checkpoint()
+            await checkpoint()
             raise
         await self._organise(episode_id, change)
 
@@ -113,4 +112,4 @@ async def _checked_actor_in_turn(actor: object) -> str:
     try:
         return check.check_actor(actor)
     finally:
-        await trio.lowlevel.checkpoint()
+        await checkpoint()

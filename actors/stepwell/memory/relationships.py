@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Literal, cast
 
-import trio
-
 from stepwell.errors import InvalidInput, StepwellError
 from stepwell.memory.core import MemoryCore
 from stepwell.model import validation as check
 from stepwell.model.ids import EpisodeId, checked_id
 from stepwell.model.organising import REASON_BYTES, Related, Unrelated
 from stepwell.model.relationship import KINDS, Relationship, RelationshipKind
+from stepwell.runtime.right_loop import checkpoint
 
 
 class Relationships(MemoryCore):
@@ -62,7 +61,7 @@ class Relationships(MemoryCore):
                 actor=check.check_actor(actor),
             )
         except StepwellError:
-            await trio.lowlevel.checkpoint()
+            await checkpoint()
             raise
         await self._relating.relate(begin, end, wanted)
 
@@ -78,7 +77,7 @@ class Relationships(MemoryCore):
                 from_episode=begin, to_episode=end, kind=_checked_kind(kind), actor=check.check_actor(actor)
             )
         except StepwellError:
-            await trio.lowlevel.checkpoint()
+            await checkpoint()
             raise
         await self._relating.unrelate(begin, wanted)
 
@@ -90,8 +89,9 @@ class Relationships(MemoryCore):
         direction: Literal["out", "in", "both"] = "out",
         depth: int = 1,
     ) -> list[Relationship]:
-        """The relationships that lead from an episode ("out"), to it ("in"), or either, within `depth` steps, each once,
-        the nearest first, then by priority and age; of one kind, or of all. `stepwell.graph` sorts and exports them.
+        """The relationships that lead from an episode ("out"), to it ("in"), or either, within `depth` steps, each
+        once, the nearest first, then by priority and age; of one kind, or of all. `stepwell.graph` sorts and exports
+        them.
 
         The first call reads the whole log; later ones what has come since.
         Raises: `InvalidInput`, `NotFound`, `Closed`, `RecoveryFailed`, `Unavailable`.
@@ -104,7 +104,7 @@ class Relationships(MemoryCore):
                 raise InvalidInput(f"direction: must be 'out', 'in' or 'both', not {check.shown(direction)}")
             check.check_number(depth, "depth", minimum=1, whole=True)
         except StepwellError:
-            await trio.lowlevel.checkpoint()
+            await checkpoint()
             raise
         return await self._relating.related(known, kind, direction, depth)
 

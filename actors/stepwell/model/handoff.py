@@ -19,8 +19,8 @@ class HandoffPack(msgspec.Struct, frozen=True, kw_only=True):
     """An episode up to a checkpoint, complete: the task and its circumstances, every step, and what is to be learned
     of them in lines for a person or a prompt.
 
-    `what_worked` and `what_failed` name tools with what they were called for; `salient_facts` are the recoveries and the
-    note of the checkpoint; `suggested_next_steps` what to look at first.
+    `what_worked` and `what_failed` name tools with what they were called for; `salient_facts` are the recoveries and
+    the note of the checkpoint; `suggested_next_steps` what to look at first.
     """
 
     version: int = HANDOFF_VERSION

@@ -1,6 +1,6 @@
 """The audit file: one JSON line for every durable event of an episode that is no step, in the order of the log.
 
-    {"time": …, "kind": "tagged", "episode_id": …, "stream": …, "seq": …, "lsn": …, "actor": …, "detail": {…}, "cursor": …}
+    {"time": …, "kind": "tagged", "episode_id": …, "stream": …, "seq": …, "lsn": …, "actor": …, "detail": {…}, …}
 
 `stream` is the name of the episode on disk (`stepwell.model.ids.stream_id`, in hex), which is all that the event
 "deleted" tells of an episode that was started before this file knew of it; `detail` holds no text of the task.
@@ -84,8 +84,8 @@ class AuditTrail:
     async def run(self) -> None:
         """Write what is durable, then what comes, until the journal ends.
 
-        Raises: `OSError`, `InvalidInput`, `InvalidState`, `CorruptLog` (the place of its last line is not to be found in
-        this log), `RecoveryFailed`, `Unavailable` (an event is encrypted and its key cannot be had).
+        Raises: `OSError`, `InvalidInput`, `InvalidState`, `CorruptLog` (the place of its last line is not in this
+        log), `RecoveryFailed`, `Unavailable` (an event is encrypted and its key cannot be had).
         """
         cursor = await trio.to_thread.run_sync(self._file.resume)
         self.written = 0 if cursor is None else self._journal.check_cursor(cursor)

@@ -105,8 +105,9 @@ class MemoryConfig:
     background and checked; 0 is never.
     `audit`: a file that gets a JSON line for every event of an episode that is no step (see `runtime.audit`); None is
     none. If it cannot be written, `health` says so, and nothing else is held up.
-    `redact`: a plain function that gets the place and the text of everything of steps, starts, endings and changes, and
-    gives what is to be stored, for instance `default_redactor`. If it raises, the call is `Rejected`. None costs nothing.
+    `redact`: a plain function that gets the place and the text of everything of steps, starts, endings and changes,
+    and gives what is to be stored, for instance `default_redactor`. If it raises, the call is `Rejected`. None costs
+    nothing.
     """
 
     durability: Literal["receipt", "commit"] = "receipt"

@@ -6,6 +6,7 @@
            ├ journal writer         one task; natural group commit
            │  └ services            of the journal: caretaker, compactor, scrubber; restarted, then parked, never fatal
            ├ flusher, passivator    the two timers
+           ├ audit                  if there is an audit file: follows the log into it; restarted like the services
            ├ resuming               wakes what was open, if asked to; ends then
            └ episode tasks          one per episode that is awake
 
