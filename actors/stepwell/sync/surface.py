@@ -476,9 +476,9 @@ class Memory:
     ) -> CompletedEpisode:
         """End an episode: everything accepted for it, then its ending with reward, reflection and summary, durable.
 
-        `metadata` is kept with the ending (`Episode.outcome_metadata`), and `actor`, who asked, in its event. Completing
-        again with an equal outcome gives the same result. If cancelled the completion goes on; call again to learn how
-        it went.
+        `metadata` is kept with the ending (`Episode.outcome_metadata`), and `actor`, who asked, in its event.
+        Completing again with an equal outcome gives the same result. If cancelled the completion goes on; call again to
+        learn how it went.
         Raises: `InvalidInput`, `TooLarge`, `NotFound`, `InvalidState` (it has another ending), `EpisodeUnavailable`,
         `Closed`, `LogFull`, `OutcomeUnknown`.
         """

@@ -252,9 +252,10 @@ async def test_a_change_is_refused_before_anything_is_accepted() -> None:
             await memory.add_tags("e", ["ok", "1ßß"])
         with pytest.raises(TooLarge, match="description: 11 bytes exceed the limit of 10"):
             await memory.update_episode("e", description="ßßßßß.")
+        bad: dict[str, Any]
         for bad in ({"description": " "}, {"metadata": {"x": float("nan")}}, {"metadata": {"x": "\ud800"}}):
             with pytest.raises(InvalidInput):
-                await memory.update_episode("e", **bad)  # type: ignore[arg-type]
+                await memory.update_episode("e", **bad)
         with pytest.raises(InvalidInput, match="remove_metadata"):
             await memory.update_episode("e", remove_metadata="name")
         for bad_actor in (5, "\ud800"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import trio
@@ -196,13 +197,15 @@ async def test_what_makes_no_relationship_is_refused_before_anything_is_accepted
                 await memory.relate("a", "b", kind)  # type: ignore[arg-type]
         with pytest.raises(TooLarge, match="reason: 5,001 bytes"):
             await memory.relate("a", "b", "follows", reason="ü" * 2500 + "x")
+        bad: dict[str, Any]
         for bad in ({"reason": "\ud800"}, {"metadata": {"x": "\ud800"}}, {"metadata": []}, {"actor": 5}):
             with pytest.raises(InvalidInput):
-                await memory.relate("a", "b", "follows", **bad)  # type: ignore[arg-type]
+                await memory.relate("a", "b", "follows", **bad)
         for begin, end in (("nope", "b"), ("a", "nope")):
             with pytest.raises(NotFound, match="nope"):
                 await memory.relate(begin, end, "follows")
+        bad_call: dict[str, Any]
         for bad_call in ({"direction": "up"}, {"depth": 0}, {"depth": 1.5}, {"kind": "likes"}):
             with pytest.raises(InvalidInput):
-                await memory.related("a", **bad_call)  # type: ignore[arg-type]
+                await memory.related("a", **bad_call)
         assert memory.stats().records == len(NAMES)
