@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from types import TracebackType
 
@@ -63,6 +64,8 @@ class OpenMemory:
         try:
             if not isinstance(config, MemoryConfig):
                 raise InvalidInput(f"config: must be a MemoryConfig, not {type(config).__name__}")
+            if self._read_only:
+                config = dataclasses.replace(config, audit=None)  # the writer keeps the audit file
             path = _checked_path(self._path)
         except InvalidInput:
             await trio.lowlevel.checkpoint()
@@ -70,7 +73,7 @@ class OpenMemory:
         await trio.lowlevel.checkpoint()
         self._journal = await self._open_journal(path, config)
         try:
-            self._runtime = Runtime(self._journal, config, self._restarts, audited=not self._read_only)
+            self._runtime = Runtime(self._journal, config, self._restarts)
             self._memory = Memory(self._journal, config, self._runtime)
         except BaseException:
             self._journal.release()

@@ -35,16 +35,14 @@ _logger = logging.getLogger("stepwell.runtime")
 class Runtime:
     """Everything that runs while a memory is open."""
 
-    def __init__(
-        self, journal: Journal, config: MemoryConfig, restarts: RestartPolicy | None = None, *, audited: bool = True
-    ):
+    def __init__(self, journal: Journal, config: MemoryConfig, restarts: RestartPolicy | None = None):
         self.journal, self.config = journal, config
         self.lifecycle = Lifecycle()
         journal.notices.listener = self.lifecycle.tell_notice
         self.supervisor = Supervisor(journal, config, self.lifecycle, restarts)
         self._audit: Service | None = None
         self._audit_over = trio.Event()
-        if config.audit is not None and audited:
+        if config.audit is not None:
             trail = AuditTrail(journal, config.audit)
             self._audit = Service(
                 "audit",
