@@ -7,9 +7,9 @@ of the log's tasks, whether protected from Ctrl-C or not: where they are not, Ke
 where they are, at the next checkpoint of the main task. Behind each run: KeyboardInterrupt has left to the caller, and
 nothing else; cells, mailboxes, the writer's queue and the tasks agree; receipts are resolved; runs have their ending;
 the memory can be opened again and holds every accepted step exactly once and in order. `--short` interrupts every line
-the first time it runs in the first scenario that runs it; the default does so in every scenario, and at the second and
-at the last time too. `--unprotected` lists plain functions that change more than one thing and run unprotected.
-Exit status 1 if a promise is broken.
+of protected functions, and every second one of the others, the first time it runs in the first scenario that runs it;
+the default takes every line in every scenario, and the second and the last time too. `--unprotected` lists plain
+functions that change more than one thing and run unprotected. Exit status 1 if a promise is broken.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ ENOUGH = 10
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run; the exit status is 1 if any promise was broken."""
     parser = argparse.ArgumentParser(prog="python -m tests.interrupts", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--short", action="store_true", help="every line once, in the first scenario that runs it")
+    parser.add_argument(
+        "--short", action="store_true", help="once, in the first scenario; of unprotected functions every second line"
+    )
     parser.add_argument("--only", metavar="SCENARIO:FILE:LINE[:NTH]", help="only this interruption, or this scenario")
     parser.add_argument("--unprotected", action="store_true", help="list plain functions that could be torn")
     parser.add_argument("--json", action="store_true", help="figures for programs")
@@ -61,6 +63,7 @@ def run(interrupter: Interrupter, options: argparse.Namespace) -> int:
     if not scenarios:
         print(f"there is no scenario {name!r}; there are {', '.join(SCENARIOS)}", file=sys.stderr)
         return 2
+    protected = {(function.path, function.name) for function in functions() if function.is_protected}
     reached: Counter[Line] = Counter()
     broken: list[str] = []
     began = time.perf_counter()
@@ -68,14 +71,20 @@ def run(interrupter: Interrupter, options: argparse.Namespace) -> int:
     with Progress(console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("scenarios", total=len(scenarios))
         for one in scenarios:
-            for line, nth in list(_chosen(interrupter, one, place, reached, short=options.short)):
+            chosen = list(_chosen(interrupter, one, place))
+            if options.short:
+                chosen = [
+                    (line, 1)
+                    for line in dict.fromkeys(line for line, _ in chosen)
+                    if not reached[line] and ((line.path, line.function) in protected or line.number % 2)
+                ]
+            for line, nth in chosen:
                 ran = interrupter.interrupt(one, line, nth)
                 reached[line] += ran.reached
                 broken += [f"{one.name}:{line.path}:{line.number}:{nth} ({line.function}): {t}" for t in ran.violations]
                 if len(broken) >= ENOUGH:
                     break
             progress.advance(task)
-    protected = {(function.path, function.name) for function in functions() if function.is_protected}
     entered = {(line.path, line.function) for line in reached}
     figures = {
         "suite": "interrupts",
@@ -100,18 +109,14 @@ def run(interrupter: Interrupter, options: argparse.Namespace) -> int:
     return 1 if broken else 0
 
 
-def _chosen(
-    interrupter: Interrupter, scenario: Scenario, place: Sequence[str], reached: Counter[Line], *, short: bool
-) -> Iterator[tuple[Line, int]]:
+def _chosen(interrupter: Interrupter, scenario: Scenario, place: Sequence[str]) -> Iterator[tuple[Line, int]]:
     for line, times in interrupter.lines_of(scenario).items():
         if place:
             if line.path == place[0] and str(line.number) == place[1]:
                 yield line, int(place[2]) if len(place) > 2 else 1
-        elif not short:
+        else:
             for nth in sorted({1, min(2, times), times}):
                 yield line, nth
-        elif not reached[line]:
-            yield line, 1
 
 
 if __name__ == "__main__":

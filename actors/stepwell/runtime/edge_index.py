@@ -39,6 +39,7 @@ class EdgeIndex:
         self._ends: dict[bytes, str] = {}
         """The episodes that have a relationship, by stream."""
 
+    @trio.lowlevel.enable_ki_protection
     async def catch_up(self) -> None:
         """Take up everything that is durable now. A checkpoint; cancelled, the next call goes on where it was.
 
@@ -69,6 +70,7 @@ class EdgeIndex:
             if isinstance(record, Related | Unrelated):
                 self._change(item.stream, record, decoded.time_ns)
 
+    @trio.lowlevel.enable_ki_protection
     def _change(self, stream: bytes, record: Related | Unrelated, time_ns: int) -> None:
         begin, end = record.from_episode, record.to_episode
         if stream != stream_id(EPISODE_STREAM, begin):
@@ -82,6 +84,7 @@ class EdgeIndex:
             self._in.setdefault(end, {})[record.kind, begin] = edge
             self._ends[stream], self._ends[other] = begin, end
 
+    @trio.lowlevel.enable_ki_protection
     def _forget(self, stream: bytes) -> None:
         episode = self._ends.pop(stream, None)
         if episode is None:

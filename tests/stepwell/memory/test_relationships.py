@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from stepwell import InvalidInput, InvalidState, Memory, NotFound, Relationship,
 from stepwell.model.ids import EpisodeId
 from stepwell.model.organising import Related, relating
 from stepwell.model.relationship import ACYCLIC, KINDS, RelationshipKind
+from stepwell.runtime.edge_index import EdgeIndex
 from stepwell.runtime.organising import organise
 from stepwell.testing import MemoryJournal, open_memory_on
 from tests.support import open_on
@@ -209,3 +211,29 @@ async def test_what_makes_no_relationship_is_refused_before_anything_is_accepted
             with pytest.raises(InvalidInput):
                 await memory.related("a", **bad_call)
         assert memory.stats().records == len(NAMES)
+
+
+def test_ctrl_c_while_relationships_are_taken_up_forgets_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = MemoryFileSystem()
+    change, interrupted = EdgeIndex._change, False
+
+    def change_and_interrupt(self: EdgeIndex, *arguments: Any) -> None:
+        nonlocal interrupted
+        change(self, *arguments)
+        if not interrupted:
+            interrupted = True
+            signal.raise_signal(signal.SIGINT)
+
+    async def main() -> list[str]:
+        async with four(files) as memory:
+            for end in ("b", "c", "d"):
+                await memory.relate("a", end, "related_to")
+        monkeypatch.setattr(EdgeIndex, "_change", change_and_interrupt)
+        async with open_on(files) as memory:
+            with suppress(KeyboardInterrupt):
+                await memory.related("a")
+                await trio.sleep_forever()
+            return ends(await memory.related("a"))
+
+    assert sorted(trio.run(main)) == ["ab", "ac", "ad"]
+    assert interrupted
