@@ -70,8 +70,6 @@ WEIGHTS = {
     "crash": 1,
     "sleep": 3,
 }
-# Passivation: small `max_live_episodes` and `idle_seconds` in `world` once they are there; what callers are promised is
-# the same.
 CLOSED_EARLY = Interrupted("the memory was closed before the run had ended", cause="cancelled")
 
 
@@ -390,8 +388,9 @@ class Agent:
                     running.output = text
                     if fails:
                         raise BodyError(text)
-        except trio.Cancelled:  # the body has no checkpoint: it came before the body, or before the step was accepted
-            self.model.learn(sent, attempt, Fate.UNKNOWN if self.setting.commit else Fate.REFUSED)
+        except trio.Cancelled:  # in front of the body, which has no checkpoint, or behind it: then the step is logged
+            accepted = scope.receipt is not None
+            self.model.learn(sent, attempt, Fate.ACCEPTED if accepted else Fate.REFUSED, scope.receipt)
             raise
         except StepwellError as error:
             self.model.learn(sent, attempt, Fate.UNKNOWN if isinstance(error, OutcomeUnknown) else Fate.REFUSED)

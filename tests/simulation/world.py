@@ -12,7 +12,7 @@ import trio
 from stepstore.errors import InvalidState, Rejected
 from stepstore.journal import Batch, Journal, SegmentLogJournal, Submission
 from stepstore.log.frame import SECTOR
-from stepwell import BatchConfig, Event, Memory, MemoryConfig, OutcomeUnknown, StepwellError
+from stepwell import BatchConfig, Closed, Event, Memory, MemoryConfig, OutcomeUnknown, StepwellError
 from stepwell.memory.opening import OpenMemory
 from stepwell.testing import Simulation, StuckError
 from tests.crash import promises
@@ -78,6 +78,7 @@ class World:
         self._slow = self.random.choice((0.0, 0.0, 0.01, 0.1))
         self._mean_seconds = self.random.choice((0.0001, 0.001, 0.01))
         self._follower = Follower("follower", self.model, self.simulation, self.random.choice((0.0, 0.0, 0.002, 0.5)))
+        self._is_watched = self.random.random() < 0.5
         self._medium: FaultyMedium | None = None
         self._changes = 0
         self._die_at: int | None = None
@@ -143,6 +144,9 @@ class World:
             grace_seconds=dice.choice((0.0, 0.05, 5)),
             align=dice.choice((0, 0, SECTOR)),
             compression=dice.choice(("none", "none", "none", "zstd")),
+            idle_seconds=dice.choice((0.2, 2.0, 120)),
+            max_live_episodes=dice.choice((1, 2, 10_000)),
+            resume_open=dice.random() < 0.3,
             scrub_every_seconds=dice.choice((0, 30, 86_400)),
         )
         # Smaller than a user may have it, so that segments are left, sealed and compacted in a short run.
@@ -245,6 +249,8 @@ class World:
         if dies and plan.at_call is not None:
             self._on_death, self._die_at = die, self._changes + plan.at_call
         outer.start_soon(self._follower.run, memory, setting, name="follower")
+        if self._is_watched:
+            outer.start_soon(self._watch, memory, setting, name="watcher")
         busy = trio.Event()
         outer.start_soon(self._call, memory, setting, plan, busy, name="callers")
         with trio.move_on_after(plan.seconds if plan.at_call is None else LONGEST / 10):
@@ -262,6 +268,16 @@ class World:
             await trio.sleep_forever()
         if plan.ending == "error":
             raise BodyError
+
+    async def _watch(self, memory: Memory, setting: Setting) -> None:
+        try:
+            async with memory.lifecycle() as events:
+                async for event in events:
+                    if event.kind in ("asleep", "woken", "restarted"):
+                        self.model.count(f"episodes {event.kind}")
+        except Closed:
+            if not setting.closing and not self._troubled:
+                self.model.object_to("a watcher was told that the memory is closed")
 
     async def _call(self, memory: Memory, setting: Setting, plan: Plan, done: trio.Event) -> None:
         first = Agent("agent 0", setting, plan.operations)

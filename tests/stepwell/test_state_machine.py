@@ -139,9 +139,19 @@ class MemoryMachine(RuleBasedStateMachine):
         durability=st.sampled_from(["receipt", "commit"]),
         batch=st.sampled_from([BatchConfig(), BatchConfig(max_batch_size=2), BatchConfig.manual()]),
         mailbox_size=st.sampled_from([1, 3, 64]),
+        idle_seconds=st.sampled_from([0.5, 120]),
+        max_live=st.sampled_from([1, 10_000]),
     )
-    def begin(self, seed: int, durability: Any, batch: BatchConfig, mailbox_size: int) -> str:
-        config = MemoryConfig(durability=durability, batch=batch, mailbox_size=mailbox_size)
+    def begin(
+        self, seed: int, durability: Any, batch: BatchConfig, mailbox_size: int, idle_seconds: float, max_live: int
+    ) -> str:
+        config = MemoryConfig(
+            durability=durability,
+            batch=batch,
+            mailbox_size=mailbox_size,
+            idle_seconds=idle_seconds,
+            max_live_episodes=max_live,
+        )
         object.__setattr__(config, "segment_bytes", 4096)  # so that segments are left in a short run
         self.stepping = Stepping(seed, config)
         self.known: dict[str, Known] = {}
