@@ -46,8 +46,8 @@ IN_NO_SCENARIO = {
     ("stepwell/runtime/runtime.py", "Runtime._run_audit"),
     ("stepwell/runtime/edge_index.py", "EdgeIndex._forget"),
 }
-"""An audit file is a real one, and the scenarios run on a file layer in memory; no scenario looks at relationships behind
-the deletion of an episode that has some. Both are small and protected as a whole."""
+"""An audit file is a real one, and scenarios run on a file layer in memory; none looks at relationships behind the
+deletion of an episode that has some. Both are small and protected as a whole."""
 
 
 def test_every_protected_function_is_in_a_scenario(interrupter: Interrupter) -> None:
