@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import signal
 import sys
 import time
 from collections import Counter
@@ -45,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="figures for programs")
     options = parser.parse_args(arguments)
     logging.getLogger("stepwell.runtime").disabled = True
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # inherited by a background job of a script
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     with deterministic() as dice:
         interrupter = Interrupter(dice)
         if options.unprotected:
