@@ -180,7 +180,8 @@ def test_a_planted_mistake_is_found_minimised_and_can_be_replayed(
     assert len(planted) == 1
     (place,) = hunt.tally.places[planted[0]]
     word = place.split("--replay '")[1].rstrip("'")
-    assert len(unpack(word).image[f"{LOG}/FORMAT"] or b"") == 96
+    # The least is 96; where hypothesis began decides whether cutting bytes away gets stuck a little above it.
+    assert 96 <= len(unpack(word).image[f"{LOG}/FORMAT"] or b"") < 112
     assert fuzz.main(["--replay", word]) == 1
     assert "planted" in capsys.readouterr().out
     monkeypatch.undo()
