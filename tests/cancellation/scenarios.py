@@ -526,6 +526,10 @@ async def organising(caller: Caller) -> None:
         ]
         for call in calls:
             await caller.plain(call)
+    await caller.plain(partial(memory.relate, "done", "long", "related_to"))
+    await caller.plain(partial(memory.related, "done"))
+    await caller.delete("long")
+    await caller.plain(partial(memory.related, "done"))  # its deletion takes the relationship with it
 
 
 @scenario()

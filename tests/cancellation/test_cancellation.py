@@ -76,8 +76,8 @@ def _unshielded_ending(patch: pytest.MonkeyPatch) -> None:
 def _unshielded_runtime(patch: pytest.MonkeyPatch) -> None:
     initialise = Runtime.__init__
 
-    def unshielded(self: Runtime, *arguments: Any) -> None:
-        initialise(self, *arguments)
+    def unshielded(self: Runtime, *arguments: Any, **options: Any) -> None:
+        initialise(self, *arguments, **options)
         self._scope.shield = False
 
     patch.setattr(Runtime, "__init__", unshielded)
