@@ -53,7 +53,9 @@ class StepLogging(MemoryCore):
         return receipt
 
     async def flush_steps(self, episode_id: str) -> None:
-        """Return once everything accepted for the episode before this call is durable.
+        """Return once what was accepted for the episode and is under way is durable.
+
+        A write that had failed before this call is told by its receipts, not here.
 
         Raises: `NotFound`, `OutcomeUnknown` (the log failed or was closed first).
         """
@@ -68,7 +70,9 @@ class StepLogging(MemoryCore):
             await commit.reach_log()
 
     async def flush(self) -> None:
-        """Return once everything accepted before this call, for all episodes, is durable.
+        """Return once what was accepted for any episode and is under way is durable.
+
+        A write that had failed before this call is told by its receipts, not here.
 
         Raises: `OutcomeUnknown` (the log failed or was closed first).
         """

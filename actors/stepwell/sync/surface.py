@@ -267,14 +267,18 @@ class Memory:
         return found
 
     def flush_steps(self, episode_id: str) -> None:
-        """Return once everything accepted for the episode before this call is durable.
+        """Return once what was accepted for the episode and is under way is durable.
+
+        A write that had failed before this call is told by its receipts, not here.
 
         Raises: `NotFound`, `OutcomeUnknown` (the log failed or was closed first).
         """
         self._door.call(lambda: self._target.flush_steps(episode_id))
 
     def flush(self) -> None:
-        """Return once everything accepted before this call, for all episodes, is durable.
+        """Return once what was accepted for any episode and is under way is durable.
+
+        A write that had failed before this call is told by its receipts, not here.
 
         Raises: `OutcomeUnknown` (the log failed or was closed first).
         """
