@@ -143,20 +143,20 @@ def test_the_errors_are_the_same_and_typed(door: str, tmp_path: Path) -> None:
     through(door, tmp_path / "m", scenario)
 
 
-def test_a_full_mailbox_makes_nowait_busy_and_log_step_wait(door: str, tmp_path: Path) -> None:
-    config = MemoryConfig(mailbox_size=2, batch=BatchConfig.manual())
+def test_nowait_is_busy_where_log_step_would_wait_and_log_step_waits_for_room(door: str, tmp_path: Path) -> None:
+    async def start(memory: Any) -> None:
+        await memory.start_episode("task", episode_id="e")
 
     async def scenario(memory: Any) -> None:
-        handle = await memory.start_episode("task")
+        handle = memory.handle("e")  # asleep since the memory was opened
         with pytest.raises(Busy):
-            for number in range(10_000):
-                handle.log_step_nowait(step(number))
-        before = len((await handle.get()).steps)
-        for number in range(20):
+            handle.log_step_nowait(step(1))
+        for number in range(20):  # ten times what the mailbox holds
             await handle.log_step(step(number))
-        assert len((await handle.get()).steps) == before + 20
+        assert [item.action for item in (await handle.get()).steps] == [f"action {number}" for number in range(20)]
 
-    through(door, tmp_path / "m", scenario, config)
+    through(door, tmp_path / "m", start)
+    through(door, tmp_path / "m", scenario, MemoryConfig(mailbox_size=2, batch=BatchConfig.manual()))
 
 
 def test_with_commit_durability_a_step_is_durable_on_return(door: str, tmp_path: Path) -> None:
