@@ -34,13 +34,13 @@ class Call:
     `attempt` is made first, if there is one; it raises `MustWait` where `work`, which may wait, is to be run instead.
     """
 
-    __slots__ = ("abandoned", "attempt", "error", "finished", "result", "scope", "told", "work")
+    __slots__ = ("abandoned", "attempt", "begun", "error", "finished", "result", "scope", "told", "work")
 
     def __init__(self, work: Callable[[], Awaitable[Any]] | None, attempt: Callable[[], Any] | None, told: Any):
         self.work, self.attempt, self.told = work, attempt, told
         self.result: Any = None
         self.error: BaseException | None = None
-        self.finished = self.abandoned = False
+        self.begun = self.finished = self.abandoned = False
         self.scope: trio.CancelScope | None = None
 
     def outcome(self) -> Any:
@@ -79,10 +79,11 @@ class Crossing:
 
     def abandon(self, call: Call) -> None:
         """The caller does not want the result any more: a call that has not begun is not made, one that waits is
-        cancelled. It is delivered all the same, once it has unwound."""
+        cancelled. It is delivered all the same, once it has unwound; also one whose `put` was interrupted at any line
+        (Ctrl-C), which may be in the queue or not, and the wake for it sent or not."""
         call.abandoned = True
         with contextlib.suppress(trio.RunFinishedError):  # everything was delivered before the run ended
-            self.token.run_sync_soon(self._cancel, call)
+            self.token.run_sync_soon(self._give_up, call)
 
     def _wake(self) -> None:
         try:
@@ -111,7 +112,9 @@ class Crossing:
             self._deliver(finished)
 
     def _make(self, call: Call) -> bool:
-        """Make a call or begin it; whether it is finished."""
+        """Make a call or begin it; whether it is finished now."""
+        if call.finished:  # given up while it was in the queue
+            return False
         if call.abandoned:
             call.error = Abandoned()
         elif self._closed:
@@ -130,6 +133,7 @@ class Crossing:
                     call.finished = True
                     return True
             assert call.work is not None
+            call.begun = True
             self._nursery.start_soon(self._carry_out, call)
             return False
         call.finished = True
@@ -158,9 +162,14 @@ class Crossing:
             call.scope, call.finished = None, True
             self._deliver([call])
 
-    def _cancel(self, call: Call) -> None:
+    @trio.lowlevel.enable_ki_protection
+    def _give_up(self, call: Call) -> None:
+        self._drain()  # the interrupted `put` may have left others waiting for a wake that was not sent
         if call.scope is not None:
             call.scope.cancel()
+        elif not call.begun and not call.finished:
+            call.error, call.finished = Abandoned(), True
+            self._deliver([call])
 
     @trio.lowlevel.enable_ki_protection
     def close(self) -> None:

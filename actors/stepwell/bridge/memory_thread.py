@@ -44,19 +44,18 @@ class MemoryThread:
         raises.
         """
         interrupted: KeyboardInterrupt | None = None
-        try:
-            self._run_soon(lambda: self._host.leave(body_error))
-            while True:
-                try:
-                    self._ended.result()
-                    break
-                except KeyboardInterrupt as error:
-                    if self._ended.done():
-                        raise
-                    interrupted = error
+        while True:
+            try:
+                self._run_soon(lambda: self._host.leave(body_error))
+                problem = self._ended.exception()
+                self._thread.__exit__(None, None, None)
+                break
+            except KeyboardInterrupt as error:  # at any line of these; each of them may be done twice
+                if not self._ended.done():
                     self.hurry()
-        finally:
-            self._thread.__exit__(None, None, None)
+                interrupted = error
+        if problem is not None:
+            raise problem
         if interrupted is not None:
             raise interrupted
 
