@@ -50,8 +50,10 @@ def interrupted(at: int) -> Iterator[Interruption]:
 def test_ctrl_c_at_any_line_of_a_call_ends_it_and_the_next_one_works(tmp_path: Path) -> None:
     with stepwell.sync.open_memory(tmp_path / "m") as memory:
         handle = memory.start_episode("task", episode_id="e")
-        for at in range(1, 1_000):
-            came = False
+        at = 0
+        came = True
+        while came:
+            at, came = at + 1, False
             with interrupted(at) as interruption:
                 try:
                     handle.log_step(step(at, key=f"k{at}"))
@@ -59,15 +61,16 @@ def test_ctrl_c_at_any_line_of_a_call_ends_it_and_the_next_one_works(tmp_path: P
                     came = True
             assert handle.log_step(step(at, key=f"k{at}")).seq == at + 1  # stored once, whether it was or not
             assert came == (interruption.left <= 0)
-            if not came:
-                break
         assert at > 10
         assert [item.action for item in handle.get().steps] == [f"action {n}" for n in range(1, at + 1)]
 
 
 def test_ctrl_c_at_any_line_of_closing_stores_what_was_accepted_and_ends_the_thread(tmp_path: Path) -> None:
-    for at in range(1, 1_000):
-        path, came = tmp_path / str(at), False
+    at = 0
+    came = True
+    while came:
+        at, came = at + 1, False
+        path = tmp_path / str(at)
         opening = stepwell.sync.open_memory(path)
         memory = opening.__enter__()
         memory.start_episode("task", episode_id="e").log_step(step(1))
@@ -82,6 +85,4 @@ def test_ctrl_c_at_any_line_of_closing_stores_what_was_accepted_and_ends_the_thr
         assert not [thread for thread in threading.enumerate() if thread.name == "stepwell"]
         with stepwell.sync.open_memory(path) as again:
             assert len(again.get_episode("e").steps) == 1
-        if not came:
-            break
     assert at > 5
