@@ -148,7 +148,7 @@ class ForgetfulSlices(InMemorySlices):
 class CancelledReaderSkips(InMemoryJournal):
     """As above, for a reader of one stream."""
 
-    def read(self, stream: bytes, after: int = 0) -> InMemorySlices:
+    def read(self, stream: bytes, after: int = 0, *, catch_up: bool = False) -> InMemorySlices:
         return ForgetfulSlices(self, stream, after)
 
 
@@ -165,7 +165,7 @@ class EndlessSlices(InMemorySlices):
 class ReaderRunsOn(InMemoryJournal):
     """A reader sees what was stored after it was asked for."""
 
-    def read(self, stream: bytes, after: int = 0) -> InMemorySlices:
+    def read(self, stream: bytes, after: int = 0, *, catch_up: bool = False) -> InMemorySlices:
         return EndlessSlices(self, stream, after)
 
 

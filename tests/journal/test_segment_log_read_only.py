@@ -55,3 +55,21 @@ async def test_a_journal_opened_for_reading_sees_deletions_and_makes_none() -> N
             assert sequence(await everything(reader, B)) == [1, 2]
         finally:
             reader.release()
+
+
+async def test_a_reading_that_catches_up_sees_what_the_writer_has_stored_since_and_another_does_not() -> None:
+    files = MemoryFileSystem()
+    async with running(segment_log_on(files)) as journal:
+        await append(journal, A, texts(2), expected_seq=0)
+        reader = SegmentLogJournal.open_read_only("/log", files=files)
+        try:
+            await append(journal, A, [b"since"], expected_seq=2)
+            before = reader.read(A)
+            catching_up = reader.read(A, catch_up=True)
+            assert sequence(await catching_up.next_slice()) == [1, 2, 3]
+            assert await catching_up.next_slice() == []
+            assert sequence(await before.next_slice()) == [1, 2]
+            await append(journal, A, [b"later"], expected_seq=3)
+            assert sequence(await reader.read(A, catch_up=True).next_slice()) == [1, 2, 3, 4]
+        finally:
+            reader.release()

@@ -507,8 +507,8 @@ MUTANTS = (
     mutant(
         "promise 8: a reader of a stream stops at what was durable when it was asked for",
         "storage/stepstore/journal/segment_log.py",
-        "self._upto = journal.durable_lsn",
-        "self._upto = 2**63",
+        "self._upto, self._must_catch_up = journal.durable_lsn, must_catch_up",
+        "self._upto, self._must_catch_up = 2**63, must_catch_up",
         JOURNAL,
         "reader",
     ),

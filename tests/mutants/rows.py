@@ -363,11 +363,19 @@ MUTANTS = (
     mutant(
         "row 8: the checksum of a single record is checked when it is read",
         "reading.py",
+        "if len(data) != stored_size or zlib.crc32(data) != crc:",
+        "if len(data) != stored_size:",
+        READING,
+        "row_08",
+        short=True,
+    ),
+    mutant(
+        "row 8: the checksum of a single record is checked when its batch alone is read",
+        "reading.py",
         "if len(data) == run.size and zlib.crc32(data) == run.crc:\n                return",
         "if len(data) == run.size:\n                return",
         READING,
         "row_08",
-        short=True,
     ),
     mutant(
         "row 8: the checksum of a batch is checked when it is read",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import itertools
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
@@ -13,10 +14,9 @@ import pytest
 
 from stepstore.errors import Damaged, RecoveryFailed
 from stepstore.log import frame as fr
-from stepstore.log import index as index_module
 from stepstore.log.batch_codec import Compression, DecodeFailed
 from stepstore.log.frame import FLAG_CLOSES, FLAG_OPENS, Batch
-from stepstore.log.index import IndexedSegment, Run
+from stepstore.log.index import LogIndex, Part, Run, run_of
 from stepstore.log.live_index import LiveIndex
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import LogOptions, OpenLog, open_log, open_log_read_only
@@ -193,7 +193,7 @@ def test_the_operating_system_is_told_what_a_slice_will_read_before_it_is_read()
     files.calls.clear()
     found, _position = reader_of(log).read_slice(A, Position(0), 2**63, sum(run.records for run in runs), 10**6)
     assert found == stored[: len(found)]
-    expected = [place for run in runs for place in run.ranges]
+    expected = [place for run in runs for place in run.places or ()]
     calls = [(call.operation, call.offset, call.size) for call in files.calls if call.operation != "open"]
     told = [("will_need", offset, size) for offset, size in expected]
     read = [("read", offset, size) for offset, size in expected]
@@ -371,6 +371,8 @@ def test_row_08_every_flipped_bit_of_a_single_record_is_noticed() -> None:
         with pytest.raises(Damaged) as caught:
             read_stream(reader_of(log), A)
         assert (caught.value.first_lsn, caught.value.last_lsn, caught.value.streams) == (1, 1, (A,))
+        with pytest.raises(Damaged):
+            reader_of(log).read_run(A, run)
         assert read_stream(reader_of(log), A, after=1) == stored[1:2]
         assert read_stream(reader_of(log), B) == stored[2:]
         flip(disk, segment, at, bit)
@@ -458,9 +460,11 @@ def test_a_read_error_in_the_middle_of_a_slice_names_its_own_place_and_nothing_o
     files = WatchedFiles(disk)
     log = open_log_read_only(files, LOG)
     third = log.index.runs_after(A, 0)[2]
+    assert third.places is not None
+    offset = third.places[0][0]
 
     def bad_block(call: Call) -> None:
-        if call.operation == "read" and call.path == third.segment.path and call.offset == third.ranges[0][0]:
+        if call.operation == "read" and call.path == third.segment.path and call.offset == offset:
             raise OSError(errno.EIO, "Input/output error")
 
     files.before = bad_block
@@ -619,6 +623,26 @@ def test_a_follower_meets_a_gap_where_an_index_forgets_a_frame_and_goes_on_behin
         assert again == found
 
 
+@contextmanager
+def lying_about_pairs(index: LogIndex, **change: Any) -> Iterator[None]:
+    """Have an index say something else of every batch of two records."""
+    honest = index.run_words
+
+    def lying(part: Part, start: int, end: int) -> array[int]:
+        words = honest(part, start, end)
+        said = array("Q")
+        for at in range(0, len(words), 5):
+            run = run_of(part.segment, words, at)
+            if run.records == 2:
+                run = run._replace(**change)
+            said.extend((run.first_seq, run.first_lsn, run.lengths_at << 32 | run.payload_at))
+            said.extend((run.records << 32 | run.size, run.crc << 32 | run.flags))
+        return said
+
+    with mock.patch.object(index, "run_words", lying):
+        yield
+
+
 @pytest.mark.parametrize("change", [{"payload_at": 2**31}, {"lengths_at": 5}, {"size": 2**32 - 1}, {"first_seq": 7}])
 def test_a_batch_that_an_index_names_where_none_can_be_damages_one_stream(change: dict[str, Any]) -> None:
     """And costs neither memory nor time: an index whose checksums are right may lie all the same."""
@@ -626,13 +650,7 @@ def test_a_batch_that_an_index_names_where_none_can_be_damages_one_stream(change
     stored = write_log(disk, [[(A, [b"1", b"2"])], [(B, [b"3"])]])
     log = open_log_read_only(disk, LOG)
     reader = reader_of(log)
-    honest = index_module.run_of
-
-    def lying(segment: IndexedSegment, words: array[int], at: int = 0) -> Run:
-        run = honest(segment, words, at)
-        return run._replace(**change) if run.records == 2 else run
-
-    with mock.patch("stepstore.log.reading.run_of", lying), pytest.raises(Damaged) as caught:
+    with lying_about_pairs(log.index, **change), pytest.raises(Damaged) as caught:
         read_stream(reader, A)
     assert caught.value.streams == (A,)
     assert read_stream(reader, B) == stored[2:]
@@ -649,15 +667,10 @@ async def test_of_a_batch_that_an_index_names_where_none_can_be_nothing_is_read(
     files = WatchedFiles(disk)
     log = open_log_read_only(files, LOG)
     reader = SegmentReader(log.reading, log.index, log.codec.decode)
-    honest = index_module.run_of
     end = log.index.segments[0].end_offset
 
-    def lying(segment: IndexedSegment, words: array[int], at: int = 0) -> Run:
-        run = honest(segment, words, at)
-        return run._replace(lengths_at=2**31, payload_at=2**31 + 8) if run.records == 2 else run
-
     files.calls.clear()
-    with mock.patch("stepstore.log.reading.run_of", lying):
+    with lying_about_pairs(log.index, lengths_at=2**31, payload_at=2**31 + 8):
         found, position = reader.read_slice(A, Position(0), 2**63, 100, 10**6)
         assert found == stored[:2], "what is sound before it is given first"
         with pytest.raises(Damaged) as caught:

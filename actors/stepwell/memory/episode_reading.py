@@ -30,8 +30,8 @@ class EpisodeReading(MemoryCore):
         Raises: `NotFound`, `EpisodeUnavailable`.
         """
         known = await checked_id_in_turn(episode_id)
-        await self._supervisor.settle(known)
-        fold, _keyed = await fold_episode(self._journal, known, partial=partial)
+        await self._supervisor.settle(known, catch_up=False)
+        fold, _keyed = await fold_episode(self._journal, known, partial=partial, catch_up=True)
         return fold.episode()
 
     async def get_episodes(self, episode_ids: Iterable[str]) -> list[Episode]:

@@ -28,15 +28,16 @@ def not_found(episode_id: str) -> NotFound:
 
 
 async def fold_episode(
-    journal: Journal, episode_id: EpisodeId, *, partial: bool = False
+    journal: Journal, episode_id: EpisodeId, *, partial: bool = False, catch_up: bool = False
 ) -> tuple[EpisodeFold, list[Record]]:
-    """Fold the durable records of an episode; gives the keyed records too. With `partial`, what is sound of it.
+    """Fold the durable records of an episode; gives the keyed records too. With `partial`, what is sound of it. With
+    `catch_up`, as `Journal.read`.
 
     Raises: `NotFound`, `EpisodeUnavailable`, `Unavailable`, `RecoveryFailed`.
     """
     fold = EpisodeFold(episode_id)
     keyed: list[Record] = []
-    slices = journal.read(stream_id(EPISODE_STREAM, episode_id))
+    slices = journal.read(stream_id(EPISODE_STREAM, episode_id), catch_up=catch_up)
     try:
         while records := await _next_slice(journal, slices, episode_id):
             together = decode_records([record.payload for record in records])

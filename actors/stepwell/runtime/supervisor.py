@@ -306,10 +306,14 @@ class Supervisor:
         if state == "closed":
             raise Closed("the memory is closed; open it again to go on")
 
-    async def settle(self, episode_id: EpisodeId) -> None:
-        """Wait until everything accepted for the episode before this call has a result. A checkpoint."""
+    async def settle(self, episode_id: EpisodeId, *, catch_up: bool = True) -> None:
+        """Wait until everything accepted for the episode before this call has a result. A checkpoint. `catch_up=False`
+        if what is read next does that by itself."""
         self.check_thread()
-        await self.journal.catch_up()
+        if catch_up:
+            await self.journal.catch_up()
+        else:
+            await trio.lowlevel.checkpoint()
         cell = self.cells.get(episode_id)
         if cell is not None:
             for commit in cell.pending_commits:

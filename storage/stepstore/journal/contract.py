@@ -202,8 +202,9 @@ class Journal(Protocol):
         """The streams that are open, in the order in which they were opened."""
         ...
 
-    def read(self, stream: bytes, after: int = 0) -> RecordSlices:
-        """The durable records of a stream behind seq `after`, as of this call.
+    def read(self, stream: bytes, after: int = 0, *, catch_up: bool = False) -> RecordSlices:
+        """The durable records of a stream behind seq `after`, as of this call. With `catch_up`: as of the first slice,
+        which does `catch_up` on its way.
 
         The slices raise `Damaged`, `Forked`, `RecoveryFailed`, `Closed` (after `release`).
         """

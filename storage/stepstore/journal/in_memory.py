@@ -234,7 +234,7 @@ class InMemoryJournal:
     def open_streams(self) -> Iterator[bytes]:
         return iter(list(self._kept.open))
 
-    def read(self, stream: bytes, after: int = 0) -> InMemorySlices:
+    def read(self, stream: bytes, after: int = 0, *, catch_up: bool = False) -> InMemorySlices:
         return InMemorySlices(self, stream, after)
 
     def follow(self, after_lsn: int = 0) -> InMemoryFollower:

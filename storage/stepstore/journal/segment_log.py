@@ -267,8 +267,8 @@ class SegmentLogJournal:
     def open_streams(self) -> Iterator[bytes]:
         return self._log.index.streams_still_open()
 
-    def read(self, stream: bytes, after: int = 0) -> StreamSlices:
-        return StreamSlices(self, stream, after)
+    def read(self, stream: bytes, after: int = 0, *, catch_up: bool = False) -> StreamSlices:
+        return StreamSlices(self, stream, after, catch_up and self._writer is None)
 
     def follow(self, after_lsn: int = 0) -> SegmentLogFollower:
         return SegmentLogFollower(self, after_lsn)
@@ -290,20 +290,24 @@ class SegmentLogJournal:
 class StreamSlices:
     """The records of one stream, slice by slice."""
 
-    def __init__(self, journal: SegmentLogJournal, stream: bytes, after: int):
+    def __init__(self, journal: SegmentLogJournal, stream: bytes, after: int, must_catch_up: bool):
         self._journal, self._stream, self._position = journal, stream, Position(after)
-        self._upto = journal.durable_lsn
+        self._upto, self._must_catch_up = journal.durable_lsn, must_catch_up
 
     async def next_slice(self) -> list[Record]:
         journal = self._journal
         if self._position.is_at_end:
             await trio.lowlevel.checkpoint()
             return self._nothing_more(self._position)
-        found, position = await journal._blocking(
-            journal._reader.read_slice, self._stream, self._position, self._upto, SLICE_RECORDS, SLICE_BYTES
-        )
+        found, position = await journal._blocking(self._read)
         self._position = position  # only now: cancelled or failed, the next call gives the same records
         return found or self._nothing_more(position)
+
+    def _read(self) -> tuple[list[Record], Position]:
+        if self._must_catch_up:  # in the same turn of the reader's thread: each turn costs what reading ten steps does
+            refresh(self._journal._log)
+            self._upto, self._must_catch_up = self._journal.durable_lsn, False
+        return self._journal._reader.read_slice(self._stream, self._position, self._upto, SLICE_RECORDS, SLICE_BYTES)
 
     def _nothing_more(self, position: Position) -> list[Record]:
         if position.flags & STREAM_DELETED or not position.flags & (STREAM_FORKED | STREAM_GAP):

@@ -105,23 +105,22 @@ class Run(NamedTuple):
         return self.first_seq + self.records - 1
 
     @property
-    def ranges(self) -> tuple[tuple[int, int], ...]:
+    def places(self) -> tuple[tuple[int, int], ...] | None:
         """The (offset, size) to read for its bytes: one, unless its lengths lie far from its payloads. Of a single
-        record that is stored as it is, the payload alone."""
-        if self.records == 1 and not self.flags & CODED:
-            return ((self.payload_at, self.size),)
-        lengths = self.records * 4
-        if self.payload_at - self.lengths_at - lengths < _NEAR:
-            return ((self.lengths_at, self.payload_at + self.size - self.lengths_at),)
-        return (self.lengths_at, lengths), (self.payload_at, self.size)
-
-    @property
-    def is_inside(self) -> bool:
-        """Whether it lies where a batch of its segment can lie. An index with sound checksums may still lie."""
-        segment, _seq, _lsn, records, size, _crc, _flags, payload_at, lengths_at = self
-        return HEADER_BYTES <= lengths_at <= lengths_at + records * 4 <= payload_at and (
-            size <= MAX_BATCH_BYTES and payload_at + size <= segment.end_offset
-        )
+        record that is stored as it is, the payload alone. None if it does not lie where a batch of its segment can: an
+        index with sound checksums may still lie."""
+        segment, _seq, _lsn, records, size, _crc, flags, payload_at, lengths_at = self
+        behind = lengths_at + records * 4
+        if not HEADER_BYTES <= lengths_at <= behind <= payload_at or size > MAX_BATCH_BYTES:
+            return None
+        end = payload_at + size
+        if end > segment.end_offset:
+            return None
+        if records == 1 and not flags & CODED:
+            return ((payload_at, size),)
+        if payload_at - behind < _NEAR:
+            return ((lengths_at, end - lengths_at),)
+        return (lengths_at, records * 4), (payload_at, size)
 
     def overlaps(self, other: Run) -> bool:
         """Whether two runs of one stream have a number in common."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from stepstore.log.files import File, FileSystem
@@ -42,12 +42,12 @@ class OpenFiles:
         with self._lock:
             yield self._file(path)
 
-    def will_need(self, path: str, ranges: list[tuple[int, int]]) -> None:
+    def will_need(self, path: str, places: Iterable[tuple[int, int]]) -> None:
         """Tell the operating system that these (offset, size) will be read soon, so that it fetches them together."""
         with self._lock:
             advise = getattr(self._file(path), "will_need", None)
             if advise is not None:
-                for offset, size in ranges:
+                for offset, size in places:
                     advise(offset, size)
 
     def forget(self, path: str) -> None:

@@ -8,14 +8,13 @@ import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from operator import attrgetter
 from typing import NamedTuple
 
 from stepstore.errors import Damaged, InvalidInput, KeyDestroyed, RecoveryFailed, Unavailable
 from stepstore.log import frame as fr
 from stepstore.log.batch_codec import DecodeFailed
 from stepstore.log.frame import FLAG_SNAPSHOT, FLAG_TOMBSTONE, KIND_FLAGS
-from stepstore.log.index import CODED, IndexedSegment, LogIndex, Part, Run, run_of
+from stepstore.log.index import CODED, IndexedSegment, LogIndex, Part, Run
 from stepstore.log.open_files import OpenFiles
 from stepstore.log.segment_header import HEADER_BYTES
 
@@ -26,13 +25,8 @@ Decode = Callable[[bytes, int, int, bytes, Sequence[int]], bytes]
 """(stream, first seq, flags, stored bytes, lengths) → the payloads joined (see `batch_codec`)."""
 
 
-RunPlaces = tuple[Run, tuple[tuple[int, int], ...]]
-"""A run, and its `ranges`."""
-_IS_INSIDE = attrgetter("is_inside")
-
-
-def _path_of(item: RunPlaces) -> str:
-    return item[0].segment.path
+Places = tuple[tuple[int, int], ...]
+"""The `places` of a run that lies where one can."""
 
 
 class Record(NamedTuple):
@@ -45,6 +39,7 @@ class Record(NamedTuple):
 
 
 _make_record: Callable[[Iterable[object]], Record] = partial(tuple.__new__, Record)
+_make_run: Callable[[Iterable[object]], Run] = partial(tuple.__new__, Run)
 
 
 def _records(stream: bytes, first_seq: int, first_lsn: int, payloads: list[bytes]) -> list[Record]:
@@ -123,6 +118,7 @@ class SegmentReader:
             located = index.locate(stream)
             parts, part, number, flags, last_seq = located.parts, 0, -1, located.flags, located.last_seq
         runs: list[Run] = []
+        wanted: list[tuple[str, list[Places]]] = []
         taken = taken_bytes = 0
         while part < len(parts):
             here = parts[part]
@@ -135,29 +131,48 @@ class SegmentReader:
             if not words:  # an index that had lied, and was built again meanwhile
                 part, number = part + 1, -1
                 continue
-            full = False
-            for at in range(0, len(words), 5):
-                run = run_of(here.segment, words, at)
-                run_bytes = run.size if not run.flags & CODED else self._decoded_size(run)
-                if run.first_lsn > upto or (runs and (taken + run.records > records or taken_bytes + run_bytes > size)):
+            full, segment = False, here.segment
+            of_segment: list[Places] = []
+            wanted.append((segment.path, of_segment))
+            for first_seq, first_lsn, at, amounts, crc_flags in zip(*[iter(words)] * 5, strict=True):
+                many, run_bytes, stored = amounts >> 32, amounts & 0xFFFFFFFF, crc_flags & 0xFFFFFFFF
+                run = _make_run(
+                    (segment, first_seq, first_lsn, many, run_bytes, crc_flags >> 32, stored, at & 0xFFFFFFFF, at >> 32)
+                )
+                places = run.places
+                if stored & CODED and places:
+                    run_bytes = self._decoded_size(run)
+                if first_lsn > upto or (runs and (taken + many > records or taken_bytes + run_bytes > size)):
                     full = True
                     break
                 runs.append(run)
-                taken, taken_bytes, number = taken + run.records, taken_bytes + run_bytes, number + 1
+                taken, taken_bytes, number = taken + many, taken_bytes + run_bytes, number + 1
+                if places is None:  # the index lies: nothing behind it will be given
+                    full = True
+                    break
+                of_segment.append(places)
             if full:
                 break
             if number >= here.entry.runs:
                 part, number = part + 1, -1
-        there = [(run, run.ranges) for run in itertools.takewhile(_IS_INSIDE, runs)]
-        self._fetch_together(there)
+        if len(runs) > 1:
+            self._fetch_together(wanted)
         found: list[Record] = []
         due = after + 1
-        for run, pieces in zip(runs, itertools.chain(self._read_together(there), itertools.repeat(None)), strict=False):
+        pieces_of = itertools.chain(self._read_together(wanted, runs), itertools.repeat(None))
+        for run, pieces in zip(runs, pieces_of, strict=False):
+            _segment, first_seq, first_lsn, many, stored_size, crc, stored, _payload_at, _lengths_at = run
             try:
-                if pieces is None or not run.first_seq <= due <= run.last_seq:
+                if pieces is None or not first_seq <= due < first_seq + many:
                     raise _damaged(stream, run)  # the index names a place where none can be, or a batch out of turn
-                found += self._records_of(stream, run, pieces)
-                due = run.last_seq + 1
+                if many == 1 and not stored & CODED:
+                    data = pieces[-1]
+                    if len(data) != stored_size or zlib.crc32(data) != crc:
+                        raise _damaged(stream, run)
+                    found.append(_make_record((stream, first_seq, first_lsn, data)))
+                else:
+                    found += self._records_of(stream, run, pieces)
+                due = first_seq + many
             except (Damaged, KeyDestroyed, Unavailable, InvalidInput):
                 if not found or found[-1].seq <= after:
                     raise
@@ -170,35 +185,31 @@ class SegmentReader:
 
     def _decoded_size(self, run: Run) -> int:
         """How many bytes the records of a batch will take that is stored compressed, or encrypted."""
-        if not run.is_inside:
-            return run.size
         try:
             lengths = self._files.read(run.segment.path, run.lengths_at, run.records * 4)
         except OSError:
             return run.size  # reading the batch will say what is wrong
         return sum(length for (length,) in struct.iter_unpack(">I", lengths[: len(lengths) // 4 * 4]))
 
-    def _fetch_together(self, runs: list[RunPlaces]) -> None:
-        """Runs that are not in the page cache are fetched at once instead of one after another."""
-        if len(runs) < 2:
-            return
-        for path, group in itertools.groupby(runs, _path_of):
+    def _fetch_together(self, wanted: list[tuple[str, list[Places]]]) -> None:
+        """What is not in the page cache is fetched at once instead of one after another."""
+        for path, places in wanted:
             try:
-                self._files.will_need(path, [place for _run, places in group for place in places])
+                self._files.will_need(path, itertools.chain.from_iterable(places))
             except OSError:
                 return  # a hint; the read itself will say what is wrong
 
-    def _read_together(self, runs: list[RunPlaces]) -> list[list[bytes]]:
-        """The bytes at the places of each of these runs."""
+    def _read_together(self, wanted: list[tuple[str, list[Places]]], runs: list[Run]) -> list[list[bytes]]:
+        """The bytes at the places of each run; `runs` are the same in the same order."""
         found: list[list[bytes]] = []
-        for path, group in itertools.groupby(runs, _path_of):
+        for path, of_file in wanted:
             try:
                 with self._files.held(path) as file:
                     read = file.read
-                    for _run, places in group:
+                    for places in of_file:
                         found.append([read(offset, size) for offset, size in places])
             except OSError as error:
-                at = runs[len(found)][0].payload_at
+                at = runs[len(found)].payload_at
                 raise RecoveryFailed.from_os_error("read", error, file=path, offset=at) from error
         return found
 
@@ -207,9 +218,10 @@ class SegmentReader:
 
         Raises: `Damaged` if the bytes are not those that were written, `RecoveryFailed` on an I/O error.
         """
-        if not run.is_inside:
+        places = run.places
+        if places is None:
             raise _damaged(stream, run)
-        (pieces,) = self._read_together([(run, run.ranges)])
+        (pieces,) = self._read_together([(run.segment.path, [places])], [run])
         return self._records_of(stream, run, pieces)
 
     def _records_of(self, stream: bytes, run: Run, pieces: list[bytes]) -> list[Record]:
