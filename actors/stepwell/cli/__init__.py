@@ -1,9 +1,10 @@
 """The `stepwell` command.
 
-General layout: `app` declares the commands and their options; every command has a module of its own that does the work
-(`importing`, `exporting`, `listing`, `timeline`, `verifying`, `salvaging`, `demo`). `neutral_form` is the JSON-lines
-form that `import` and `export` speak, `payloads` says what the bytes in a log mean, and `output` is what all commands
-share: consoles, `--json`, and errors as one line.
+General layout: `app`, `watching_commands` and `changing_commands` declare the commands and their options; every command
+has a module of its own that does the work (`importing`, `exporting`, `listing`, `timeline`, `watching`, `replaying`,
+`erasing`, `statistics`, `verifying`, `salvaging`, `archiving`, `demo`). `neutral_form` is the JSON-lines form that
+`import` and `export` speak, `payloads` says what the bytes in a log mean, `step_lines` and `event_lines` how a step and
+an event look. `options` and `output` are what all commands share: options, consoles, `--json`, and errors as one line.
 
 Nothing here is imported by `import stepwell`, and click and rich only once a command runs.
 """

@@ -8,28 +8,12 @@ from typing import Any
 import click
 
 from stepwell._version import __version__
+from stepwell.cli import changing_commands, watching_commands
+from stepwell.cli.options import CommandGroup, directory_option, episode_argument, example, json_option, key_option
 from stepwell.cli.output import reporting_errors
 
-DEFAULT_DIRECTORY = Path("stepwell-memory")
 
-directory_option = click.option(
-    "--dir",
-    "directory",
-    type=click.Path(path_type=Path),
-    envvar="STEPWELL_DIR",
-    default=DEFAULT_DIRECTORY,
-    show_envvar=True,
-    help="Directory of the memory.  [default: ./stepwell-memory]",
-)
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON value, for programs.")
-
-
-def example(*lines: str) -> str:
-    """The lines that `--help` ends with."""
-    return "\b\nExample:\n" + "\n".join(f"  {line}" for line in lines)
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="stepwell")
 def cli() -> None:
     """Stepwell: episodic memory for AI agents that survives crashes.
@@ -69,6 +53,7 @@ def demo(agents: int, seed: int, directory: Path | None, keep: bool, as_json: bo
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE...")
 @click.option("--strict", is_flag=True, help="Stop at the first bad line instead of skipping it.")
 @directory_option
+@key_option
 @json_option
 @reporting_errors
 def import_(files: tuple[Path, ...], strict: bool, directory: Path, as_json: bool) -> None:
@@ -85,6 +70,7 @@ def import_(files: tuple[Path, ...], strict: bool, directory: Path, as_json: boo
 @cli.command(epilog=example("stepwell export episodes.jsonl.gz --dir agent-memory", "stepwell export - | head"))
 @click.argument("out", type=click.Path(allow_dash=True))
 @directory_option
+@key_option
 @json_option
 @reporting_errors
 def export(out: str, directory: Path, as_json: bool) -> None:
@@ -101,6 +87,7 @@ def export(out: str, directory: Path, as_json: bool) -> None:
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="At most so many, newest first.")
 @click.option("--status", type=click.Choice(["open", "ended"]), help="Only those.")
 @directory_option
+@key_option
 @json_option
 @reporting_errors
 def list_(limit: int, status: Any, directory: Path, as_json: bool) -> None:
@@ -111,13 +98,14 @@ def list_(limit: int, status: Any, directory: Path, as_json: bool) -> None:
 
 
 @cli.command(epilog=example("stepwell show audit-017-heapq --dir agent-memory"))
-@click.argument("episode_id", metavar="ID")
+@episode_argument
 @click.option("--all", "everything", is_flag=True, help="Show every step of a long episode.")
 @directory_option
+@key_option
 @json_option
 @reporting_errors
 def show(episode_id: str, everything: bool, directory: Path, as_json: bool) -> None:
-    """Show one episode as a timeline."""
+    """Show one episode as a timeline. ID may be the beginning of an id."""
     from stepwell.cli.timeline import run_show
 
     run_show(episode_id, directory, everything=everything, as_json=as_json)
@@ -136,17 +124,23 @@ def verify(directory: Path, as_json: bool) -> None:
 
 
 @cli.command(epilog=example("stepwell stats --dir agent-memory", "stepwell stats --json"))
+@click.option(
+    "--over-time/--no-over-time",
+    default=None,
+    help="Draw what happened over time, which reads every event.  [default: unless --json]",
+)
 @directory_option
+@key_option
 @json_option
 @reporting_errors
-def stats(directory: Path, as_json: bool) -> None:
-    """Show how much a memory holds, and how much of it compacting would give back.
+def stats(over_time: bool | None, directory: Path, as_json: bool) -> None:
+    """Show how much a memory holds, what compacting would give back, and what happened over time.
 
-    Reads indexes only, also while another process writes. What that process counts, `memory.stats()` tells in it.
+    Works while another process writes. What that process counts, `memory.stats()` tells in it.
     """
     from stepwell.cli.statistics import run_stats
 
-    run_stats(directory, as_json=as_json)
+    run_stats(directory, over_time=over_time, as_json=as_json)
 
 
 @cli.command(epilog=example("stepwell salvage agent-memory agent-memory-salvaged"))
@@ -176,6 +170,7 @@ def salvage(source: Path, target: Path, key_file: Path | None, yes: bool, as_jso
 @cli.command(epilog=example("stepwell backup /backups/monday --dir agent-memory"))
 @click.argument("target", metavar="ARCHIVE", type=click.Path(path_type=Path))
 @directory_option
+@key_option
 @json_option
 @reporting_errors
 def backup(target: Path, directory: Path, as_json: bool) -> None:
@@ -201,3 +196,7 @@ def restore(source: Path, target: Path, as_json: bool) -> None:
     from stepwell.cli.archiving import run_restore
 
     run_restore(source, target, as_json=as_json)
+
+
+for _command in (*watching_commands.COMMANDS, *changing_commands.COMMANDS):
+    cli.add_command(_command)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,20 +20,34 @@ def run_backup(directory: Path, target: Path, *, as_json: bool) -> None:
     """
     import trio
 
-    from stepwell import open_memory
-    from stepwell.errors import NotFound
-
-    if not (directory / "FORMAT").exists():
-        raise NotFound(f"there is no memory in {str(directory)!r}")
+    from stepwell.cli.options import opened
 
     async def main() -> ArchiveReport:
-        async with open_memory(directory) as memory:
-            return await memory.backup(target)
+        async with opened(directory, to_write=True) as memory, trio.open_nursery() as nursery:
+            nursery.start_soon(watch)
+            report = await memory.backup(target)
+            nursery.cancel_scope.cancel()
+            return report
 
-    with progress_bar(quiet=as_json) as progress:
-        progress.add_task("copying", total=None)
+    with progress_bar(bytes_unit=True, quiet=as_json) as progress:
+        task = progress.add_task("copying", total=segment_bytes(directory))
+
+        async def watch() -> None:
+            while True:
+                progress.update(task, completed=segment_bytes(target))
+                await trio.sleep(0.2)
+
         report = trio.run(main)
     _print("backed up to", report, as_json=as_json)
+
+
+def segment_bytes(directory: Path) -> int:
+    """How large the segments in a directory are, 0 if it is not there: what a bar can tell of a copy being made."""
+    total = 0
+    for path in directory.glob("*.seg"):
+        with contextlib.suppress(FileNotFoundError):  # compacted away just now
+            total += path.stat().st_size
+    return total
 
 
 def run_restore(source: Path, target: Path, *, as_json: bool) -> None:

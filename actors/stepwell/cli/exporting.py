@@ -16,8 +16,9 @@ import click
 import msgspec
 import trio
 
-from stepwell import Memory, open_memory
+from stepwell import Memory
 from stepwell.cli.neutral_form import to_line, write_episode
+from stepwell.cli.options import opened
 from stepwell.cli.output import count_text, print_json, progress_bar
 
 _CHUNK_BYTES = 1024 * 1024
@@ -45,7 +46,7 @@ async def _export(out: str, directory: Path, quiet: bool) -> ExportReport:
             progress.update(task, completed=done, total=total)
 
         report = ExportReport()
-        async with open_memory(directory, read_only=True) as memory:
+        async with opened(directory) as memory:
             with output_file(out) as file:
                 await export_episodes(memory, file, report, on_progress=on_progress)
     return report

@@ -47,6 +47,14 @@ def stderr_console() -> Console:
     return Console(stderr=True, highlight=False)
 
 
+def print_json_line(value: Any) -> None:
+    """One JSON value on a line of its own, at once: whoever reads may be following."""
+    sys.stdout.buffer.write(
+        json.dumps(value, ensure_ascii=False, default=str).encode("utf-8", "backslashreplace") + b"\n"
+    )
+    sys.stdout.flush()
+
+
 def print_json(value: Any, *, to_stderr: bool = False) -> None:
     """One JSON value, indented, for programs."""
     text = json.dumps(value, ensure_ascii=False, indent=2, default=str)
@@ -59,7 +67,7 @@ def print_json(value: Any, *, to_stderr: bool = False) -> None:
 def progress_bar(
     *, bytes_unit: bool = False, quiet: bool = False, console: Console | None = None
 ) -> Iterator[Progress]:
-    """A progress bar that disappears when done, on stderr unless a console is given.
+    """A progress bar with its rate and the time left that disappears when done, on stderr unless a console is given.
 
     Invisible when `quiet`, or where there is no terminal to see it on.
     """
@@ -69,13 +77,23 @@ def progress_bar(
         MofNCompleteColumn,
         Progress,
         ProgressColumn,
+        Task,
         TextColumn,
         TimeElapsedColumn,
+        TimeRemainingColumn,
         TransferSpeedColumn,
     )
+    from rich.text import Text
+
+    class RateColumn(ProgressColumn):
+        """How many are done per second."""
+
+        def render(self, task: Task) -> Text:
+            rate = task.finished_speed or task.speed
+            return Text("" if rate is None else f"{rate:,.0f}/s", style="progress.data.speed")
 
     console = console or stderr_console()
-    amount: list[ProgressColumn] = [MofNCompleteColumn()]
+    amount: list[ProgressColumn] = [MofNCompleteColumn(), RateColumn()]
     if bytes_unit:
         amount = [DownloadColumn(binary_units=True), TransferSpeedColumn()]
     with Progress(
@@ -83,6 +101,8 @@ def progress_bar(
         BarColumn(),
         *amount,
         TimeElapsedColumn(),
+        TextColumn("[dim]left"),
+        TimeRemainingColumn(),
         console=console,
         transient=True,
         disable=quiet or not console.is_terminal,
@@ -90,6 +110,22 @@ def progress_bar(
         redirect_stderr=False,
     ) as progress:
         yield progress
+
+
+def confirmed(question: str, *, yes: bool, as_json: bool) -> None:
+    """Ask before something that cannot be undone, unless it was said beforehand with `--yes`.
+
+    Raises: `CommandFailed` if the answer is no, or if there is nobody at a terminal to ask.
+    """
+    import click
+
+    if yes:
+        return
+    if as_json or not sys.stdin.isatty():
+        raise CommandFailed("nothing was changed: there is nobody to ask; say --yes if it is meant")
+    click.echo(question, err=True)
+    if not click.confirm("Go on?", default=False, err=True):
+        raise CommandFailed("nothing was changed")
 
 
 def reporting_errors(command: Callable[P, T]) -> Callable[P, T]:
@@ -185,4 +221,6 @@ def count_text(number: int, noun: str) -> str:
     """`1 episode`, `1,200 episodes`."""
     if number == 1:
         return f"1 {noun}"
-    return f"{number:,} {noun[:-1] + 'ies' if noun.endswith('y') else noun + 's'}"
+    if noun.endswith("y"):
+        return f"{number:,} {noun[:-1]}ies"
+    return f"{number:,} {noun}{'es' if noun.endswith('ch') else 's'}"

@@ -1,4 +1,4 @@
-"""`stepwell stats`: how large a memory is, and what is in it, without reading its records."""
+"""`stepwell stats`: how large a memory is, told by its indexes, and what happened over time, told by its events."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stepwell.cli.history import history_charts, history_of
+from stepwell.cli.options import must_hold_a_memory
 from stepwell.cli.output import count_text, print_json, printable, stdout_console
 
 if TYPE_CHECKING:
@@ -14,17 +16,29 @@ if TYPE_CHECKING:
     from stepstore.log.survey import LogSurvey
 
 
-def run_stats(directory: Path, *, as_json: bool) -> None:
-    """Print the figures of the memory in a directory. Raises: as `survey_log`."""
+def run_stats(directory: Path, *, over_time: bool | None, as_json: bool) -> None:
+    """Print the figures of the memory in a directory, and what happened in it over time: unless told otherwise, for
+    people only, since that reads every event. Raises: as `survey_log`, and as opening for reading."""
     from stepstore.log.survey import survey_log
 
+    must_hold_a_memory(directory)
     survey = survey_log(str(directory))
+    history = (
+        history_of(directory, survey.records, quiet=as_json)
+        if over_time or not (as_json or over_time is False)
+        else None
+    )
     if as_json:
         # Every stream is an episode: a memory writes no others.
         named = {name.replace("streams", "episodes"): value for name, value in dataclasses.asdict(survey).items()}
-        print_json({"dir": str(directory), **named})
-    else:
-        stdout_console().print(survey_text(directory, survey), soft_wrap=True)
+        drawn = {} if history is None else {"over_time": history.fields()}
+        print_json({"dir": str(directory), **named, **drawn})
+        return
+    console = stdout_console()
+    console.print(survey_text(directory, survey), soft_wrap=True)
+    if history is not None and history.events:
+        console.print()
+        console.print(history_charts(history, width=console.width))
 
 
 def survey_text(directory: Path, survey: LogSurvey) -> Text:

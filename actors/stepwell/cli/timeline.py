@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import trio
 
-from stepwell import open_memory
+from stepwell.cli.finding import whole_id
 from stepwell.cli.listing import OUTCOME_STYLES
+from stepwell.cli.options import opened
 from stepwell.cli.output import count_text, duration_text, print_json, printable, stdout_console
+from stepwell.cli.step_lines import retries, step_line, tool_width
 from stepwell.model.episode import Episode
 from stepwell.model.outcome import (
     Abstained,
@@ -23,7 +24,7 @@ from stepwell.model.outcome import (
     TaskOutcome,
     outcome_kind,
 )
-from stepwell.model.step import EpisodeStep, StepError, StepInterrupted, StepSuccess
+from stepwell.model.step import EpisodeStep
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -37,8 +38,8 @@ def run_show(episode_id: str, directory: Path, *, everything: bool, as_json: boo
     """Print one episode of the memory in a directory; a very long one without its middle unless `everything`."""
 
     async def show() -> None:
-        async with open_memory(directory, read_only=True) as memory:
-            episode = await memory.get_episode(episode_id)
+        async with opened(directory) as memory:
+            episode = await memory.get_episode(await whole_id(memory, episode_id))
         if as_json:
             print_json(episode_details(episode))
         else:
@@ -94,25 +95,18 @@ def _step_lines(episode: Episode, most_steps: int | None, cut_after: int | None)
     """One line per step, cut at the edge of the terminal."""
     from rich.text import Text
 
-    def line(*parts: tuple[str, str] | Text) -> Text:
-        return Text.assemble("  ", *parts, no_wrap=True, overflow="ellipsis")
+    def line(words: str, style: str) -> Text:
+        return Text.assemble("  ", (words, style), no_wrap=True, overflow="ellipsis")
 
     chosen = list(_chosen(episode.steps, most_steps, cut_after))
-    tool_width = min(20, max((len(printable(step.tool, 20)) for step, _ in chosen), default=0))
+    width = tool_width(step for step, _ in chosen)
+    again = retries(episode.steps)
     for step, left_out in chosen:
         if left_out:
-            yield line((f"{'⋮':>9}   {count_text(left_out, 'step')} left out", "dim"))
-        offset = f"+{(step.timestamp - episode.start_time).total_seconds():.3f} s"
-        took = duration_text(None if step.latency_ms is None else step.latency_ms / 1000)
-        yield line(
-            (f"{offset:>9} ", "dim"),
-            _mark(step),
-            (f" {took:>7}  ", "dim"),
-            (f"{printable(step.tool, 20):<{tool_width}}  ", "cyan"),
-            _what(step),
-        )
+            yield line(f"{'⋮':>9}   {count_text(left_out, 'step')} left out", "dim")
+        yield step_line(step, episode.start_time, width=width, retry=again.get(step.seq, 0))
         if step.seq == cut_after:
-            yield line(("─── kill -9 ─── another process read the log and went on from here ───", "bold red"))
+            yield line("─── kill -9 ─── another process read the log and went on from here ───", "bold red")
 
 
 def _chosen(steps: list[EpisodeStep], most: int | None, cut_after: int | None) -> Iterator[tuple[EpisodeStep, int]]:
@@ -135,55 +129,6 @@ def _chosen(steps: list[EpisodeStep], most: int | None, cut_after: int | None) -
         left_out = 0
 
 
-def _mark(step: EpisodeStep) -> Text:
-    from rich.text import Text
-
-    if step.failed:
-        return Text("✗", style="bold red")
-    if step.succeeded:
-        return Text("✓", style="green")
-    return Text("–" if isinstance(step.result, StepInterrupted) else "·", style="dim")
-
-
-def _what(step: EpisodeStep) -> Text:
-    from rich.text import Text
-
-    text = Text(printable(step.action, 90))
-    result = result_text(step)
-    if step.parameters and (not step.action or not result or len(step.action.split()) == 1):
-        # An action of one word ("message", "SELECT") says little: what the tool was called with says more.
-        text.append("  " if step.action else "").append(printable(_compact(step.parameters), 90), style="dim")
-    if result:
-        text.append(" → ", style="dim")
-        text.append(result, style="red" if step.failed else "dim")
-    if step.reward is not None:
-        text.append(f"  reward {step.reward:g}", style="yellow")
-    return text
-
-
-def result_text(step: EpisodeStep) -> str:
-    """The result of a step on one line."""
-    result = step.result
-    if result is None:
-        return ""
-    if isinstance(result, StepSuccess):
-        return printable(result.output if isinstance(result.output, str) else _compact(result.output), 160)
-    if isinstance(result, StepError):
-        return printable(result.message, 160)
-    word = "interrupted" if isinstance(result, StepInterrupted) else "timeout"
-    return f"{word}: {printable(result.message, 150)}" if result.message else word
-
-
-def _compact(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {item if isinstance(item, str) else _json(item)}" for name, item in value.items())
-    return _json(value)
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, default=str)
-
-
 def _ending(episode: Episode, brief: bool) -> Iterator[Text]:
     from rich.text import Text
 
@@ -198,6 +143,8 @@ def _ending(episode: Episode, brief: bool) -> Iterator[Text]:
     facts = [count_text(len(episode.steps), "step")]
     if episode.failed_steps:
         facts.append(f"{episode.failed_steps:,} failed")
+    if again := len(retries(episode.steps)):
+        facts.append("1 retry" if again == 1 else f"{again:,} retries")
     if episode.duration is not None:
         facts.append(duration_text(episode.duration.total_seconds()))
     if episode.reward is not None:

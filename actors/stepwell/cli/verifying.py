@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stepwell.cli.options import must_hold_a_memory
 from stepwell.cli.output import count_text, print_json, printable, progress_bar, stdout_console
 from stepwell.cli.payloads import stream_name
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 def run_verify(directory: Path, *, as_json: bool) -> bool:
     """Verify the log in a directory and print what was found; whether it is sound."""
+    must_hold_a_memory(directory)
     report = verify_directory(directory, quiet=as_json)
     if as_json:
         print_json(report_fields(directory, report))

@@ -27,11 +27,12 @@ from stepwell import (
     __version__,
     open_memory,
 )
+from stepwell.cli.app import cli
 from stepwell.cli.output import CommandFailed, count_text, duration_text, one_line, printable, reporting_errors
 from stepwell.model.outcome import TaskOutcome
 from tests.stepwell.cli.cli_support import child_environment, episode_events, exported, run, run_json, write_lines
 
-COMMANDS = ("demo", "import", "export", "list", "show", "stats", "verify", "salvage", "backup", "restore")
+COMMANDS = tuple(cli.commands)
 
 
 async def _fill(directory: Path) -> None:
@@ -309,14 +310,27 @@ def test_verify_of_a_damaged_log(damaged: Path) -> None:
 # ── all of them ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("arguments", [["list"], ["show", "ended-0"], ["export", "-"], ["verify"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["list"],
+        ["show", "ended-0"],
+        ["export", "-"],
+        ["verify"],
+        ["stats"],
+        ["tail"],
+        ["replay", "ended-0", "--speed", "0"],
+    ],
+)
 def test_reading_commands_change_nothing(filled: Path, arguments: list[str]) -> None:
     before = files_of(filled)
     assert run(*arguments, "--dir", filled).exit_code == 0
     assert files_of(filled) == before
 
 
-@pytest.mark.parametrize("arguments", [["list"], ["show", "x"], ["export", "out.jsonl"], ["verify"]])
+@pytest.mark.parametrize(
+    "arguments", [["list"], ["show", "x"], ["export", "out.jsonl"], ["verify"], ["stats"], ["tail"], ["replay", "x"]]
+)
 def test_a_directory_without_a_memory_is_one_line_and_stays_absent(tmp_path: Path, arguments: list[str]) -> None:
     for place in (tmp_path / "absent", tmp_path / "file"):
         (tmp_path / "file").write_text("no directory")
@@ -352,7 +366,9 @@ def test_help_shows_an_example(command: str) -> None:
     assert result.exit_code == 0
     assert "Example:\n    stepwell " + command in result.stdout
     assert "--json" in result.stdout
-    assert ("--dir" in result.stdout) == (command not in ("salvage", "restore"))  # which name two directories
+    # Two of them name two directories, and one has to do with none.
+    assert ("--dir" in result.stdout) == (command not in ("salvage", "restore", "completion"))
+    assert ("--yes" in result.stdout) == (command in ("delete", "compact", "salvage"))
 
 
 def test_version() -> None:

@@ -14,6 +14,7 @@ import trio
 from stepwell import open_memory
 from stepwell.cli.importing.importer import import_files, refuse_files_without_events
 from stepwell.cli.importing.report import FileReport, Problem
+from stepwell.cli.options import memory_config
 from stepwell.cli.output import CommandFailed, count_text, duration_text, print_json, progress_bar
 
 PROBLEMS_SHOWN = 20
@@ -62,7 +63,7 @@ async def _import(paths: list[Path], directory: Path, strict: bool, as_json: boo
         def on_progress(report: FileReport, position: int) -> None:
             progress.update(bars[report.file], completed=position)
 
-        async with open_memory(directory) as memory:
+        async with open_memory(directory, config=memory_config()) as memory:
             reports = await import_files(memory, paths, strict=strict, on_problem=on_problem, on_progress=on_progress)
     return reports
 
