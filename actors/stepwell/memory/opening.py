@@ -17,6 +17,7 @@ from stepstore.restarting import RestartPolicy
 from stepwell.errors import InvalidInput, InvalidState, WrongLoop
 from stepwell.memory.memory import Memory
 from stepwell.runtime.config import MemoryConfig
+from stepwell.runtime.episode_finder import EpisodeFinder
 from stepwell.runtime.runtime import Runtime, failure_to_raise
 
 
@@ -73,7 +74,8 @@ class OpenMemory:
         await trio.lowlevel.checkpoint()
         self._journal = await self._open_journal(path, config)
         try:
-            self._runtime = Runtime(self._journal, config, self._restarts)
+            finder = await self._finder(path, config)
+            self._runtime = Runtime(self._journal, config, finder, self._restarts)
             self._memory = Memory(self._journal, config, self._runtime)
         except BaseException:
             self._journal.release()
@@ -97,6 +99,28 @@ class OpenMemory:
         self._body_scope.__enter__()
         return self._memory
 
+    async def _finder(self, path: str, config: MemoryConfig) -> EpisodeFinder:
+        """What finds episodes. The catalog lies beside the log; on a file layer of a test's own it is in memory.
+
+        Raises: `CorruptLog` (the catalog has seen records that the log has not)."""
+        finder = EpisodeFinder(
+            self._journal,
+            directory=path if path != ":memory:" and self._files is None else None,
+            # What keeps nothing has little to fold, and its tests have clocks that must not run while a thread works.
+            in_threads=self._in_threads and path != ":memory:",
+            read_only=self._read_only,
+            keep_text=config.key_provider is None,
+            believe_the_log=config.tail == "cut",
+            restarts=self._restarts,
+        )
+        if self._in_threads:
+            await trio.to_thread.run_sync(finder.check_cursor)
+        return finder
+
+    @property
+    def _in_threads(self) -> bool:
+        return self._files is None or self._files.needs_thread
+
     async def _open_journal(self, path: str, config: MemoryConfig) -> Journal:
         if path == ":memory:":
             return InMemoryJournal()
@@ -115,9 +139,9 @@ class OpenMemory:
                 return SegmentLogJournal.open_read_only(path, options, self._files)
             return SegmentLogJournal.open(path, options, self._files, self._restarts)
 
-        if self._files is not None and not self._files.needs_thread:
-            return opening()
-        return await trio.to_thread.run_sync(opening)
+        if self._in_threads:
+            return await trio.to_thread.run_sync(opening)
+        return opening()
 
     @trio.lowlevel.enable_ki_protection
     async def __aexit__(

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sqlite3
+from dataclasses import replace
 
+from stepstore.catalog.store import FILE
 from stepstore.journal import ArchiveReport, CompactionReport, DeletionReport
-from stepwell.errors import InvalidInput
+from stepstore.log.purge import NOT_THE_LOGS
+from stepwell.errors import Closed, InvalidInput, Unavailable
 from stepwell.memory.core import MemoryCore, checked_id_in_turn
 from stepwell.model import validation as check
 from stepwell.runtime.right_loop import checkpoint
@@ -26,6 +31,7 @@ class Upkeep(MemoryCore):
         """
         known = await checked_id_in_turn(episode_id)
         await self._supervisor.delete(known, check.check_actor(actor))
+        await self._gone_from_lists()
         if not purge:
             return None
         report = await self.compact(purge=True)
@@ -43,7 +49,32 @@ class Upkeep(MemoryCore):
         """
         await checkpoint()
         self._supervisor.check_open()
-        return await self._journal.compact(purge=purge)
+        report = await self._journal.compact(purge=purge)
+        if isinstance(report, DeletionReport):
+            return await self._purge_catalog(report)
+        return report
+
+    async def _gone_from_lists(self) -> None:
+        """Return once the catalog has taken up everything that is durable now. One that is parked shows nothing to
+        anybody, and one that has ended goes on with it when the memory is opened again."""
+        with contextlib.suppress(Unavailable, Closed):
+            await self._runtime.finder.wait_for(self._journal.durable_lsn)
+
+    async def _purge_catalog(self, report: DeletionReport) -> DeletionReport:
+        """Remove what is left of deleted episodes in the catalog as well, and add to the report what that found."""
+        finder = self._runtime.finder
+        found, unreadable = list(report.found), list(report.unreadable)
+        try:
+            await finder.wait_for(self._journal.durable_lsn)
+            found += [f"{FILE}: {what}" for what in await finder.catalog.purge()]
+        except (Unavailable, sqlite3.Error) as error:
+            unreadable.append(f"{FILE}: {error}")
+        out_of_reach = list(report.out_of_reach)
+        if out_of_reach[-1].startswith(NOT_THE_LOGS):
+            others = out_of_reach.pop()[len(NOT_THE_LOGS) :].split(", ")
+            if others := [name for name in others if not name.startswith(FILE)]:
+                out_of_reach.append(NOT_THE_LOGS + ", ".join(others))
+        return replace(report, found=tuple(found), unreadable=tuple(unreadable), out_of_reach=tuple(out_of_reach))
 
     async def backup(self, target: str | os.PathLike[str]) -> ArchiveReport:
         """Copy the memory into an archive, a new directory, while logging and reading go on.

@@ -5,6 +5,7 @@
         └ runtime nursery
            ├ journal writer         one task; natural group commit
            │  └ services            of the journal: caretaker, compactor, scrubber; restarted, then parked, never fatal
+           ├ projector              follows the log into the catalog; a service like those, but not the journal's
            ├ flusher, passivator    the two timers
            ├ audit                  if there is an audit file: follows the log into it; restarted like the services
            ├ resuming               wakes what was open, if asked to; ends then
@@ -25,6 +26,7 @@ from stepstore.restarting import RestartPolicy, Service, error_text
 from stepwell.errors import StepwellError
 from stepwell.runtime.audit import AuditTrail
 from stepwell.runtime.config import MemoryConfig
+from stepwell.runtime.episode_finder import EpisodeFinder
 from stepwell.runtime.lifecycle_events import Lifecycle
 from stepwell.runtime.resuming import resume_open_episodes
 from stepwell.runtime.supervisor import Supervisor
@@ -35,8 +37,10 @@ _logger = logging.getLogger("stepwell.runtime")
 class Runtime:
     """Everything that runs while a memory is open."""
 
-    def __init__(self, journal: Journal, config: MemoryConfig, restarts: RestartPolicy | None = None):
-        self.journal, self.config = journal, config
+    def __init__(
+        self, journal: Journal, config: MemoryConfig, finder: EpisodeFinder, restarts: RestartPolicy | None = None
+    ):
+        self.journal, self.config, self.finder = journal, config, finder
         self.lifecycle = Lifecycle()
         journal.notices.listener = self.lifecycle.tell_notice
         self.supervisor = Supervisor(journal, config, self.lifecycle, restarts)
@@ -65,7 +69,8 @@ class Runtime:
     @property
     def services(self) -> Sequence[Service]:
         """What runs in the background, restarted when it fails, and then parked."""
-        return self.journal.services if self._audit is None else (*self.journal.services, self._audit)
+        found = (*self.journal.services, *self.finder.services)
+        return found if self._audit is None else (*found, self._audit)
 
     def cancel_on_failure(self, scope: trio.CancelScope) -> None:
         """Cancel `scope` if the log is lost while the memory is open."""
@@ -78,6 +83,7 @@ class Runtime:
             with self._scope:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._write, name="stepwell log writer")
+                    nursery.start_soon(self.finder.run, name="stepwell projector")
                     self.supervisor.run_in(nursery)
                     if self._audit is not None:
                         nursery.start_soon(self._run_audit, self._audit, name="stepwell audit")
