@@ -113,7 +113,7 @@ class OpenMemory:
             believe_the_log=config.tail == "cut",
             restarts=self._restarts,
         )
-        if self._in_threads:
+        if finder.catalog.store.path is not None:
             await trio.to_thread.run_sync(finder.check_cursor)
         return finder
 
