@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-import msgspec
-import trio
-
 from stepwell.errors import InvalidInput, StepwellError
 from stepwell.memory.core import MemoryCore
 from stepwell.model import validation as check
 from stepwell.model.episode_filter import EpisodeFilter, checked_filter
-from stepwell.model.listed_episode import ListedEpisode, Page
-from stepwell.runtime.episode_query import EpisodeQuery, Found, cursor_text, parse_cursor
-from stepwell.runtime.reading import UNREADABLE, read_start
+from stepwell.model.listed_episode import Page
+from stepwell.runtime.episode_query import EpisodeQuery, cursor_text, parse_cursor
+from stepwell.runtime.right_loop import checkpoint
 
 MOST_ITEMS = 1_000
 """So many episodes one page may have."""
@@ -53,23 +50,14 @@ class Finding(MemoryCore):
             if at_least is not None:
                 check.check_number(at_least, "at_least", minimum=0, whole=True)
         except StepwellError:
-            await trio.lowlevel.checkpoint()
+            await checkpoint()
             raise
-        await trio.lowlevel.checkpoint()
-        found = await self._runtime.finder.find(EpisodeQuery(checked, order, limit + 1, after), at_least)
+        await checkpoint()
+        query = EpisodeQuery(checked, order, limit + 1, after)
+        found = await self._runtime.projections.episodes.read(query.run, at_least=at_least)
         has_more = len(found) > limit
         del found[limit:]
         return Page(
-            items=[item.episode if item.has_text else await self._with_text(item) for item in found],
+            items=[item.episode for item in found],
             next_cursor=cursor_text(checked, order, found[-1].key) if has_more else None,
         )
-
-    async def _with_text(self, found: Found) -> ListedEpisode:
-        """The description is in the log only, where text is encrypted."""
-        try:
-            start = await read_start(self._journal, found.episode.episode_id)
-        except UNREADABLE:
-            start = None
-        if start is None:  # deleted meanwhile, or not readable now
-            return found.episode
-        return msgspec.structs.replace(found.episode, task_description=start.task)

@@ -9,6 +9,7 @@ from types import TracebackType
 import sniffio
 import trio
 
+from stepstore.catalog import CatalogOptions
 from stepstore.journal import InMemoryJournal, Journal, SegmentLogJournal
 from stepstore.log.batch_codec import Compression
 from stepstore.log.files import FileSystem
@@ -17,7 +18,7 @@ from stepstore.restarting import RestartPolicy
 from stepwell.errors import InvalidInput, InvalidState, WrongLoop
 from stepwell.memory.memory import Memory
 from stepwell.runtime.config import MemoryConfig
-from stepwell.runtime.episode_finder import EpisodeFinder
+from stepwell.runtime.projections import Projections
 from stepwell.runtime.runtime import Runtime, failure_to_raise
 
 
@@ -74,8 +75,8 @@ class OpenMemory:
         await trio.lowlevel.checkpoint()
         self._journal = await self._open_journal(path, config)
         try:
-            finder = await self._finder(path, config)
-            self._runtime = Runtime(self._journal, config, finder, self._restarts)
+            projections = await self._projections(path, config)
+            self._runtime = Runtime(self._journal, config, projections, self._restarts)
             self._memory = Memory(self._journal, config, self._runtime)
         except BaseException:
             self._journal.release()
@@ -99,23 +100,24 @@ class OpenMemory:
         self._body_scope.__enter__()
         return self._memory
 
-    async def _finder(self, path: str, config: MemoryConfig) -> EpisodeFinder:
-        """What finds episodes. The catalog lies beside the log; on a file layer of a test's own it is in memory.
+    async def _projections(self, path: str, config: MemoryConfig) -> Projections:
+        """What is kept beside the log. On a file layer of a test's own it is in memory.
 
-        Raises: `CorruptLog` (the catalog has seen records that the log has not)."""
-        finder = EpisodeFinder(
-            self._journal,
-            directory=path if path != ":memory:" and self._files is None else None,
+        Raises: `CorruptLog` (a catalog has seen records that the log has not)."""
+        on_disk = path != ":memory:" and self._files is None
+        options = CatalogOptions(
+            directory=path if on_disk else None,
+            encrypted=config.key_provider is not None,
+            read_only=self._read_only,
             # What keeps nothing has little to fold, and its tests have clocks that must not run while a thread works.
             in_threads=self._in_threads and path != ":memory:",
-            read_only=self._read_only,
-            keep_text=config.key_provider is None,
             believe_the_log=config.tail == "cut",
             restarts=self._restarts,
         )
-        if finder.catalog.store.path is not None:
-            await trio.to_thread.run_sync(finder.check_cursor)
-        return finder
+        projections = Projections(self._journal, options)
+        if on_disk:
+            await trio.to_thread.run_sync(projections.prepare)
+        return projections
 
     @property
     def _in_threads(self) -> bool:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import sqlite3
 from dataclasses import replace
 
-from stepstore.catalog.store import FILE
 from stepstore.journal import ArchiveReport, CompactionReport, DeletionReport
 from stepstore.log.purge import NOT_THE_LOGS
-from stepwell.errors import Closed, InvalidInput, Unavailable
+from stepwell.errors import InvalidInput, Unavailable
 from stepwell.memory.core import MemoryCore, checked_id_in_turn
 from stepwell.model import validation as check
 from stepwell.runtime.right_loop import checkpoint
@@ -31,7 +28,6 @@ class Upkeep(MemoryCore):
         """
         known = await checked_id_in_turn(episode_id)
         await self._supervisor.delete(known, check.check_actor(actor))
-        await self._gone_from_lists()
         if not purge:
             return None
         report = await self.compact(purge=True)
@@ -51,28 +47,21 @@ class Upkeep(MemoryCore):
         self._supervisor.check_open()
         report = await self._journal.compact(purge=purge)
         if isinstance(report, DeletionReport):
-            return await self._purge_catalog(report)
+            return await self._purge_catalogs(report)
         return report
 
-    async def _gone_from_lists(self) -> None:
-        """Return once the catalog has taken up everything that is durable now. One that is parked shows nothing to
-        anybody, and one that has ended goes on with it when the memory is opened again."""
-        with contextlib.suppress(Unavailable, Closed):
-            await self._runtime.finder.wait_for(self._journal.durable_lsn)
-
-    async def _purge_catalog(self, report: DeletionReport) -> DeletionReport:
-        """Remove what is left of deleted episodes in the catalog as well, and add to the report what that found."""
-        finder = self._runtime.finder
-        found, unreadable = list(report.found), list(report.unreadable)
-        try:
-            await finder.wait_for(self._journal.durable_lsn)
-            found += [f"{FILE}: {what}" for what in await finder.catalog.purge()]
-        except (Unavailable, sqlite3.Error) as error:
-            unreadable.append(f"{FILE}: {error}")
-        out_of_reach = list(report.out_of_reach)
+    async def _purge_catalogs(self, report: DeletionReport) -> DeletionReport:
+        """Remove what is left of deleted episodes in the catalogs as well, and add to the report what that found."""
+        found, unreadable, out_of_reach = list(report.found), list(report.unreadable), list(report.out_of_reach)
+        files = [projection.file for projection in self._runtime.projections]
+        for projection in self._runtime.projections:
+            try:
+                found += [f"{projection.file}: {what}" for what in await projection.purge()]
+            except Unavailable as error:
+                unreadable.append(f"{projection.file}: {error}")
         if out_of_reach[-1].startswith(NOT_THE_LOGS):
             others = out_of_reach.pop()[len(NOT_THE_LOGS) :].split(", ")
-            if others := [name for name in others if not name.startswith(FILE)]:
+            if others := [name for name in others if not name.startswith(tuple(files))]:
                 out_of_reach.append(NOT_THE_LOGS + ", ".join(others))
         return replace(report, found=tuple(found), unreadable=tuple(unreadable), out_of_reach=tuple(out_of_reach))
 

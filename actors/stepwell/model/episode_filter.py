@@ -53,11 +53,6 @@ class EpisodeFilter:
     text_match: TextMatch = "words"
 
 
-def folded_tag(tag: str) -> str:
-    """A tag as it is compared."""
-    return tag.strip().casefold()
-
-
 def checked_filter(value: object) -> EpisodeFilter:
     """`value` if it is a filter without a mistake; None is one without conditions.
 

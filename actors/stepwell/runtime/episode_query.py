@@ -17,10 +17,11 @@ from hashlib import blake2b
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from stepwell.errors import InvalidInput
-from stepwell.model.episode_filter import EpisodeFilter, folded_tag
+from stepwell.model.episode_filter import EpisodeFilter
 from stepwell.model.event import utc
 from stepwell.model.ids import EpisodeId
 from stepwell.model.listed_episode import ListedEpisode
+from stepwell.model.tags import tag_key
 from stepwell.runtime.episode_catalog import KEY_BITS
 
 Order: TypeAlias = Literal["newest", "oldest"]
@@ -36,11 +37,10 @@ _CURSOR_BYTES = 16
 
 
 class Found(NamedTuple):
-    """One row: its key, and what it says. The description is None where the catalog must not keep it."""
+    """One row: its key, and what it says."""
 
     key: int
     episode: ListedEpisode
-    has_text: bool
 
 
 def cursor_text(filter: EpisodeFilter, order: Order, key: int) -> str:
@@ -70,7 +70,7 @@ def _list_digest(filter: EpisodeFilter, order: Order) -> bytes:
         if isinstance(value, dt.datetime):
             value = _microseconds(value)
         elif item.name.startswith("tags") and value is not None:
-            value = sorted({folded_tag(tag) for tag in value})
+            value = sorted({_key(tag) for tag in value})
         elif item.name == "outcomes" and value is not None:
             value = sorted(set(value))
         elif isinstance(value, float) and value.is_integer():
@@ -113,13 +113,13 @@ class EpisodeQuery:
                 connection.create_function("is_part", 2, _is_part, deterministic=True)
                 self._also("is_part(?, e.task)", text.casefold())
         if filter.tags_any is not None and not filter.tags_all:
-            tags = sorted({folded_tag(tag) for tag in filter.tags_any})
+            tags = sorted({_key(tag) for tag in filter.tags_any})
             return self._read(connection, [("t", " AND t.tag = ?", [tag]) for tag in tags])
         if filter.tags_all:
-            first, *others = sorted({folded_tag(tag) for tag in filter.tags_all})
+            first, *others = sorted({_key(tag) for tag in filter.tags_all})
             self._has_tags([[tag] for tag in others])
             if filter.tags_any is not None:
-                self._has_tags([sorted({folded_tag(tag) for tag in filter.tags_any})])
+                self._has_tags([sorted({_key(tag) for tag in filter.tags_any})])
             return self._read(connection, [("t", " AND t.tag = ?", [first])])
         outcomes = sorted(set(filter.outcomes)) if filter.outcomes is not None else None
         if outcomes is not None and not self._is_led:
@@ -177,9 +177,9 @@ class EpisodeQuery:
         filter = self._filter
         leader = branches[0][0]
         if leader == "f" and filter.tags_all:
-            self._has_tags([[folded_tag(tag)] for tag in filter.tags_all])
+            self._has_tags([[_key(tag)] for tag in filter.tags_all])
         if leader == "f" and filter.tags_any is not None:
-            self._has_tags([sorted({folded_tag(tag) for tag in filter.tags_any})])
+            self._has_tags([sorted({_key(tag) for tag in filter.tags_any})])
         if filter.outcomes is not None and not (leader == "e" and not self._is_led):
             kinds = sorted(set(filter.outcomes))
             self._also(f"+e.outcome IN ({', '.join('?' * len(kinds))})", *kinds)
@@ -217,6 +217,10 @@ class EpisodeQuery:
         return index
 
 
+def _key(tag: str) -> str:
+    return tag_key(tag.strip())
+
+
 def _key_from(us: int) -> int:
     """The first key of what started at this microsecond or later."""
     bound = 1 << 63 - KEY_BITS
@@ -233,8 +237,8 @@ def _words(text: str) -> str:
     return " ".join('"' + word.replace('"', '""') + '"' for word in text.replace("\0", " ").split())
 
 
-def _is_part(folded: str, text: str | None) -> bool:
-    return text is not None and folded in text.casefold()
+def _is_part(folded: str, text: str) -> bool:
+    return folded in text.casefold()
 
 
 def _listed(row: tuple[Any, ...]) -> Found:
@@ -246,7 +250,7 @@ def _listed(row: tuple[Any, ...]) -> Found:
             episode_id=EpisodeId(name),
             status="open" if outcome is None else "ended",
             outcome=outcome,
-            task_description=task or "",
+            task_description=task,
             task_type=task_type,
             agent=agent,
             domain=domain,
@@ -262,5 +266,4 @@ def _listed(row: tuple[Any, ...]) -> Found:
             reward=reward,
             archived=bool(archived),
         ),
-        task is not None,
     )

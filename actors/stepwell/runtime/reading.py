@@ -16,7 +16,7 @@ from stepwell.model.codec import decode_record, decode_records, envelope_of, eve
 from stepwell.model.event import Event, utc
 from stepwell.model.fold import EpisodeFold
 from stepwell.model.ids import EPISODE_STREAM, EpisodeId, stream_id
-from stepwell.model.start import EpisodeStart, decode_start
+from stepwell.model.start import decode_start
 
 UNREADABLE = (Damaged, Forked, KeyDestroyed, Unavailable, InvalidInput)
 """What reading one stream may raise that says nothing about any other: its bytes, or its key."""
@@ -162,20 +162,6 @@ async def first_record(journal: Journal, stream: bytes) -> tuple[str, str, Recor
     if meta is None or not isinstance(meta.get("id"), str) or not isinstance(meta.get("stream"), str):
         return None
     return meta["stream"], meta["id"], found[0]
-
-
-async def read_start(journal: Journal, episode_id: EpisodeId) -> EpisodeStart | None:
-    """What the first record of an episode says; None if it has none, or no sound one. A checkpoint.
-
-    Raises: UNREADABLE, `RecoveryFailed`, `Closed`.
-    """
-    found = await first_record(journal, stream_id(EPISODE_STREAM, episode_id))
-    if found is None:
-        return None
-    try:
-        return decode_start(decode_record(found[2].payload, "a first record").data)
-    except msgspec.ValidationError:
-        return None
 
 
 async def read_open_episode(journal: Journal, stream: bytes) -> OpenEpisode | None:

@@ -20,6 +20,7 @@ INLINE_RECORDS = 512
 """The same without threads: it holds up the event loop for about a millisecond."""
 LINGER_SECONDS = 0.2
 """So much time passes between two transactions while nobody waits, so that many small commits cost one."""
+_CLOSED = "the memory is closed; open it again to look something up in its catalog"
 
 
 class Fold(Protocol):
@@ -59,22 +60,27 @@ class Projector:
 
         A catalog that turns out to be damaged is dropped by the next run.
         """
-        try:
-            await self._begin()
-            await self._follow()
-        except sqlite3.DatabaseError as error:
-            self._is_damaged = is_damage(error)
-            raise
+        await self._fold_up_to(None)
         self.end()
 
     async def catch_up(self) -> None:
-        """Take up what the journal has now, without lingering: for one that ends there (a read-only opening), where no
-        task runs `run`. Raises as `run`."""
-        self._waiters += 1
+        """Take up what is durable now: for one that nobody runs, and one task at a time. A checkpoint; cancelled or
+        failed, the next call goes on where it was. Raises: as `run`; `Closed`."""
+        upto = self._journal.durable_lsn
+        if self.is_ready and self.position >= upto:
+            await trio.lowlevel.checkpoint()
+            return
+        await self._fold_up_to(upto)
+        if self.position < upto:
+            raise Closed(_CLOSED)
+
+    async def _fold_up_to(self, lsn: int | None) -> None:
         try:
-            await self.run()
-        finally:
-            self._waiters -= 1
+            await self._begin()
+            await self._follow(lsn)
+        except sqlite3.DatabaseError as error:
+            self._is_damaged = is_damage(error)
+            raise
 
     async def _begin(self) -> None:
         catalog = self._catalog
@@ -108,16 +114,20 @@ class Projector:
         await self._catalog.write(self._catalog.store.open)
         return 0
 
-    async def _follow(self) -> None:
+    async def _follow(self, lsn: int | None) -> None:
+        """Follow up to a durable LSN, or until the journal ends."""
         journal, fold = self._journal, self._make_fold()
         async with journal.follow(self.position) as follower:
-            while (found := await follower.next_slice()) is not None:
+            while lsn is None or self.position < lsn:
+                found = await follower.next_slice()
+                if found is None:
+                    return
                 if not found:
                     self._moved_to(follower.position)
                     continue
                 slices, records, size = [found], len(found), _size(found)
                 most = BATCH_RECORDS if self._catalog.in_threads else INLINE_RECORDS
-                if follower.position >= journal.durable_lsn:
+                if lsn is None and follower.position >= journal.durable_lsn:
                     await self._linger()
                 while records < most and size < BATCH_BYTES and follower.position < journal.durable_lsn:
                     more = await follower.next_slice()
@@ -135,6 +145,7 @@ class Projector:
             fold.take(items)
         self._catalog.store.apply(fold.changes(), cursor)
 
+    @trio.lowlevel.enable_ki_protection
     def _moved_to(self, position: int) -> None:
         self.position = position
         self._moved.unpark_all()
@@ -146,11 +157,13 @@ class Projector:
 
     # ---- for those who read the catalog ------------------------------------------------------------------------------
 
+    @trio.lowlevel.enable_ki_protection
     def park(self, error: Exception) -> None:
         """`run` will not be run any more, because of this: whoever waits is told."""
         self._parked = error
         self._moved.unpark_all()
 
+    @trio.lowlevel.enable_ki_protection
     def end(self) -> None:
         """Nothing comes any more: whoever waits is told."""
         self._ended = True
@@ -182,7 +195,7 @@ class Projector:
                 if self.is_ready and self.position >= lsn:
                     return
                 if self._ended:
-                    raise Closed("the memory is closed; open it again to look something up in its catalog")
+                    raise Closed(_CLOSED)
                 await self._moved.park()
         finally:
             self._waiters -= 1

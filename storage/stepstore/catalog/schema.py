@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,11 +85,15 @@ class FullText:
 
 @dataclass(frozen=True, kw_only=True)
 class CatalogSchema:
-    """All of a catalog. `version` changes when the same tables are filled in another way: by another fold."""
+    """All of a catalog. `version` changes when the same tables are filled in another way: by another fold, or by other
+    `functions`. These are pure, and may be called in the fold's statements and in queries, by name; each comes with how
+    many arguments it takes.
+    """
 
     version: int
     tables: tuple[Table, ...]
     full_texts: tuple[FullText, ...] = ()
+    functions: dict[str, tuple[int, Callable[..., Any]]] = field(default_factory=dict, repr=False)
     keys: dict[str, str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

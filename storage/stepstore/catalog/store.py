@@ -13,7 +13,6 @@ from stepstore.catalog.schema import CatalogSchema
 
 T = TypeVar("T")
 
-FILE = "catalog.sqlite"
 _BESIDE = ("", "-wal", "-shm", "-journal")
 _CHUNKS = (256, 32, 4, 1)
 """Rows of one statement: few different statements, so that SQLite need not compile each anew."""
@@ -75,13 +74,19 @@ class CatalogStore:
             self.path or ":memory:", isolation_level=None, check_same_thread=False, cached_statements=256
         )
         try:
-            # A transaction that a power cut takes takes its cursor along: nothing has to be synced at each commit.
-            for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "cache_size = -32768"):
-                connection.execute(f"PRAGMA {pragma}")
+            self._prepare(connection)
         except BaseException:
             connection.close()
             raise
         return connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        for name, (count, function) in self.schema.functions.items():
+            connection.create_function(name, count, function, deterministic=True)
+        # A transaction that a power cut takes takes its cursor along: nothing has to be synced at each commit.
+        # What is sorted stays in memory: of a catalog in memory nothing may reach a file.
+        for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "cache_size = -32768", "temp_store = MEMORY"):
+            connection.execute(f"PRAGMA {pragma}")
 
     def _stored(self, name: str) -> str | None:
         assert self._writer is not None
@@ -108,9 +113,7 @@ class CatalogStore:
 
     def _unlink(self) -> None:
         if self.path is not None:
-            for suffix in _BESIDE:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(self.path + suffix)
+            remove_file(self.path)
 
     def drop(self) -> None:
         """Remove the file; `open` begins it anew. Raises: `OSError`."""
@@ -201,6 +204,7 @@ class CatalogStore:
             self.close()
             self._writer = self._reader = copy
             try:
+                self._prepare(copy)
                 if self._stored("digest") == self.schema.digest():
                     self.cursor = self._stored("cursor") or ""
                     return
@@ -208,6 +212,13 @@ class CatalogStore:
                 pass
             self.close()
             return
+
+
+def remove_file(path: str) -> None:
+    """Remove the file of a catalog that nobody has open, if it is there. Raises: `OSError`."""
+    for suffix in _BESIDE:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path + suffix)
 
 
 def _state(path: str) -> tuple[tuple[int, int, int] | None, int | None]:

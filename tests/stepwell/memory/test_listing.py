@@ -51,6 +51,16 @@ episodes_drawn = st.lists(
             "tags": st.lists(st.sampled_from(TAGS), max_size=2),
             "steps": st.lists(st.booleans(), max_size=3),
             "outcome": st.sampled_from([*OUTCOMES, "abandon"]),
+            "later": st.lists(
+                st.one_of(
+                    st.tuples(
+                        st.sampled_from(["add_tags", "remove_tags", "set_tags"]), st.lists(st.sampled_from(TAGS))
+                    ),
+                    st.tuples(st.just("update_episode"), st.sampled_from(WORDS)),
+                    st.tuples(st.sampled_from(["archive", "restore", "catch up"]), st.none()),
+                ),
+                max_size=4,
+            ),
             "deleted": st.booleans(),
         }
     ),
@@ -146,7 +156,7 @@ async def expected(memory: Memory) -> list[ListedEpisode]:
                 steps=len(it.steps),
                 failed_steps=it.failed_steps,
                 reward=None if it.reward is None else it.reward.total,
-                archived=False,
+                archived=it.archived_at is not None,
             )
         )
     return found
@@ -162,6 +172,15 @@ async def fill(memory: Memory, drawn: list[dict[str, Any]]) -> None:
             await memory.abandon(handle.id)
         elif it["outcome"] is not None:
             await handle.complete(it["outcome"])
+        for what, argument in it["later"]:
+            if what == "catch up":  # what comes behind it is a change of a row that is there
+                await memory.list_episodes(at_least=memory._journal.durable_lsn)
+            elif what == "update_episode":
+                await memory.update_episode(handle.id, description=argument)
+            elif argument is None:
+                await getattr(memory, what)(handle.id)
+            else:
+                await getattr(memory, what)(handle.id, argument)
         if it["deleted"]:
             await memory.delete_episode(handle.id)
 
@@ -385,7 +404,7 @@ async def test_a_purge_leaves_no_word_of_a_deleted_episode_in_the_catalog(tmp_pa
 async def test_a_purge_over_a_parked_projector_proves_nothing(tmp_path: Path) -> None:
     async with open_memory(tmp_path) as memory:
         await memory.start_episode("x", episode_id="gone")
-        memory._runtime.finder.projector.park(OSError("broken"))
+        memory._runtime.projections.episodes.projector.park(OSError("broken"))
         with pytest.raises(Unavailable, match="not kept up to date"):
             await memory.list_episodes()
         receipt = await (await memory.start_episode("logging goes on")).log_step(ExecutionStep("t"))
