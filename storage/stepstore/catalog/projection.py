@@ -80,7 +80,7 @@ class Projection:
             logger=_logger,
         )
         self.least = journal.durable_lsn
-        """Nobody reads before everything up to this LSN is in the catalog: what was deleted by then, nobody is shown."""
+        """Nobody reads before everything up to this LSN is in the catalog: what was deleted by then is not shown."""
         self._is_begun = self._is_followed
         self._catching_up = trio.Lock()
 

@@ -260,8 +260,9 @@ async def test_pages_cover_each_episode_once_while_others_come_and_go() -> None:
 
 async def test_a_cursor_of_another_list_is_refused() -> None:
     async with open_on(MemoryFileSystem()) as memory:
-        for _ in range(3):
-            receipt = await (await memory.start_episode("x", agent="a")).log_step(ExecutionStep("t"))
+        for _ in range(2):
+            await memory.start_episode("x", agent="a")
+        receipt = await (await memory.start_episode("x", agent="a")).log_step(ExecutionStep("t"))
         await receipt.wait_durable()
         page = await memory.list_episodes(EpisodeFilter(agent="a"), limit=1, at_least=receipt.lsn)
         for filter, order in [
@@ -328,11 +329,11 @@ async def listed(path: Path, **settings: Any) -> list[ListedEpisode]:
 async def make_log(path: Path) -> None:
     async with open_memory(path) as memory:
         for number in range(6):
-            handle = await memory.start_episode(f"task {number}", tags=["a", f"t{number}"])
+            handle = await memory.start_episode(f"task {number}", episode_id=f"e{number}", tags=["a", f"t{number}"])
             await handle.log_step(ExecutionStep("t", result=StepError("x")))
             if number % 2:
                 await handle.complete(Success())
-        await memory.delete_episode(handle.id)
+        await memory.delete_episode("e5")
 
 
 @pytest.mark.parametrize("spoil", ["removed", "no database", "torn", "another declaration"])
