@@ -2,7 +2,7 @@
 
 One row per episode. Its key is the time at which it started, in microseconds and with ten bits of its stream id to
 tell apart what starts at once: so the order of every index, and of the full text, is that of a list by start time, and
-a page is read off any of them without sorting.
+a page is read off any of them without sorting. Relationships stand in a table of their own, see `edges`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 
 from stepstore.catalog import CatalogSchema, FullText, Table
 from stepwell.model.tags import tag_key, with_tags, without_tags
+from stepwell.runtime.edges import EDGE
 
 FILE = "catalog.sqlite"
 KEY_BITS = 10
@@ -74,7 +75,7 @@ def _retagged(tags: str, changes: str) -> str:
 
 SCHEMA = CatalogSchema(
     version=_VERSION,
-    tables=(EPISODE, EPISODE_TAG),
+    tables=(EPISODE, EPISODE_TAG, EDGE),
     full_texts=(EPISODE_TEXT,),
     functions={"retagged": (2, _retagged), "tag_key": (1, tag_key)},
 )

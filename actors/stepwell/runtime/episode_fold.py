@@ -12,13 +12,25 @@ from stepstore.journal import Gap, Journal, Record
 from stepwell.errors import EpisodeUnavailable
 from stepwell.model.analysis import RewardScore
 from stepwell.model.codec import DecodedRecord, decode_record, decode_records, is_failed_step, step_time_ns
-from stepwell.model.event import ARCHIVED, DELETED, ENDED, RESTORED, STARTED, STEP, TAGGED, UPDATED
+from stepwell.model.event import (
+    ARCHIVED,
+    DELETED,
+    ENDED,
+    RELATED,
+    RESTORED,
+    STARTED,
+    STEP,
+    TAGGED,
+    UNRELATED,
+    UPDATED,
+)
 from stepwell.model.ids import EPISODE_STREAM, stream_id
 from stepwell.model.organising import Tagged, Updated
 from stepwell.model.outcome import TaskOutcome, outcome_kind
 from stepwell.model.start import EpisodeStart, decode_start
 from stepwell.model.tags import tag_key, with_tags, without_tags
 from stepwell.runtime import episode_catalog as catalog
+from stepwell.runtime.edges import EdgeFold
 
 
 def episode_projection(journal: Journal, options: CatalogOptions) -> Projection:
@@ -63,6 +75,7 @@ class EpisodeCatalogFold:
     def __init__(self) -> None:
         self._touched: dict[bytes, _Touched] = {}
         self._deleted: dict[bytes, None] = {}
+        self._edges = EdgeFold()
 
     def take(self, items: Sequence[Record | Gap]) -> None:
         """Take up some records."""
@@ -112,7 +125,11 @@ class EpisodeCatalogFold:
                 touched.last_other_seq = record.seq
                 if (change := _CHANGES.get(decoded.kind)) is not None:
                     change(touched, record, decoded)
-                if decoded.kind == STEP:  # of another form than this version writes
+                elif decoded.kind == RELATED:
+                    self._edges.relate(record, decoded)
+                elif decoded.kind == UNRELATED:
+                    self._edges.unrelate(record, decoded)
+                elif decoded.kind == STEP:  # of another form than this version writes
                     touched.steps += 1
             except (EpisodeUnavailable, msgspec.ValidationError):
                 continue
@@ -139,6 +156,7 @@ class EpisodeCatalogFold:
             if it.retagged:
                 retagged.append((stream, catalog.json_text(it.retagged)))
         with_other_tags = [(stream,) for stream, _changes in retagged]
+        deleted = [(stream,) for stream in self._deleted]
         found = (
             Change(catalog.ADD, added, again=True),
             Change(catalog.ADD_TAG, tags),
@@ -148,7 +166,8 @@ class EpisodeCatalogFold:
             Change(catalog.RETAG, retagged),
             Change(catalog.FORGET_TAGS, with_other_tags),
             Change(catalog.NOTE_TAGS, with_other_tags),
-            Change(catalog.DELETE, [(stream,) for stream in self._deleted]),
+            Change(catalog.DELETE, deleted),
+            *self._edges.changes(deleted),
         )
         self._touched, self._deleted = {}, {}
         return [change for change in found if change.rows]
@@ -228,4 +247,4 @@ _CHANGES: dict[str, Callable[[_Touched, Record, DecodedRecord], None]] = {
     ARCHIVED: _archive,
     RESTORED: _restore,
 }
-"""What each kind of record, other than a step, changes; others count as the last record only."""
+"""What a kind of record changes in the row of its episode; others count as the last record only."""

@@ -45,9 +45,11 @@ class CatalogStore:
     def open(self) -> None:
         """Open the file. One that is damaged, or made by another declaration, is dropped and begun anew.
 
+        One that is open is asked for its cursor again: whether a transaction that failed took effect, it alone knows.
         Raises: `sqlite3.Error`.
         """
         if self._writer is not None:
+            self.cursor = self._stored("cursor") or ""
             return
         try:
             self._connect()
