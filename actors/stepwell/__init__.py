@@ -62,10 +62,13 @@ from stepwell.model.analysis import RewardScore as RewardScore
 from stepwell.model.checkpoint import Checkpoint as Checkpoint
 from stepwell.model.context import TaskContext as TaskContext
 from stepwell.model.episode import Episode as Episode
+from stepwell.model.episode_filter import EpisodeFilter as EpisodeFilter
 from stepwell.model.event import Event as Event
 from stepwell.model.handoff import HandoffPack as HandoffPack
 from stepwell.model.ids import EpisodeId as EpisodeId
 from stepwell.model.limits import Limits as Limits
+from stepwell.model.listed_episode import ListedEpisode as ListedEpisode
+from stepwell.model.listed_episode import Page as Page
 from stepwell.model.outcome import Abstained as Abstained
 from stepwell.model.outcome import Failure as Failure
 from stepwell.model.outcome import Interrupted as Interrupted

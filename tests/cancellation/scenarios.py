@@ -24,9 +24,11 @@ from stepstore.log.memory_files import MemoryFile
 from stepwell import (
     NOW,
     BatchConfig,
+    EpisodeFilter,
     Event,
     Failure,
     Interrupted,
+    InvalidInput,
     InvalidState,
     LogFull,
     LogLocked,
@@ -530,6 +532,19 @@ async def organising(caller: Caller) -> None:
     await caller.plain(partial(memory.related, "done"))
     await caller.delete("long")
     await caller.plain(partial(memory.related, "done"))  # its deletion takes the relationship with it
+
+
+@scenario()
+async def finding(caller: Caller) -> None:
+    """A list shows what was told before it, and never what is deleted."""
+    memory = caller.memory
+    await caller.log("old")
+    await caller.plain(memory.flush)
+    await caller.plain(lambda: memory.list_episodes(EpisodeFilter(text="task"), at_least=memory._journal.durable_lsn))
+    await caller.plain(partial(memory.list_episodes, limit=1))
+    await caller.delete("long")
+    await caller.plain(memory.list_episodes)
+    await caller.plain(lambda: _expect(InvalidInput, lambda: memory.list_episodes(cursor="x")))
 
 
 @scenario()

@@ -20,9 +20,11 @@ from stepwell.memory.run_scope import RunningEpisode as TargetRunningEpisode
 from stepwell.model.checkpoint import Checkpoint
 from stepwell.model.context import TaskContext
 from stepwell.model.episode import Episode
+from stepwell.model.episode_filter import EpisodeFilter
 from stepwell.model.event import Event
 from stepwell.model.handoff import HandoffPack
 from stepwell.model.ids import EpisodeId
+from stepwell.model.listed_episode import Page
 from stepwell.model.outcome import TaskOutcome
 from stepwell.model.relationship import Relationship, RelationshipKind
 from stepwell.model.step import ExecutionStep
@@ -199,6 +201,31 @@ class Memory:
         found: ArchiveReport = await self._door.call(lambda: self._target.backup(target))
         return found
 
+    async def list_episodes(
+        self,
+        filter: EpisodeFilter | None = None,
+        *,
+        limit: int = 50,
+        cursor: str | None = None,
+        order: Literal["newest", "oldest"] = "newest",
+        at_least: int | None = None,
+    ) -> Page:
+        """A page of the episodes that a filter lets through, by the time at which they started.
+
+        `limit`: 1 to 1,000. `cursor`: the `next_cursor` of the page before, of a list with the same filter and order;
+        over all pages each episode comes exactly once, whatever is added or deleted meanwhile.
+
+        The list is kept up to date in the background and lags a little behind the log, a second at most. `at_least`: an
+        lsn, `receipt.lsn` for instance, up to which it must be: the call waits until it is. Deleted episodes are gone
+        from it when `delete_episode` returns. Cancelling breaks off the search.
+        Raises: `InvalidInput`, `TooLarge`, naming the argument; `Unavailable` (the list is not kept up to date any
+        more, see `health`, or cannot be read), `Closed`.
+        """
+        found: Page = await self._door.call(
+            lambda: self._target.list_episodes(filter, limit=limit, cursor=cursor, order=order, at_least=at_least)
+        )
+        return found
+
     async def add_tags(self, episode_id: str, tags: Sequence[str], *, actor: str = "") -> None:
         """Add tags to an episode, behind those it has. One that it has already, in whatever case, stays as it is.
 
@@ -332,8 +359,10 @@ class Memory:
         once, the nearest first, then by priority and age; of one kind, or of all. `stepwell.graph` sorts and exports
         them.
 
-        The first call reads the whole log; later ones what has come since.
-        Raises: `InvalidInput`, `NotFound`, `Closed`, `RecoveryFailed`, `Unavailable`.
+        They are looked up in the catalog, which has everything that is durable at this call; where that is encrypted,
+        the first call reads the whole log.
+        Raises: `InvalidInput`, `NotFound`, `Closed`, `RecoveryFailed`, `Unavailable` (an I/O error, the key of an
+        encrypted episode cannot be had, or the catalog is not kept up to date any more, see `health`).
         """
         found: list[Relationship] = await self._door.call(
             lambda: self._target.related(episode_id, kind, direction=direction, depth=depth)

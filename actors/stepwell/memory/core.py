@@ -26,7 +26,7 @@ class MemoryCore:
         self._supervisor = runtime.supervisor
         self._redaction = runtime.supervisor.redaction
         self._cells: dict[str, EpisodeCell] = runtime.supervisor.cells
-        self._relating = Relating(runtime.supervisor)
+        self._relating = Relating(runtime.supervisor, runtime.projections.episodes)
         self._commit_durability = config.durability == "commit"
         self._was_open = frozenset(journal.open_streams())
         self._scopes: dict[RunScope, None] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stepwell.memory.atomic import AtomicCommits
 from stepwell.memory.figures import MemoryRecovery
+from stepwell.memory.finding import Finding
 from stepwell.memory.handing_over import HandingOver
 from stepwell.memory.handle import EpisodeHandle
 from stepwell.memory.observing import Observing
@@ -13,7 +14,7 @@ from stepwell.memory.upkeep import Upkeep
 from stepwell.model.ids import checked_id
 
 
-class Memory(HandingOver, StepLogging, AtomicCommits, Organising, Upkeep, Observing):
+class Memory(HandingOver, StepLogging, AtomicCommits, Organising, Finding, Upkeep, Observing):
     """An opened memory. Get one from `open_memory`; use it from the Trio run that opened it.
 
     Every async function is a checkpoint on every path. Arguments are checked before anything is accepted; a `Rejected`

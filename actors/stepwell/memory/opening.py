@@ -9,6 +9,7 @@ from types import TracebackType
 import sniffio
 import trio
 
+from stepstore.catalog import CatalogOptions
 from stepstore.journal import InMemoryJournal, Journal, SegmentLogJournal
 from stepstore.log.batch_codec import Compression
 from stepstore.log.files import FileSystem
@@ -17,6 +18,7 @@ from stepstore.restarting import RestartPolicy
 from stepwell.errors import InvalidInput, InvalidState, WrongLoop
 from stepwell.memory.memory import Memory
 from stepwell.runtime.config import MemoryConfig
+from stepwell.runtime.projections import Projections
 from stepwell.runtime.runtime import Runtime, failure_to_raise
 
 
@@ -73,7 +75,8 @@ class OpenMemory:
         await trio.lowlevel.checkpoint()
         self._journal = await self._open_journal(path, config)
         try:
-            self._runtime = Runtime(self._journal, config, self._restarts)
+            projections = await self._projections(path, config)
+            self._runtime = Runtime(self._journal, config, projections, self._restarts)
             self._memory = Memory(self._journal, config, self._runtime)
         except BaseException:
             self._journal.release()
@@ -97,6 +100,29 @@ class OpenMemory:
         self._body_scope.__enter__()
         return self._memory
 
+    async def _projections(self, path: str, config: MemoryConfig) -> Projections:
+        """What is kept beside the log. On a file layer of a test's own it is in memory.
+
+        Raises: `CorruptLog` (a catalog has seen records that the log has not)."""
+        on_disk = path != ":memory:" and self._files is None
+        options = CatalogOptions(
+            directory=path if on_disk else None,
+            encrypted=config.key_provider is not None,
+            read_only=self._read_only,
+            # What keeps nothing has little to fold, and its tests have clocks that must not run while a thread works.
+            in_threads=self._in_threads and path != ":memory:",
+            believe_the_log=config.tail == "cut",
+            restarts=self._restarts,
+        )
+        projections = Projections(self._journal, options)
+        if on_disk:
+            await trio.to_thread.run_sync(projections.prepare)
+        return projections
+
+    @property
+    def _in_threads(self) -> bool:
+        return self._files is None or self._files.needs_thread
+
     async def _open_journal(self, path: str, config: MemoryConfig) -> Journal:
         if path == ":memory:":
             return InMemoryJournal()
@@ -115,9 +141,9 @@ class OpenMemory:
                 return SegmentLogJournal.open_read_only(path, options, self._files)
             return SegmentLogJournal.open(path, options, self._files, self._restarts)
 
-        if self._files is not None and not self._files.needs_thread:
-            return opening()
-        return await trio.to_thread.run_sync(opening)
+        if self._in_threads:
+            return await trio.to_thread.run_sync(opening)
+        return opening()
 
     @trio.lowlevel.enable_ki_protection
     async def __aexit__(

@@ -93,8 +93,10 @@ class Relationships(MemoryCore):
         once, the nearest first, then by priority and age; of one kind, or of all. `stepwell.graph` sorts and exports
         them.
 
-        The first call reads the whole log; later ones what has come since.
-        Raises: `InvalidInput`, `NotFound`, `Closed`, `RecoveryFailed`, `Unavailable`.
+        They are looked up in the catalog, which has everything that is durable at this call; where that is encrypted,
+        the first call reads the whole log.
+        Raises: `InvalidInput`, `NotFound`, `Closed`, `RecoveryFailed`, `Unavailable` (an I/O error, the key of an
+        encrypted episode cannot be had, or the catalog is not kept up to date any more, see `health`).
         """
         try:
             known = checked_id(episode_id)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 from stepstore.journal import ArchiveReport, CompactionReport, DeletionReport
-from stepwell.errors import InvalidInput
+from stepstore.log.purge import NOT_THE_LOGS
+from stepwell.errors import InvalidInput, Unavailable
 from stepwell.memory.core import MemoryCore, checked_id_in_turn
 from stepwell.model import validation as check
 from stepwell.runtime.right_loop import checkpoint
@@ -43,7 +45,25 @@ class Upkeep(MemoryCore):
         """
         await checkpoint()
         self._supervisor.check_open()
-        return await self._journal.compact(purge=purge)
+        report = await self._journal.compact(purge=purge)
+        if isinstance(report, DeletionReport):
+            return await self._purge_catalogs(report)
+        return report
+
+    async def _purge_catalogs(self, report: DeletionReport) -> DeletionReport:
+        """Remove what is left of deleted episodes in the catalogs as well, and add to the report what that found."""
+        found, unreadable, out_of_reach = list(report.found), list(report.unreadable), list(report.out_of_reach)
+        files = [projection.file for projection in self._runtime.projections]
+        for projection in self._runtime.projections:
+            try:
+                found += [f"{projection.file}: {what}" for what in await projection.purge()]
+            except Unavailable as error:
+                unreadable.append(f"{projection.file}: {error}")
+        if out_of_reach[-1].startswith(NOT_THE_LOGS):
+            others = out_of_reach.pop()[len(NOT_THE_LOGS) :].split(", ")
+            if others := [name for name in others if not name.startswith(tuple(files))]:
+                out_of_reach.append(NOT_THE_LOGS + ", ".join(others))
+        return replace(report, found=tuple(found), unreadable=tuple(unreadable), out_of_reach=tuple(out_of_reach))
 
     async def backup(self, target: str | os.PathLike[str]) -> ArchiveReport:
         """Copy the memory into an archive, a new directory, while logging and reading go on.

@@ -8,6 +8,7 @@ task. `data` of a step is an array (an array is a fifth cheaper than a map on th
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -337,6 +338,28 @@ def envelope_of(payload: bytes, what: str) -> tuple[str, int, int]:
 def kind_head(kind: str) -> bytes:
     """How every record of this kind begins."""
     return b"\x85" + bytes([SCHEMA_VERSION]) + cbor2.dumps(kind)
+
+
+def step_time_ns(payload: bytes) -> int | None:
+    """When a step was accepted; None for the record of anything else. Decodes nothing."""
+    if payload.startswith(_STEP_HEAD):
+        return int.from_bytes(payload[_STEP_HEAD_BYTES : _STEP_HEAD_BYTES + 8], "big")
+    return None
+
+
+_FAILURE = re.compile(rb"\x82[\x01\x02][\x60-\x7b]")
+"""The head of a failed result: an array of two, its code, and a text. May stand elsewhere in a step, too."""
+
+
+def is_failed_step(payload: bytes) -> bool:
+    """Whether a step failed or timed out. Decodes those only that may have.
+
+    Raises: `EpisodeUnavailable` (reason "undecodable").
+    """
+    if _FAILURE.search(payload) is None:
+        return False
+    coded = step_fields(decode_record(payload, "a step").data)[3]
+    return coded is not None and coded[0] in (_RESULT_CODES[StepError], _RESULT_CODES[StepTimeout])
 
 
 def event_data(payload: bytes, what: str) -> dict[str, Any]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import trio
 
-from stepwell.model.graph import cycle_error, reachable
+from stepstore.catalog import Projection
+from stepwell.model.graph import cycle_error
 from stepwell.model.ids import EpisodeId
 from stepwell.model.organising import Related, Unrelated, relating, unrelating
 from stepwell.model.relationship import ACYCLIC, Relationship
-from stepwell.runtime.edge_index import Direction, EdgeIndex
+from stepwell.runtime.edges import Direction, path_between, related_episodes
 from stepwell.runtime.organising import organise
 from stepwell.runtime.reading import not_found
 from stepwell.runtime.supervisor import Supervisor
@@ -17,9 +18,8 @@ from stepwell.runtime.supervisor import Supervisor
 class Relating:
     """Relates episodes one after the other, so that no two together close a circle that neither closes alone."""
 
-    def __init__(self, supervisor: Supervisor):
-        self._supervisor = supervisor
-        self._index: EdgeIndex | None = None
+    def __init__(self, supervisor: Supervisor, episodes: Projection):
+        self._supervisor, self._episodes = supervisor, episodes
         self._lock = trio.Lock()
         self._unsettled: dict[EpisodeId, None] = {}
         """Episodes with a relationship that may be accepted and not be durable: its caller was cancelled."""
@@ -27,13 +27,6 @@ class Relating:
     async def _settle(self) -> None:
         for episode_id in list(self._unsettled):
             await self._supervisor.settle(episode_id)
-
-    async def _known(self) -> EdgeIndex:
-        """The index, with everything that is durable. A checkpoint."""
-        if self._index is None:
-            self._index = EdgeIndex(self._supervisor.journal)
-        await self._index.catch_up()
-        return self._index
 
     async def _check_exists(self, episode_id: EpisodeId) -> None:
         await self._supervisor.journal.catch_up()
@@ -50,7 +43,7 @@ class Relating:
             await self._settle()
             self._unsettled.clear()
             if wanted.kind in ACYCLIC:
-                path = (await self._known()).path(wanted.kind, end, begin)
+                path = await self._episodes.read_now(lambda known: path_between(known, wanted.kind, end, begin))
                 if path is not None:
                     raise cycle_error(wanted.kind, [begin, *path])
             self._unsettled[begin] = None
@@ -66,9 +59,8 @@ class Relating:
     ) -> list[Relationship]:
         """The relationships within `depth` steps, the nearest first. A checkpoint.
 
-        Raises: `NotFound`, and as `EdgeIndex.catch_up`.
+        Raises: `NotFound`, and as `Projection.read_now`.
         """
         await self._check_exists(episode_id)
         await self._settle()
-        index = await self._known()
-        return reachable(episode_id, lambda episode: index.edges_of(episode, kind, direction), depth)
+        return await self._episodes.read_now(lambda known: related_episodes(known, episode_id, kind, direction, depth))

@@ -5,6 +5,7 @@
         └ runtime nursery
            ├ journal writer         one task; natural group commit
            │  └ services            of the journal: caretaker, compactor, scrubber; restarted, then parked, never fatal
+           ├ projectors             follow the log into the catalogs; services like those, but not the journal's
            ├ flusher, passivator    the two timers
            ├ audit                  if there is an audit file: follows the log into it; restarted like the services
            ├ resuming               wakes what was open, if asked to; ends then
@@ -26,6 +27,7 @@ from stepwell.errors import StepwellError
 from stepwell.runtime.audit import AuditTrail
 from stepwell.runtime.config import MemoryConfig
 from stepwell.runtime.lifecycle_events import Lifecycle
+from stepwell.runtime.projections import Projections
 from stepwell.runtime.resuming import resume_open_episodes
 from stepwell.runtime.supervisor import Supervisor
 
@@ -35,11 +37,14 @@ _logger = logging.getLogger("stepwell.runtime")
 class Runtime:
     """Everything that runs while a memory is open."""
 
-    def __init__(self, journal: Journal, config: MemoryConfig, restarts: RestartPolicy | None = None):
-        self.journal, self.config = journal, config
+    def __init__(
+        self, journal: Journal, config: MemoryConfig, projections: Projections, restarts: RestartPolicy | None = None
+    ):
+        self.journal, self.config, self.projections = journal, config, projections
         self.lifecycle = Lifecycle()
         journal.notices.listener = self.lifecycle.tell_notice
         self.supervisor = Supervisor(journal, config, self.lifecycle, restarts)
+        self.supervisor.on_deleted = lambda: projections.show_all_up_to(journal.durable_lsn)
         self._audit: Service | None = None
         self._audit_over = trio.Event()
         if config.audit is not None:
@@ -65,7 +70,8 @@ class Runtime:
     @property
     def services(self) -> Sequence[Service]:
         """What runs in the background, restarted when it fails, and then parked."""
-        return self.journal.services if self._audit is None else (*self.journal.services, self._audit)
+        found = (*self.journal.services, *self.projections.services)
+        return found if self._audit is None else (*found, self._audit)
 
     def cancel_on_failure(self, scope: trio.CancelScope) -> None:
         """Cancel `scope` if the log is lost while the memory is open."""
@@ -78,6 +84,8 @@ class Runtime:
             with self._scope:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._write, name="stepwell log writer")
+                    for projection in self.projections:
+                        nursery.start_soon(projection.run, name=f"stepwell {projection.service.name}")
                     self.supervisor.run_in(nursery)
                     if self._audit is not None:
                         nursery.start_soon(self._run_audit, self._audit, name="stepwell audit")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import trio
 
@@ -49,6 +50,8 @@ class Supervisor:
         self.redaction = None if config.redact is None else Redaction(config.redact)
         self.closing = False
         self.thread = get_ident()
+        self.on_deleted: Callable[[], None] = lambda: None
+        """Called when a deletion may have become durable, before anybody is told."""
         self._deletions: dict[str, Deletion] = {}
         self._nursery: trio.Nursery | None = None
 
@@ -183,6 +186,7 @@ class Supervisor:
             error.__cause__ = failure
         except Exception as failure:
             error = failure
+        self.on_deleted()
         del self._deletions[episode_id]
         deletion.finish(error)
 

@@ -24,6 +24,7 @@ from stepstore.log.dead_records import Amount, DeadRecords
 from stepstore.log.index import IndexedSegment, SegmentIndex
 from stepstore.log.opening import OpenLog
 from stepstore.log.purge import (
+    NOT_THE_LOGS,
     OF_A_SALVAGE,
     OUT_OF_REACH,
     DeletionReport,
@@ -299,7 +300,7 @@ class LogCompactor:
         if proof.has_salvaged:
             out_of_reach.append(OF_A_SALVAGE)
         if proof.others:
-            out_of_reach.append(f"what is not the log's: {', '.join(proof.others)}")
+            out_of_reach.append(NOT_THE_LOGS + ", ".join(proof.others))
         return DeletionReport(
             **tally.fields(),
             streams_purged=len(deleted),

@@ -40,6 +40,8 @@ OUT_OF_REACH = (
     "blocks that the file system or the medium has freed, and snapshots of the volume",
     "the 16-byte stream id, a digest, which stays in the tombstone and may stay in lists of streams that were open",
 )
+NOT_THE_LOGS = "what is not the log's: "
+"""How the entry begins that names other files in the directory, the last one."""
 OF_A_SALVAGE = "salvaged/REPORT.txt and REPORT.json, which may say what a stream that was not whole is called"
 
 

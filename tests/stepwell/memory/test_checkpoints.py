@@ -21,6 +21,7 @@ from stepstore.log.memory_files import MemoryFileSystem
 from stepwell import (
     NOW,
     Closed,
+    EpisodeFilter,
     ExecutionStep,
     HandoffPack,
     InvalidInput,
@@ -110,7 +111,7 @@ _GET, _MANY, _EVENTS, _DELETE = (
     "EpisodeEvents.__anext__",
     "Memory.delete_episode",
 )
-_COMMIT = "AtomicScope.__aexit__"
+_COMMIT, _LIST = "AtomicScope.__aexit__", "Memory.list_episodes"
 _FOLLOW, _RUN, _STEP = "Following.__aenter__", "RunScope.__aenter__", "StepScope.__aenter__"
 
 CALLS: dict[str, Call] = {
@@ -190,6 +191,13 @@ CALLS: dict[str, Call] = {
     "get_episodes, text": Call(_MANY, lambda m: m.get_episodes("e"), InvalidInput),
     "open_episodes": Call("Memory.open_episodes", lambda m: m.open_episodes()),
     "episode_ids": Call("Memory.episode_ids", lambda m: drain(m.episode_ids())),
+    "list_episodes": Call(_LIST, lambda m: m.list_episodes()),
+    "list_episodes, up to a record": Call(_LIST, lambda m: m.list_episodes(at_least=m._journal.durable_lsn)),
+    "list_episodes, by text": Call(_LIST, lambda m: m.list_episodes(EpisodeFilter(text="task"))),
+    "list_episodes, bad filter": Call(_LIST, lambda m: m.list_episodes(5), InvalidInput),  # type: ignore[arg-type]
+    "list_episodes, bad limit": Call(_LIST, lambda m: m.list_episodes(limit=0), InvalidInput),
+    "list_episodes, bad cursor": Call(_LIST, lambda m: m.list_episodes(cursor="nonsense"), InvalidInput),
+    "list_episodes, no such record": Call(_LIST, lambda m: m.list_episodes(at_least=10**9), InvalidInput),
     "events": Call(_EVENTS, lambda m: drain(m.events("e"))),
     "events, unknown": Call(_EVENTS, lambda m: drain(m.events("nope")), NotFound),
     "events, deleted": Call(_EVENTS, lambda m: drain(m.events("gone")), NotFound),

@@ -43,11 +43,12 @@ Call = Callable[[], Awaitable[object]]
 
 
 def tasks_of(memory: Memory) -> list[str]:
-    """What runs for a memory beside its three tasks that always do."""
+    """What runs for a memory beside its tasks that always do."""
     nursery = memory._supervisor._nursery
     assert nursery is not None
     names = [task.name for task in nursery.child_tasks]
-    return [name for name in names if name not in ("stepwell log writer", "stepwell flusher", "stepwell passivator")]
+    always = {f"stepwell {name}" for name in ("log writer", "projector", "flusher", "passivator")}
+    return [name for name in names if name not in always]
 
 
 async def check_gone(memory: Memory, episode_id: str = "e") -> None:

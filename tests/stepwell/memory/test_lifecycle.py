@@ -290,6 +290,7 @@ async def test_reading_beside_a_living_writer_changes_nothing(tmp_path: Path) ->
     async with open_memory(path) as memory:
         handle = await memory.start_episode("task", episode_id="e")
         await (await handle.log_step(step(1))).wait_durable()
+        await memory.list_episodes(at_least=2)  # the writer's own catalog has come to rest
         before = {item.name: item.read_bytes() for item in path.iterdir() if item.is_file()}
         async with open_memory(path, read_only=True) as reader:
             assert len((await reader.get_episode("e")).steps) == 1

@@ -16,7 +16,7 @@ from stepwell import InvalidInput, InvalidState, Memory, NotFound, Relationship,
 from stepwell.model.ids import EpisodeId
 from stepwell.model.organising import Related, relating
 from stepwell.model.relationship import ACYCLIC, KINDS, RelationshipKind
-from stepwell.runtime.edge_index import EdgeIndex
+from stepwell.runtime.edges import EdgeFold
 from stepwell.runtime.organising import organise
 from stepwell.testing import MemoryJournal, open_memory_on
 from tests.support import open_on
@@ -213,13 +213,15 @@ async def test_what_makes_no_relationship_is_refused_before_anything_is_accepted
         assert memory.stats().records == len(NAMES)
 
 
-def test_ctrl_c_while_relationships_are_taken_up_forgets_none(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("read_only", [False, True])
+def test_ctrl_c_while_relationships_are_taken_up_forgets_none(monkeypatch: pytest.MonkeyPatch, read_only: bool) -> None:
+    """Opened for reading only, it is the caller's own task that folds, and it is torn in the middle."""
     files = MemoryFileSystem()
-    change, interrupted = EdgeIndex._change, False
+    relate, interrupted = EdgeFold.relate, False
 
-    def change_and_interrupt(self: EdgeIndex, *arguments: Any) -> None:
+    def relate_and_interrupt(self: EdgeFold, *arguments: Any) -> None:
         nonlocal interrupted
-        change(self, *arguments)
+        relate(self, *arguments)
         if not interrupted:
             interrupted = True
             signal.raise_signal(signal.SIGINT)
@@ -228,8 +230,8 @@ def test_ctrl_c_while_relationships_are_taken_up_forgets_none(monkeypatch: pytes
         async with four(files) as memory:
             for end in ("b", "c", "d"):
                 await memory.relate("a", end, "related_to")
-        monkeypatch.setattr(EdgeIndex, "_change", change_and_interrupt)
-        async with open_on(files) as memory:
+        monkeypatch.setattr(EdgeFold, "relate", relate_and_interrupt)
+        async with open_on(files, read_only=read_only) as memory:
             with suppress(KeyboardInterrupt):
                 await memory.related("a")
                 await trio.sleep_forever()

@@ -55,7 +55,12 @@ async def test_a_memory_at_rest(autojump_clock: MockClock) -> None:
         assert (stats.groups, stats.records, stats.mean_group, stats.commit_latency.count) == (0, 0, 0.0, 0)
         assert (stats.flush_lag_seconds, stats.queue_bytes, stats.dropped, stats.rejected) == (0.0, 0, 0, {})
         assert (health.status, health.reasons, health.log, health.parked_count) == ("ok", [], "writing", 0)
-        assert [service.name for service in health.services] == ["log caretaker", "log compactor", "log scrubber"]
+        assert [service.name for service in health.services] == [
+            "log caretaker",
+            "log compactor",
+            "log scrubber",
+            "projector",
+        ]
         assert {service.state for service in health.services} <= {"waiting", "running"}
 
 

@@ -1,0 +1,250 @@
+"""The fold of the log that fills the catalog of episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from stepstore.catalog import CatalogOptions, Change, Projection
+from stepstore.journal import Gap, Journal, Record
+from stepwell.errors import EpisodeUnavailable
+from stepwell.model.analysis import RewardScore
+from stepwell.model.codec import DecodedRecord, decode_record, decode_records, is_failed_step, step_time_ns
+from stepwell.model.event import (
+    ARCHIVED,
+    DELETED,
+    ENDED,
+    RELATED,
+    RESTORED,
+    STARTED,
+    STEP,
+    TAGGED,
+    UNRELATED,
+    UPDATED,
+)
+from stepwell.model.ids import EPISODE_STREAM, stream_id
+from stepwell.model.organising import Tagged, Updated
+from stepwell.model.outcome import TaskOutcome, outcome_kind
+from stepwell.model.start import EpisodeStart, decode_start
+from stepwell.model.tags import tag_key, with_tags, without_tags
+from stepwell.runtime import episode_catalog as catalog
+from stepwell.runtime.edges import EdgeFold
+
+
+def episode_projection(journal: Journal, options: CatalogOptions) -> Projection:
+    """The catalog of episodes of a journal."""
+    return Projection("projector", catalog.FILE, catalog.SCHEMA, EpisodeCatalogFold, journal, options)
+
+
+class _EndingFacts(msgspec.Struct, frozen=True):
+    """What the catalog keeps of an ending."""
+
+    outcome: TaskOutcome
+    reward: RewardScore | None = None
+
+
+class _Touched:
+    """What some records say of one stream."""
+
+    def __init__(self) -> None:
+        self.start: EpisodeStart | None = None
+        self.episode_id = ""
+        self.start_ns = self.last_ns = self.last_seq = self.last_other_seq = self.steps = self.failed = 0
+        self.ended_ns: int | None = None
+        self.outcome: str | None = None
+        self.reward: float | None = None
+        self.description: str | None = None
+        self.archived: int | None = None
+        self.retagged: list[tuple[list[str], list[str]]] = []
+        """What was taken away, and what was put behind, one after the other."""
+
+    def tags(self) -> list[str]:
+        """The tags of an episode that started here."""
+        assert self.start is not None
+        found = self.start.context.tags
+        for removed, added in self.retagged:
+            found = with_tags(without_tags(found, removed), added)
+        return found
+
+
+class EpisodeCatalogFold:
+    """Folds records into changes of the catalog. What cannot be decoded changes nothing, as it tells nothing."""
+
+    def __init__(self) -> None:
+        self._touched: dict[bytes, _Touched] = {}
+        self._deleted: dict[bytes, None] = {}
+        self._edges = EdgeFold()
+
+    def take(self, items: Sequence[Record | Gap]) -> None:
+        """Take up some records."""
+        others: list[Record] = []
+        stream, touched = b"", _Touched()
+        for item in items:
+            if isinstance(item, Gap):
+                continue
+            payload = item.payload
+            if (time_ns := step_time_ns(payload)) is None:
+                others.append(item)
+                continue
+            if item.stream != stream:
+                stream = item.stream
+                touched = self._touched_by(stream)
+            if item.seq <= touched.last_seq:
+                continue  # a record that was stored twice (row 10)
+            try:
+                touched.failed += is_failed_step(payload)
+            except EpisodeUnavailable:
+                continue
+            touched.steps += 1
+            touched.last_seq = item.seq
+            if time_ns > touched.last_ns:
+                touched.last_ns = time_ns
+        if others:
+            self._take_others(others)
+
+    def _touched_by(self, stream: bytes) -> _Touched:
+        found = self._touched.get(stream)
+        if found is None:
+            found = self._touched[stream] = _Touched()
+        return found
+
+    def _take_others(self, records: list[Record]) -> None:
+        """Records that are no steps. They and the steps of one episode do not mind which are taken first."""
+        together = decode_records([record.payload for record in records])
+        for place, record in enumerate(records):
+            try:
+                decoded = together[place] if together is not None else decode_record(record.payload, "a record")
+                if decoded.kind == DELETED:
+                    self._deleted[record.stream] = None
+                    continue
+                touched = self._touched_by(record.stream)
+                if record.seq <= touched.last_other_seq:
+                    continue
+                touched.last_other_seq = record.seq
+                if (change := _CHANGES.get(decoded.kind)) is not None:
+                    change(touched, record, decoded)
+                elif decoded.kind == RELATED:
+                    self._edges.relate(record, decoded)
+                elif decoded.kind == UNRELATED:
+                    self._edges.unrelate(record, decoded)
+                elif decoded.kind == STEP:  # of another form than this version writes
+                    touched.steps += 1
+            except (EpisodeUnavailable, msgspec.ValidationError):
+                continue
+            touched.last_seq = max(touched.last_seq, record.seq)
+            touched.last_ns = max(touched.last_ns, decoded.time_ns)
+
+    def changes(self) -> list[Change]:
+        """What to change for what was taken since."""
+        added, tags, changed = [], [], []
+        described, archived, retagged = [], [], []
+        for stream, it in self._touched.items():
+            if stream in self._deleted:
+                continue
+            if it.start is not None:
+                row, keys = _new_row(stream, it)
+                added.append(row)
+                tags += [(stream, key) for key in keys]
+                continue
+            changed.append((stream, it.last_ns, it.last_seq, it.steps, it.failed, it.ended_ns, it.outcome, it.reward))
+            if it.description is not None:
+                described.append((stream, it.description))
+            if it.archived is not None:
+                archived.append((stream, it.archived))
+            if it.retagged:
+                retagged.append((stream, catalog.json_text(it.retagged)))
+        with_other_tags = [(stream,) for stream, _changes in retagged]
+        deleted = [(stream,) for stream in self._deleted]
+        found = (
+            Change(catalog.ADD, added, again=True),
+            Change(catalog.ADD_TAG, tags),
+            Change(catalog.CHANGE, changed),
+            Change(catalog.DESCRIBE, described),
+            Change(catalog.ARCHIVE, archived),
+            Change(catalog.RETAG, retagged),
+            Change(catalog.FORGET_TAGS, with_other_tags),
+            Change(catalog.NOTE_TAGS, with_other_tags),
+            Change(catalog.DELETE, deleted),
+            *self._edges.changes(deleted),
+        )
+        self._touched, self._deleted = {}, {}
+        return [change for change in found if change.rows]
+
+
+def _new_row(stream: bytes, it: _Touched) -> tuple[tuple[Any, ...], dict[str, None]]:
+    """The row of an episode that started here, and what its tags are found by."""
+    start = it.start
+    assert start is not None
+    context, tags = start.context, it.tags()
+    row = (
+        catalog.key_of(it.start_ns, stream),
+        stream,
+        it.episode_id,
+        start.task if it.description is None else it.description,
+        start.task_type,
+        start.agent,
+        context.domain,
+        context.language,
+        context.framework,
+        context.complexity,
+        catalog.json_text(tags) if tags else "[]",
+        it.start_ns,
+        it.last_ns,
+        it.last_seq,
+        it.steps,
+        it.failed,
+        it.ended_ns,
+        it.outcome,
+        it.reward,
+        it.archived or 0,
+    )
+    return row, dict.fromkeys(map(tag_key, tags))
+
+
+def _start(touched: _Touched, record: Record, decoded: DecodedRecord) -> None:
+    meta = decoded.meta or {}
+    name = meta.get("id")
+    if meta.get("stream") != EPISODE_STREAM or not isinstance(name, str):
+        return
+    if stream_id(EPISODE_STREAM, name) != record.stream:
+        return  # their names collide on disk, or the record lies
+    touched.start = decode_start(decoded.data)
+    touched.episode_id, touched.start_ns = name, decoded.time_ns
+
+
+def _end(touched: _Touched, _record: Record, decoded: DecodedRecord) -> None:
+    facts = msgspec.convert(decoded.data, _EndingFacts)
+    touched.ended_ns, touched.outcome = decoded.time_ns, outcome_kind(facts.outcome)
+    touched.reward = None if facts.reward is None else facts.reward.total
+
+
+def _tag(touched: _Touched, _record: Record, decoded: DecodedRecord) -> None:
+    record = msgspec.convert(decoded.data, Tagged)
+    touched.retagged.append((record.removed, record.added))
+
+
+def _update(touched: _Touched, _record: Record, decoded: DecodedRecord) -> None:
+    record = msgspec.convert(decoded.data, Updated)
+    if record.description is not None:
+        touched.description = record.description
+
+
+def _archive(touched: _Touched, _record: Record, _decoded: DecodedRecord) -> None:
+    touched.archived = 1
+
+
+def _restore(touched: _Touched, _record: Record, _decoded: DecodedRecord) -> None:
+    touched.archived = 0
+
+
+_CHANGES: dict[str, Callable[[_Touched, Record, DecodedRecord], None]] = {
+    STARTED: _start,
+    ENDED: _end,
+    TAGGED: _tag,
+    UPDATED: _update,
+    ARCHIVED: _archive,
+    RESTORED: _restore,
+}
+"""What a kind of record changes in the row of its episode; others count as the last record only."""

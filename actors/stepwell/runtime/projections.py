@@ -1,0 +1,48 @@
+"""The projections of an opened memory: what is kept beside the log so that it can be searched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from stepstore.catalog import CatalogOptions, Projection
+from stepstore.journal import Journal
+from stepstore.restarting import Service
+from stepwell.runtime.episode_fold import episode_projection
+
+
+class Projections:
+    """One attribute each. A new one goes into `__init__` and into `__iter__`; everything else follows."""
+
+    def __init__(self, journal: Journal, options: CatalogOptions):
+        self.episodes = episode_projection(journal, options)
+
+    def __iter__(self) -> Iterator[Projection]:
+        return iter((self.episodes,))
+
+    @property
+    def services(self) -> tuple[Service, ...]:
+        """What runs in the background for them."""
+        return tuple(service for projection in self for service in projection.services)
+
+    def prepare(self) -> None:
+        """Look whether one of them has seen records that the log has not. Blocks; before they run.
+
+        Raises: `CorruptLog` (row 2 of recovery).
+        """
+        try:
+            for projection in self:
+                projection.prepare()
+        except BaseException:
+            self.release()
+            raise
+
+    def release(self) -> None:
+        """Give the files back where no task will do it. Blocks."""
+        for projection in self:
+            projection.catalog.store.close()
+
+    def show_all_up_to(self, lsn: int) -> None:
+        """Whoever reads from now on waits until everything up to a durable LSN is there: what was deleted by then is
+        never shown again."""
+        for projection in self:
+            projection.least = max(projection.least, lsn)

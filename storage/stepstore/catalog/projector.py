@@ -1,0 +1,205 @@
+"""The task that follows a journal and keeps a catalog up to date."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import trio
+
+from stepstore.catalog.catalog import Catalog
+from stepstore.catalog.store import Change, is_damage
+from stepstore.errors import Closed, CorruptLog, InvalidInput, InvalidState, Unavailable
+from stepstore.journal import Gap, Journal, Record
+from stepstore.restarting import error_text
+
+BATCH_RECORDS, BATCH_BYTES = 16_384, 8 * 1024 * 1024
+"""One transaction takes about so much at most."""
+INLINE_RECORDS = 512
+"""The same without threads: it holds up the event loop for about a millisecond."""
+LINGER_SECONDS = 0.2
+"""So much time passes between two transactions while nobody waits, so that many small commits cost one."""
+_CLOSED = "the memory is closed; open it again to look something up in its catalog"
+
+
+class Fold(Protocol):
+    """Makes changes of a catalog of records in log order. One is made for each run of the projector, and forgotten when
+    that fails. Pure; called in a worker thread."""
+
+    def take(self, items: Sequence[Record | Gap]) -> None:
+        """Take up some records."""
+
+    def changes(self) -> list[Change]:
+        """What to change for the records taken since this was called last."""
+        ...
+
+
+class Projector:
+    """Follows `journal` and folds it into `catalog`. One task runs `run`, again after a failure."""
+
+    def __init__(
+        self, journal: Journal, catalog: Catalog, make_fold: Callable[[], Fold], *, believe_the_log: bool = False
+    ):
+        self._journal, self._catalog, self._make_fold = journal, catalog, make_fold
+        self._believe_the_log = believe_the_log
+        self.position = 0
+        """Up to this LSN everything is in the catalog."""
+        self.transactions = 0
+        self.is_ready = False
+        self._ended = False
+        self._parked: Exception | None = None
+        self._waiters = 0
+        self._moved = trio.lowlevel.ParkingLot()
+        self._hurry = trio.lowlevel.ParkingLot()
+        self._last_commit = -LINGER_SECONDS
+        self._is_damaged = False
+
+    async def run(self) -> None:
+        """Follow until the journal ends. Raises whatever goes wrong; nothing is lost or counted twice then.
+
+        A catalog that turns out to be damaged is dropped by the next run.
+        """
+        await self._fold_up_to(None)
+        self.end()
+
+    async def catch_up(self) -> None:
+        """Take up what is durable now: for one that nobody runs, and one task at a time. A checkpoint; cancelled or
+        failed, the next call goes on where it was. Raises: as `run`; `Closed`."""
+        upto = self._journal.durable_lsn
+        if self.is_ready and self.position >= upto:
+            await trio.lowlevel.checkpoint()
+            return
+        await self._fold_up_to(upto)
+        if self.position < upto:
+            raise Closed(_CLOSED)
+
+    async def _fold_up_to(self, lsn: int | None) -> None:
+        try:
+            await self._begin()
+            await self._follow(lsn)
+        except sqlite3.DatabaseError as error:
+            self._is_damaged = is_damage(error)
+            raise
+
+    async def _begin(self) -> None:
+        catalog = self._catalog
+        if self._is_damaged:
+            await catalog.write(catalog.store.drop)
+            self._is_damaged = False
+        await catalog.write(catalog.store.open)
+        try:
+            self.position = self.check_cursor()
+        except (InvalidInput, InvalidState):
+            self.position = await self._anew()
+        self.is_ready = True
+        self._moved.unpark_all()
+
+    def check_cursor(self) -> int:
+        """How far the catalog is folded. It must be open.
+
+        Raises: `InvalidInput`, `InvalidState` (it is of another log, or of a lost branch: it must be folded anew),
+        `CorruptLog` (it has seen durable records that have vanished), unless the log is to be believed.
+        """
+        cursor = self._catalog.store.cursor
+        try:
+            return self._journal.check_cursor(cursor) if cursor else 0
+        except CorruptLog as error:
+            if self._believe_the_log:
+                raise InvalidState(str(error)) from error
+            raise
+
+    async def _anew(self) -> int:
+        await self._catalog.write(self._catalog.store.drop)
+        await self._catalog.write(self._catalog.store.open)
+        return 0
+
+    async def _follow(self, lsn: int | None) -> None:
+        """Follow up to a durable LSN, or until the journal ends."""
+        journal, fold = self._journal, self._make_fold()
+        async with journal.follow(self.position) as follower:
+            while lsn is None or self.position < lsn:
+                found = await follower.next_slice()
+                if found is None:
+                    return
+                if not found:
+                    self._moved_to(follower.position)
+                    continue
+                slices, records, size = [found], len(found), _size(found)
+                most = BATCH_RECORDS if self._catalog.in_threads else INLINE_RECORDS
+                if lsn is None and follower.position >= journal.durable_lsn:
+                    await self._linger()
+                while records < most and size < BATCH_BYTES and follower.position < journal.durable_lsn:
+                    more = await follower.next_slice()
+                    if more is None:
+                        break
+                    slices.append(more)
+                    records, size = records + len(more), size + _size(more)
+                await self._catalog.write(self._apply, fold, slices, journal.cursor(follower.position))
+                self.transactions += 1
+                self._last_commit = trio.current_time()
+                self._moved_to(follower.position)
+
+    def _apply(self, fold: Fold, slices: list[list[Record | Gap]], cursor: str) -> None:
+        for items in slices:
+            fold.take(items)
+        self._catalog.store.apply(fold.changes(), cursor)
+
+    @trio.lowlevel.enable_ki_protection
+    def _moved_to(self, position: int) -> None:
+        self.position = position
+        self._moved.unpark_all()
+
+    async def _linger(self) -> None:
+        if not self._waiters:
+            with trio.move_on_at(self._last_commit + LINGER_SECONDS):
+                await self._hurry.park()
+
+    # ---- for those who read the catalog ------------------------------------------------------------------------------
+
+    @trio.lowlevel.enable_ki_protection
+    def park(self, error: Exception) -> None:
+        """`run` will not be run any more, because of this: whoever waits is told."""
+        self._parked = error
+        self._moved.unpark_all()
+
+    @trio.lowlevel.enable_ki_protection
+    def end(self) -> None:
+        """Nothing comes any more: whoever waits is told."""
+        self._ended = True
+        self._moved.unpark_all()
+
+    def check_usable(self) -> None:
+        """Raises: `Unavailable` if the catalog is no longer kept up to date."""
+        if self._parked is not None:
+            raise Unavailable(
+                f"the catalog is not kept up to date any more ({error_text(self._parked)}), so nothing can be looked "
+                "up in it. Logging and reading episodes by id go on; open the memory again to try anew."
+            ) from self._parked
+
+    def unreadable(self, error: Exception) -> Unavailable:
+        """The error for a catalog that SQLite cannot read or write."""
+        return Unavailable(f"the catalog cannot be used ({error}); `stepwell rebuild` makes it anew")
+
+    async def wait_for(self, lsn: int) -> None:
+        """Return once everything up to a durable LSN is in the catalog. A checkpoint, cancellable.
+
+        Raises: `Unavailable` (the projector is parked), `Closed` (it ended before that).
+        """
+        self._waiters += 1
+        self._hurry.unpark_all()
+        try:
+            await trio.lowlevel.checkpoint()
+            while True:
+                self.check_usable()
+                if self.is_ready and self.position >= lsn:
+                    return
+                if self._ended:
+                    raise Closed(_CLOSED)
+                await self._moved.park()
+        finally:
+            self._waiters -= 1
+
+
+def _size(items: list[Record | Gap]) -> int:
+    return sum(len(item.payload) for item in items if isinstance(item, Record))

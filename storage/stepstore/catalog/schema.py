@@ -1,0 +1,111 @@
+"""What a catalog holds, declared: tables, their indexes, and columns for full-text search."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table. `columns` gives each its SQL type and constraints, `key` the columns of the primary key where that is
+    not one INTEGER column; `indexes` what stands behind ON in CREATE INDEX: ("(agent)", "(archived) WHERE archived").
+    `belongs_to`: another table and the column here that holds its key: rows go when that row goes.
+    """
+
+    name: str
+    columns: dict[str, str]
+    key: tuple[str, ...] = ()
+    indexes: tuple[str, ...] = ()
+    belongs_to: tuple[str, str] | None = None
+
+    def statements(self, keys: dict[str, str]) -> Iterator[str]:
+        """The statements that make it. `keys`: the integer key of each table."""
+        parts = [f"{name} {kind}" for name, kind in self.columns.items()]
+        tail = ""
+        if self.key:
+            parts.append(f"PRIMARY KEY ({', '.join(self.key)})")
+            tail = " WITHOUT ROWID"
+        yield f"CREATE TABLE {self.name} ({', '.join(parts)}){tail}"
+        for number, index in enumerate(self.indexes):
+            yield f"CREATE INDEX {self.name}_{number} ON {self.name} {index}"
+        if self.belongs_to is not None:
+            owner, column = self.belongs_to
+            yield (
+                f"CREATE TRIGGER {self.name}_goes AFTER DELETE ON {owner} "
+                f"BEGIN DELETE FROM {self.name} WHERE {column} = old.{keys[owner]}; END"
+            )
+
+    @property
+    def integer_key(self) -> str:
+        """The INTEGER PRIMARY KEY column, "rowid" where there is none."""
+        return next((name for name, kind in self.columns.items() if kind == "INTEGER PRIMARY KEY"), "rowid")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FullText:
+    """An FTS5 index over text columns of a table. It follows the table by triggers and holds no copy of the text. A row
+    all of whose text is NULL is not in it."""
+
+    name: str
+    table: str
+    columns: tuple[str, ...]
+    tokenizer: str = "unicode61 remove_diacritics 2"
+
+    def statements(self, keys: dict[str, str]) -> Iterator[str]:
+        """The statements that make it."""
+        key, columns = keys[self.table], ", ".join(self.columns)
+        yield (
+            f"CREATE VIRTUAL TABLE {self.name} USING fts5({columns}, content={self.table}, content_rowid={key}, "
+            f"tokenize='{self.tokenizer}')"
+        )
+        yield f"CREATE VIRTUAL TABLE {self.name}_terms USING fts5vocab({self.name}, instance)"
+
+        def values(row: str) -> str:
+            return ", ".join(f"{row}.{column}" for column in self.columns)
+
+        def any_text(row: str) -> str:
+            return " OR ".join(f"{row}.{column} IS NOT NULL" for column in self.columns)
+
+        put = f"INSERT INTO {self.name}(rowid, {columns}) VALUES (new.{key}, {values('new')});"
+        take = f"INSERT INTO {self.name}({self.name}, rowid, {columns}) VALUES ('delete', old.{key}, {values('old')});"
+        yield f"CREATE TRIGGER {self.name}_put AFTER INSERT ON {self.table} WHEN {any_text('new')} BEGIN {put} END"
+        yield f"CREATE TRIGGER {self.name}_take AFTER DELETE ON {self.table} WHEN {any_text('old')} BEGIN {take} END"
+        yield (
+            f"CREATE TRIGGER {self.name}_old AFTER UPDATE OF {columns} ON {self.table} WHEN {any_text('old')} "
+            f"BEGIN {take} END"
+        )
+        yield (
+            f"CREATE TRIGGER {self.name}_new AFTER UPDATE OF {columns} ON {self.table} WHEN {any_text('new')} "
+            f"BEGIN {put} END"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CatalogSchema:
+    """All of a catalog. `version` changes when the same tables are filled in another way: by another fold, or by other
+    `functions`. These are pure, and may be called in the fold's statements and in queries, by name; each comes with how
+    many arguments it takes.
+    """
+
+    version: int
+    tables: tuple[Table, ...]
+    full_texts: tuple[FullText, ...] = ()
+    functions: dict[str, tuple[int, Callable[..., Any]]] = field(default_factory=dict, repr=False)
+    keys: dict[str, str] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "keys", {table.name: table.integer_key for table in self.tables})
+
+    def statements(self) -> list[str]:
+        """The statements that make the catalog."""
+        return [
+            *(statement for table in self.tables for statement in table.statements(self.keys)),
+            *(statement for text in self.full_texts for statement in text.statements(self.keys)),
+        ]
+
+    def digest(self) -> str:
+        """What tells this declaration from any other."""
+        return blake2b("\n".join([str(self.version), *self.statements()]).encode(), digest_size=16).hexdigest()

@@ -1,0 +1,255 @@
+"""The SQLite file of a catalog. All calls block, and one thread at a time uses a connection."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from stepstore.catalog.schema import CatalogSchema
+
+T = TypeVar("T")
+
+_BESIDE = ("", "-wal", "-shm", "-journal")
+_CHUNKS = (256, 32, 4, 1)
+"""Rows of one statement: few different statements, so that SQLite need not compile each anew."""
+_VARIABLES = 32_000
+_CODES_OF_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+class Change(NamedTuple):
+    """One statement and the rows it is for; `{values}` in it becomes VALUES with many of them. A statement for many
+    rows runs without the interpreter's lock, so that a busy event loop and it do not wait for each other row by row.
+
+    `again`: it is repeated for the same rows until it changes nothing more.
+    """
+
+    statement: str
+    rows: Sequence[tuple[Any, ...]]
+    again: bool = False
+
+
+class CatalogStore:
+    """A catalog at `path`, or in memory where that is None. `open` before anything else."""
+
+    def __init__(self, path: str | None, schema: CatalogSchema):
+        self.path, self.schema = path, schema
+        self.cursor = ""
+        """How far it is folded, as it stands in the file; "" for nothing at all."""
+        self._writer: sqlite3.Connection | None = None
+        self._reader: sqlite3.Connection | None = None
+
+    def open(self) -> None:
+        """Open the file. One that is damaged, or made by another declaration, is dropped and begun anew.
+
+        One that is open is asked for its cursor again: whether a transaction that failed took effect, it alone knows.
+        Raises: `sqlite3.Error`.
+        """
+        if self._writer is not None:
+            self.cursor = self._stored("cursor") or ""
+            return
+        try:
+            self._connect()
+        except sqlite3.DatabaseError as error:
+            if not is_damage(error):
+                raise
+            self.drop()
+            self._connect()
+
+    def _connect(self) -> None:
+        self._writer = self._connection()
+        try:
+            if self._stored("digest") != self.schema.digest():
+                self._begin_anew()
+            else:
+                self.cursor = self._stored("cursor") or ""
+            self._reader = self._writer if self.path is None else self._connection()
+        except BaseException:
+            self.close()
+            raise
+
+    def _connection(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self.path or ":memory:", isolation_level=None, check_same_thread=False, cached_statements=256
+        )
+        try:
+            self._prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        for name, (count, function) in self.schema.functions.items():
+            connection.create_function(name, count, function, deterministic=True)
+        # A transaction that a power cut takes takes its cursor along: nothing has to be synced at each commit.
+        # What is sorted stays in memory: of a catalog in memory nothing may reach a file.
+        for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "cache_size = -32768", "temp_store = MEMORY"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    def _stored(self, name: str) -> str | None:
+        assert self._writer is not None
+        if not self._writer.execute("SELECT 1 FROM sqlite_schema WHERE name = 'catalog'").fetchone():
+            return None
+        found = self._writer.execute("SELECT value FROM catalog WHERE name = ?", (name,)).fetchone()
+        return found and str(found[0])
+
+    def _begin_anew(self) -> None:
+        writer = self._writer
+        assert writer is not None
+        if writer.execute("SELECT 1 FROM sqlite_schema").fetchone():
+            writer.close()
+            self._writer = None
+            self._unlink()
+            writer = self._writer = self._connection()
+        with self._transaction():
+            writer.execute("CREATE TABLE catalog (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID")
+            for statement in self.schema.statements():
+                writer.execute(statement)
+            rows = [("digest", self.schema.digest()), ("cursor", "")]
+            writer.executemany("INSERT INTO catalog VALUES (?, ?)", rows)
+        self.cursor = ""
+
+    def _unlink(self) -> None:
+        if self.path is not None:
+            remove_file(self.path)
+
+    def drop(self) -> None:
+        """Remove the file; `open` begins it anew. Raises: `OSError`."""
+        self.close()
+        self._unlink()
+        self.cursor = ""
+
+    def close(self) -> None:
+        """Give back the file. It may be opened again."""
+        for connection in {self._reader, self._writer} - {None}:
+            assert connection is not None
+            connection.close()
+        self._reader = self._writer = None
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Any:
+        assert self._writer is not None
+        self._writer.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            if self._writer.in_transaction:
+                self._writer.execute("ROLLBACK")
+            raise
+        self._writer.execute("COMMIT")
+
+    def apply(self, changes: Sequence[Change], cursor: str) -> None:
+        """Make changes and move the cursor, all of it or nothing. Raises: `sqlite3.Error`."""
+        writer = self._writer
+        assert writer is not None
+        with self._transaction():
+            for change in changes:
+                _run(writer, change)
+            writer.execute("UPDATE catalog SET value = ? WHERE name = 'cursor'", (cursor,))
+        self.cursor = cursor
+
+    def read(self, reading: Callable[[sqlite3.Connection], T]) -> T:
+        """Read, as of the last transaction. Raises: `sqlite3.Error`."""
+        assert self._reader is not None
+        return reading(self._reader)
+
+    def interrupt(self) -> None:
+        """End the reading under way, from any thread, with an `sqlite3.OperationalError`."""
+        if self._reader is not None:
+            self._reader.interrupt()
+
+    def purge(self) -> list[str]:
+        """Rewrite the file, so that nothing of rows that are gone is left in it, and look: gives what is.
+
+        Raises: `sqlite3.Error`.
+        """
+        writer = self._writer
+        assert writer is not None
+        for text in self.schema.full_texts:
+            writer.execute(f"INSERT INTO {text.name}({text.name}) VALUES ('optimize')")
+        writer.execute("VACUUM")
+        busy = writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        found = ["its write-ahead log could not be emptied: somebody reads an old state"] if busy else []
+        for text in self.schema.full_texts:
+            key = self.schema.keys[text.table]
+            left = writer.execute(
+                f"SELECT count(DISTINCT doc) FROM {text.name}_terms WHERE doc NOT IN (SELECT {key} FROM {text.table})"
+            ).fetchone()[0]
+            if left:
+                found.append(f"its full text has words of {left} rows that are gone")
+        return found
+
+    def copy_of(self, source: str) -> None:
+        """Fill a catalog in memory from another's file, which is not disturbed. What cannot be used leaves it empty."""
+        assert self.path is None
+        if not os.path.isfile(source):
+            return
+        for _attempt in range(3):
+            copy = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+            before = _state(source)
+            try:
+                # Without a write-ahead log nobody has the file open, and it is read as it lies there; nothing is made
+                # beside it. Did somebody open it meanwhile, the copy may be torn, and is made again.
+                how = "mode=ro" if before[1] is not None else "mode=ro&immutable=1"
+                with contextlib.closing(sqlite3.connect(f"{Path(source).as_uri()}?{how}", uri=True)) as original:
+                    original.backup(copy)
+                if before[1] is None and _state(source) != before:
+                    copy.close()
+                    continue
+            except sqlite3.Error:
+                copy.close()
+                return
+            self.close()
+            self._writer = self._reader = copy
+            try:
+                self._prepare(copy)
+                if self._stored("digest") == self.schema.digest():
+                    self.cursor = self._stored("cursor") or ""
+                    return
+            except sqlite3.DatabaseError:
+                pass
+            self.close()
+            return
+
+
+def remove_file(path: str) -> None:
+    """Remove the file of a catalog that nobody has open, if it is there. Raises: `OSError`."""
+    for suffix in _BESIDE:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path + suffix)
+
+
+def _state(path: str) -> tuple[tuple[int, int, int] | None, int | None]:
+    """What tells whether a file and its write-ahead log changed."""
+    found: list[os.stat_result | None] = []
+    for suffix in ("", "-wal"):
+        try:
+            found.append(os.stat(path + suffix))
+        except OSError:
+            found.append(None)
+    main, wal = found
+    return main and (main.st_ino, main.st_size, main.st_mtime_ns), wal and wal.st_ino
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether an error says that a file is no sound database."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _CODES_OF_DAMAGE
+
+
+def _run(connection: sqlite3.Connection, change: Change) -> None:
+    statement, rows, again = change
+    done = 0
+    while done < len(rows):
+        width = len(rows[done])
+        size = next(size for size in _CHUNKS if size == 1 or (done + size <= len(rows) and size * width <= _VARIABLES))
+        one = f"({', '.join('?' * width)})"
+        text = statement.replace("{values}", "VALUES " + ", ".join([one] * size))
+        values = [value for row in rows[done : done + size] for value in row]
+        changed = connection.execute(text, values).rowcount
+        while again and 0 < changed < size:
+            changed = connection.execute(text, values).rowcount
+        done += size
