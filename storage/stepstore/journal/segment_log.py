@@ -303,6 +303,7 @@ class StreamSlices:
         self._position = position  # only now: cancelled or failed, the next call gives the same records
         return found or self._nothing_more(position)
 
+    @trio.lowlevel.enable_ki_protection
     def _read(self) -> tuple[list[Record], Position]:
         if self._must_catch_up:  # in the same turn of the reader's thread: each turn costs what reading ten steps does
             refresh(self._journal._log)
