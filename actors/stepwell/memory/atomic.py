@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import TracebackType
+from typing import Any
 
 import trio
 
@@ -14,6 +15,8 @@ from stepwell.model.step import ExecutionStep
 from stepwell.runtime.episode_part import EpisodePart, staged_step
 from stepwell.runtime.receipt import Receipt
 from stepwell.runtime.right_loop import checkpoint
+from stepwell.runtime.stream_kind import StreamKind
+from stepwell.runtime.stream_part import StreamPart
 from stepwell.runtime.transaction import Transaction
 
 
@@ -51,6 +54,7 @@ class AtomicScope:
         self._memory = memory
         self._transaction = Transaction(memory._journal)
         self._episodes: dict[str, EpisodePart] = {}
+        self._streams: dict[tuple[str, str], StreamPart] = {}
         self._entered = self._open = False
 
     @property
@@ -102,9 +106,21 @@ class AtomicScope:
                 raise type(error)(f"steps[{position}]: {error}") from error
         part = self._episodes.get(known) or EpisodePart(self._memory._supervisor, known)
         part.check(staged, expected_seq)
-        self._transaction.admit(part, [step.payload for step in staged])
+        self._transaction.admit(part, [len(step.payload) for step in staged])
         part.stage(staged, expected_seq)
         self._episodes[known] = part
+
+    @trio.lowlevel.enable_ki_protection
+    def _stage_drafts(self, kind: StreamKind, name: str, drafts: Sequence[Any], sizes: Sequence[int]) -> None:
+        """Stage drafts for a stream that is no episode. `sizes`: the most bytes of the record of each."""
+        if not self._open:
+            raise InvalidState("records are staged inside the block of memory.atomic(), not before or behind it")
+        place = (kind.name, name)
+        part = self._streams.get(place) or StreamPart(self._memory._supervisor, kind, name)
+        part.check(sizes)
+        self._transaction.admit(part, sizes)
+        part.stage(drafts, sizes)
+        self._streams[place] = part
 
     async def __aenter__(self) -> AtomicScope:
         await checkpoint()

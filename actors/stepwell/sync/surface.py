@@ -303,7 +303,7 @@ class Memory:
         self._door.call(lambda: self._target.flush_steps(episode_id))
 
     def flush(self) -> None:
-        """Return once what was accepted for any episode and is under way is durable.
+        """Return once what was accepted for any episode, thread or scope and is under way is durable.
 
         A write that had failed before this call is told by its receipts, not here.
 
@@ -391,14 +391,14 @@ class Memory:
     def follow(
         self, cursor: str | Place = START, *, kinds: Collection[str] | None = None
     ) -> Scope[Channel[Event | Gap]]:
-        """Follow the durable events of all episodes in log order, then those to come:
+        """Follow the durable events of all episodes, threads and scopes in log order, then those to come:
         `with memory.follow(cursor) as events: for event in events: …`.
 
         `cursor`: START, NOW, or the `cursor` of an event, behind which it goes on, also after a restart. `kinds`: only
         events of these kinds. Records whose bytes are damaged or cannot be decoded come as a `Gap`. A deleted episode
-        comes as its "deleted" event alone, whose `stream` is "" for a follower that has seen nothing else of it. A slow
-        reader lags behind; nothing waits for it and nothing is dropped. Closing the memory ends it. A checkpoint once
-        per slice of at most 256 events.
+        comes as its "deleted" event alone, a cleared thread or scope as "cleared"; the `stream` of such an event is ""
+        for a follower that has seen nothing else of it. A slow reader lags behind; nothing waits for it and nothing is
+        dropped. Closing the memory ends it. A checkpoint once per slice of at most 256 events.
         Raises: `InvalidInput`; entering raises `InvalidInput` (no cursor, or one of another memory), `InvalidState`
         (the cursor's record was lost after a crash), `CorruptLog` (records that were durable have vanished), `Closed`.
         """
