@@ -108,6 +108,12 @@ class Supervisor:
                 cell.ending_request.finish(error=not_found(cell.episode_id))  # unless it has another result
         self.passivator.make_room()
 
+    def add_fresh(self, episode_id: EpisodeId) -> EpisodeCell:
+        """A cell and a task for a new episode. In the same synchronous section its first record is to be accepted.
+
+        Raises: `Closed`."""
+        return self._add(episode_id, fresh=True)
+
     async def is_stored(self, episode_id: EpisodeId) -> bool:
         """Whether the log has the episode. A checkpoint."""
         stream = stream_id(EPISODE_STREAM, episode_id)
