@@ -57,6 +57,8 @@ from stepwell.memory.following import NOW as NOW
 from stepwell.memory.following import START as START
 from stepwell.memory.handle import EpisodeHandle as EpisodeHandle
 from stepwell.memory.memory import Memory as Memory
+from stepwell.memory.ports import EpisodicMemory as EpisodicMemory
+from stepwell.memory.ports import ShortTermMemory as ShortTermMemory
 from stepwell.memory.short_term import ShortTermPort as ShortTermPort
 from stepwell.memory.summarising import Summarised as Summarised
 from stepwell.model import graph as graph

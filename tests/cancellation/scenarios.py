@@ -637,11 +637,15 @@ async def recording(caller: Caller) -> None:
     await caller.plain(partial(memory.handle("done").record, run_events.Ops(1), run_events.Ops(2)))
     await caller.plain(partial(_commit_to_ports, memory, "whole"))
     await caller.plain(partial(_commit_to_ports, memory, "new"))
-    with pytest.raises(KeyError):
+    with pytest.raises(InvalidState):
         async with caller.entered(memory.atomic()) as transaction:
             transaction.record("never", run_events.Started("agent"))
-            transaction.log_step("nope", step(1))
+            transaction.log_step("old", step(1), expected_seq=1)
     await caller.plain(partial(episodic.replay_many, ["r", "never", "old"]))
+    await caller.plain(partial(episodic.replay, "r"))
+    recorded = episodic.iter_replay("r")
+    with caller.call(ready=True):
+        await recorded.__anext__()
     await caller.plain(partial(episodic.list_runs, RunFilter(agent="age", limit=5)))
     await caller.plain(partial(episodic.usage, ["r"]))
     async with caller.entered(episodic.follow("r")) as found:

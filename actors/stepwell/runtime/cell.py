@@ -436,6 +436,7 @@ class EpisodeCell:
             self.ending_request = request
         return receipt
 
+    @trio.lowlevel.enable_ki_protection
     def vanish(self) -> None:
         """There is to be no such episode: nothing was accepted for it. Its task ends."""
         self.accepting = False
