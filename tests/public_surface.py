@@ -37,7 +37,7 @@ def public_async_functions() -> dict[str, CodeType]:
             _note(found, thing.__name__, thing)
     while waiting:
         cls = waiting.popleft()
-        if cls in seen:
+        if cls in seen or getattr(cls, "_is_protocol", False):  # the class that keeps to it is there as well
             continue
         seen.add(cls)
         for name, function in _public_functions(cls):

@@ -23,13 +23,17 @@ from typing import Any
 PACKAGE = Path(__file__).resolve().parent.parent / "actors" / "stepwell"
 sys.path[:0] = [str(PACKAGE.parent), str(PACKAGE.parent.parent / "storage")]
 
+from stepwell.memory.episodic import EpisodicPort  # noqa: E402
 from stepwell.memory.handle import EpisodeHandle  # noqa: E402
 from stepwell.memory.memory import Memory  # noqa: E402
 from stepwell.memory.run_scope import RunningEpisode  # noqa: E402
+from stepwell.memory.short_term import ShortTermPort  # noqa: E402
 
 SURFACE: list[tuple[type, str, str]] = [
     (EpisodeHandle, "", "A handle to one episode; see `stepwell.EpisodeHandle`."),
     (RunningEpisode, "EpisodeHandle", "A handle inside a run scope; see `stepwell.Memory.episode`."),
+    (ShortTermPort, "", "Conversation threads; see `stepwell.ShortTermPort`."),
+    (EpisodicPort, "", "The events of runs; see `stepwell.EpisodicPort`."),
     (Memory, "", "An opened memory; see `stepwell.Memory`."),
 ]
 HOT = {
@@ -51,16 +55,21 @@ WRAPPED = {
     "Following": "Scope[Channel[Event | Gap]]",
     "Watching": "Scope[Channel[LifecycleEvent]]",
     "AtomicScope": "Scope[Transaction]",
+    "RunFollowing": "Scope[Channel[RecordedEvent]]",
+    "RunEvents": "Items[RecordedEvent]",
     "EpisodeEvents": "Items[Event]",
     "AsyncIterator[EpisodeId]": "Items[EpisodeId]",
 }
 """What a call gives, and in what the door wraps it: made in the caller's thread, used in the Trio thread."""
-OWN = {"EpisodeHandle", "RunningEpisode", "Receipt", "Scope", "Items", "Channel", "Transaction"}
+PORTS = {"ShortTermPort", "EpisodicPort"}
+"""Parts of a memory with calls of their own: a property gives one, and needs no crossing."""
+OWN = {*PORTS, "EpisodeHandle", "RunningEpisode", "Receipt", "Scope", "Items", "Channel", "Transaction"}
 """Names that mean something of the door itself there."""
 IMPORTS = {
     "Any": "from typing import Any",
     "Event": "from stepwell.model.event import Event",
     "Gap": "from stepstore.journal import Gap",
+    "RecordedEvent": "from stepwell.model.run_record import RecordedEvent",
     "LifecycleEvent": "from stepwell.runtime.lifecycle_events import LifecycleEvent",
     "StepScope": "from stepwell.memory.handle import StepScope",
 }
@@ -159,7 +168,9 @@ class Surface:
         if isinstance(member, property):
             self.lines.append("    @property")
             body = (
-                [f"return {target}"]
+                [f"return {returns}(self._door, {target})"]
+                if returns in PORTS
+                else [f"return {target}"]
                 if f"{cls}.{name}" in IN_ANY_THREAD
                 else [
                     f"found: {returns} = self._door.call_plain(lambda: {target})",

@@ -42,8 +42,8 @@ def task_of(name: str) -> str:
 
 
 def name_of(episode: Episode) -> str:
-    """The name in a task text."""
-    return episode.task_description.removeprefix("task of ")
+    """The name in a task text; of a run that was recorded, which has none, its id."""
+    return episode.task_description.removeprefix("task of ") or episode.episode_id
 
 
 class Caller:

@@ -32,12 +32,17 @@ from stepwell import (
     InvalidState,
     LogFull,
     LogLocked,
+    Memory,
     MemoryConfig,
+    Message,
     OutcomeUnknown,
+    Role,
+    RunFilter,
     Success,
     TooLarge,
     open_memory,
 )
+from stepwell import events as run_events
 from tests.cancellation.caller import Caller, task_of
 from tests.cancellation.told import Fate
 from tests.support import LOG, open_on, step
@@ -561,6 +566,116 @@ async def handing_over(caller: Caller) -> None:
     known = caller.of("next")
     await caller.plain(lambda: memory.continue_from(pack, episode_id="next"))
     known.start = Fate.STORED
+
+
+@scenario()
+async def conversations(caller: Caller) -> None:
+    """Threads, their summaries and their clearing; each call may be repeated."""
+    short_term = caller.memory.short_term
+    call = {"id": "c", "name": "tool"}
+    said = [Message(Role.SYSTEM, "be nice"), Message(Role.ASSISTANT, "", [call]), Message(Role.TOOL, "42" * 40)]
+    await caller.plain(partial(short_term.append, "t", Message(Role.USER, "hi")))
+    for _ in range(3):
+        await caller.plain(partial(short_term.append_many, "t", said))
+    await caller.plain(partial(short_term.load, "t", 20))
+    await caller.plain(partial(short_term.summarise, "t", "hello", 1, 4))
+    await caller.plain(partial(short_term.window, "t", 30, pin_system=True, with_summary=True))
+
+    async def summariser(_messages: list[Message]) -> str:
+        await trio.lowlevel.checkpoint()
+        return "nothing was said"
+
+    caller.of("old").organised = True
+    summarize = partial(short_term.summarize_history, "t", summariser, trigger_token_budget=1, keep_recent_messages=1)
+    await caller.plain(summarize)
+    await caller.plain(partial(summarize, run="old", keep_recent_messages=0))
+    await caller.plain(partial(short_term.append, "other", Message(Role.USER, "mine")))
+    await caller.plain(partial(short_term.clear, "t"))
+    await caller.plain(partial(short_term.append, "t", Message(Role.USER, "again")))
+    await caller.plain(short_term.threads)
+    await caller.plain(partial(short_term.clear, "never used"))
+
+
+@scenario(mailbox_size=2, idle_seconds=1, max_live_episodes=3)
+async def many_callers_of_one_thread(caller: Caller) -> None:
+    """Tasks that append to it, commit to it and clear it, while it falls asleep in between."""
+    caller.of("r").recorded = True
+    async with trio.open_nursery() as nursery:
+        for name in ("first", "second"):
+            nursery.start_soon(_converse, caller.beside(name))
+        await caller.plain(partial(_commit_to_ports, caller.memory, "r"))
+        await caller.plain(partial(caller.memory.short_term.clear, "t"))
+    await trio.sleep(5)
+    await caller.plain(partial(caller.memory.short_term.append, "t", Message(Role.USER, "awake")))
+    await caller.plain(partial(caller.memory.short_term.load, "t", 5))
+
+
+async def _converse(caller: Caller) -> None:
+    for number in range(4):
+        await caller.plain(partial(caller.memory.short_term.append, "t", Message(Role.USER, str(number))))
+
+
+async def _commit_to_ports(memory: Memory, run: str) -> None:
+    async with memory.atomic() as tx:
+        tx.append("t", Message(Role.USER, "hi"))
+        tx.record(run, run_events.ToolCall("t", {}, run_events.ToolOk()))
+
+
+@scenario()
+async def recording(caller: Caller) -> None:
+    """Runs as events: with a start and without, ended and gone on, alone, in batches and in transactions."""
+    episodic, memory = caller.memory.episodic, caller.memory
+    called = run_events.ToolCall("search", {"q": 1}, run_events.ToolErr("no"))
+    caller.of("done").organised = True
+    for run in ("r", "whole", "new", "never"):
+        caller.of(run).recorded = True
+    await caller.plain(partial(episodic.record, "r", run_events.Started("agent")))
+    await caller.plain(partial(episodic.record, "r", run_events.LlmCall(tokens=1, latency_ms=2)))
+    await caller.plain(partial(episodic.record_many, "r", [called, run_events.Completed()]))
+    await caller.plain(partial(episodic.record, "r", run_events.Ops({"late": True})))
+    await caller.plain(partial(episodic.record_many, "whole", [run_events.LlmCall(1, 2), run_events.Failed("no")]))
+    await caller.plain(partial(memory.handle("done").record, run_events.Ops(1), run_events.Ops(2)))
+    await caller.plain(partial(_commit_to_ports, memory, "whole"))
+    await caller.plain(partial(_commit_to_ports, memory, "new"))
+    with pytest.raises(InvalidState):
+        async with caller.entered(memory.atomic()) as transaction:
+            transaction.record("never", run_events.Started("agent"))
+            transaction.log_step("old", step(1), expected_seq=1)
+    await caller.plain(partial(episodic.replay_many, ["r", "never", "old"]))
+    await caller.plain(partial(episodic.replay, "r"))
+    recorded = episodic.iter_replay("r")
+    with caller.call(ready=True):
+        await recorded.__anext__()
+    await caller.plain(partial(episodic.list_runs, RunFilter(agent="age", limit=5)))
+    await caller.plain(partial(episodic.usage, ["r"]))
+    async with caller.entered(episodic.follow("r")) as found:
+        for _ in range(4):
+            with caller.call(ready=True):
+                await found.receive()
+        await caller.plain(found.aclose)
+
+
+@scenario(medium_fails=True)
+async def ports_on_a_medium_that_fails(caller: Caller) -> None:
+    """Once; threads and runs go on from what the log holds."""
+    memory = caller.memory
+    caller.of("new").recorded = True
+    await caller.plain(partial(memory.short_term.append, "t", Message(Role.USER, "hi")))
+    await caller.plain(memory.flush)
+    with _next_sync_fails():
+        with pytest.raises(OutcomeUnknown):
+            with caller.call():
+                await memory.short_term.summarise("t", "hello", 1, 1)
+    await caller.plain(partial(memory.short_term.load, "t", 5))
+    with _next_sync_fails():
+        await caller.plain(
+            partial(memory.episodic.record_many, "new", [run_events.Started("a"), run_events.Completed()])
+        )
+        with pytest.raises(OutcomeUnknown):
+            with caller.call():
+                await memory.flush()
+    await caller.plain(partial(memory.episodic.record, "new", run_events.Started("a")))
+    await caller.plain(partial(memory.short_term.clear, "t"))
 
 
 async def _expect(kind: type[Exception], call: Callable[[], Awaitable[object]]) -> None:

@@ -39,6 +39,7 @@ ONLY_WHEN_ALL_IS_LOST = {
     ("stepstore/log/writer.py", "LogWriter._note_slow_sync"),
     ("stepwell/runtime/runtime.py", "Runtime._fail"),
     ("stepwell/runtime/episode_task.py", "_park"),
+    ("stepwell/runtime/stream_task.py", "_park"),
 }
 """Protected functions that no scenario reaches: a log that is lost, a sync of more than a second, an episode or a
 service that is given up. They are called by protected tasks only."""

@@ -14,6 +14,9 @@ from stepwell.bridge.pulling import some_of, some_received
 from stepwell.memory import following, handle, run_scope
 from stepwell.memory.atomic import AtomicScope
 from stepwell.memory.completed import CompletedEpisode
+from stepwell.memory.run_following import RunChannel
+from stepwell.model.message import Message
+from stepwell.model.run_event import RunEvent
 from stepwell.model.step import ExecutionStep
 from stepwell.runtime import receipt as runtime_receipt
 from stepwell.runtime.lifecycle_events import LifecycleChannel
@@ -110,9 +113,9 @@ class Items(Generic[T]):
 
 
 class Channel(Generic[T]):
-    """What `Memory.follow` and `Memory.lifecycle` give, in order; ends with the memory. For one task at a time."""
+    """What `follow` and `Memory.lifecycle` give, in order; ends with the memory. For one task at a time."""
 
-    def __init__(self, door: Door, channel: following.EventChannel | LifecycleChannel):
+    def __init__(self, door: Door, channel: following.EventChannel | LifecycleChannel | RunChannel):
         self._door, self._channel = door, channel
         self._ready: list[T] = []
 
@@ -150,6 +153,14 @@ class Transaction:
         """Stage several steps for an episode; see `stepwell.AtomicScope.log_steps`."""
         self._scope.log_steps(episode_id, steps, expected_seq=expected_seq)
 
+    def append(self, thread: str, *messages: Message) -> None:
+        """Stage messages for the end of a thread; see `stepwell.AtomicScope.append`."""
+        self._scope.append(thread, *messages)
+
+    def record(self, run: str, *events: RunEvent) -> None:
+        """Stage events of a run; see `stepwell.AtomicScope.record`."""
+        self._scope.record(run, *events)
+
     @property
     def receipt(self) -> Receipt | None:
         """That of the last record of the transaction; see `stepwell.AtomicScope.receipt`."""
@@ -173,7 +184,7 @@ def shown(door: Door, result: Any) -> Any:
         return surface.RunningEpisode(door, result)
     if kind is handle.EpisodeHandle:
         return surface.EpisodeHandle(door, result)
-    if kind in (following.EventChannel, LifecycleChannel):
+    if kind in (following.EventChannel, LifecycleChannel, RunChannel):
         return Channel(door, result)
     if kind is AtomicScope:
         return Transaction(door, result)

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any, TypeVar
 
 from stepwell.memory.following import EventChannel
+from stepwell.memory.run_following import RunChannel
 from stepwell.runtime.lifecycle_events import LifecycleChannel
 
 T = TypeVar("T")
@@ -24,8 +25,8 @@ async def some_of(items: AsyncIterator[T]) -> list[T]:
     return found
 
 
-async def some_received(channel: EventChannel | LifecycleChannel) -> list[Any]:
+async def some_received(channel: EventChannel | LifecycleChannel | RunChannel) -> list[Any]:
     """What is received next, at least one, and what else is ready. Raises what `receive` of the channel raises."""
-    if isinstance(channel, LifecycleChannel):
-        return [await channel.receive()]
-    return await channel.receive_some(AT_ONCE)
+    if isinstance(channel, EventChannel):
+        return await channel.receive_some(AT_ONCE)
+    return [await channel.receive()]

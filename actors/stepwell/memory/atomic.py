@@ -4,16 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import TracebackType
+from typing import Any
 
 import trio
 
 from stepwell.errors import InvalidInput, InvalidState, NotFound, Rejected
 from stepwell.memory.core import MemoryCore
+from stepwell.memory.threads import LARGEST_META
+from stepwell.model.codec import UNSTAMPED_NS
 from stepwell.model.ids import checked_id
+from stepwell.model.message import Message, encode_message
+from stepwell.model.run_event import RunEvent
 from stepwell.model.step import ExecutionStep
 from stepwell.runtime.episode_part import EpisodePart, staged_step
 from stepwell.runtime.receipt import Receipt
 from stepwell.runtime.right_loop import checkpoint
+from stepwell.runtime.run_part import START_BYTES, RunPart
+from stepwell.runtime.run_recording import Recording
+from stepwell.runtime.stream_kind import StreamKind
+from stepwell.runtime.stream_part import StreamPart
 from stepwell.runtime.transaction import Transaction
 
 
@@ -51,6 +60,8 @@ class AtomicScope:
         self._memory = memory
         self._transaction = Transaction(memory._journal)
         self._episodes: dict[str, EpisodePart] = {}
+        self._runs: dict[str, RunPart] = {}
+        self._streams: dict[tuple[str, str], StreamPart] = {}
         self._entered = self._open = False
 
     @property
@@ -62,8 +73,8 @@ class AtomicScope:
         return self._transaction.receipt
 
     def receipt_of(self, episode_id: str) -> Receipt | None:
-        """That of the last step staged for an episode; None as `receipt`. Raises: `NotFound` if none was staged."""
-        part = self._episodes.get(episode_id)
+        """That of the last step or event staged for an episode; None as `receipt`. Raises: `NotFound` if none was."""
+        part = self._episodes.get(episode_id) or self._runs.get(episode_id)
         if part is None:
             raise NotFound(f"nothing was staged for episode {episode_id!r} in this transaction")
         return None if self._transaction.receipt is None else part.receipt
@@ -86,11 +97,48 @@ class AtomicScope:
             raise InvalidInput("steps: must hold at least one step")
         self._stage(episode_id, steps, expected_seq, one=False)
 
+    def append(self, thread: str, *messages: Message) -> None:
+        """Stage messages for the end of a thread; see `ShortTermPort.append`. A plain function.
+
+        Raises: `InvalidInput`, `TooLarge`, `InvalidState` (not inside the block); then none is staged.
+        """
+        known = checked_id(thread, "thread")
+        drafts = self._memory._whole.short_term._checked(messages, one=len(messages) == 1)
+        limits = self._memory._config.limits
+        sizes = [len(encode_message(draft, UNSTAMPED_NS, None, limits)) + LARGEST_META for draft in drafts]
+        self._stage_drafts(self._memory._whole.short_term._kind, known, drafts, sizes)
+
+    @trio.lowlevel.enable_ki_protection
+    def record(self, run: str, *events: RunEvent) -> None:
+        """Stage events of a run; see `EpisodicPort.record`. A run that is unknown begins with the commit. For one run a
+        transaction has either steps or events; a `ToolCall` is a step. A plain function.
+
+        Raises: `InvalidInput`, `TooLarge`, `InvalidState` (not inside the block); then none is staged.
+        """
+        self._check_staging()
+        known = checked_id(run, "run")
+        if known in self._episodes:
+            raise InvalidInput(f"steps were staged for {known!r}; record events.ToolCall in their place")
+        limits = self._memory._config.limits
+        checked = self._memory._whole.episodic._checked(events)
+        sizes = [len(payload) for payload in Recording(known, checked, UNSTAMPED_NS, limits, may_end=True).payloads]
+        part = self._runs.get(known) or RunPart(self._memory._supervisor, known)
+        part.check(sizes)
+        self._transaction.admit(part, sizes if known in self._runs else [START_BYTES, *sizes])
+        part.stage(checked, sizes)
+        self._runs[known] = part
+
+    def _check_staging(self) -> None:
+        if not self._open:
+            raise InvalidState("staging happens inside the block of memory.atomic(), not before or behind it")
+
     @trio.lowlevel.enable_ki_protection
     def _stage(self, episode_id: str, steps: Sequence[ExecutionStep], expected_seq: int | None, *, one: bool) -> None:
         if not self._open:
             raise InvalidState("steps are staged inside the block of memory.atomic(), not before or behind it")
         known = checked_id(episode_id)
+        if known in self._runs:
+            raise InvalidInput(f"events were recorded for {known!r}; record its steps as events.ToolCall, too")
         limits = self._memory._config.limits
         staged = []
         for position, step in enumerate(steps):
@@ -102,9 +150,20 @@ class AtomicScope:
                 raise type(error)(f"steps[{position}]: {error}") from error
         part = self._episodes.get(known) or EpisodePart(self._memory._supervisor, known)
         part.check(staged, expected_seq)
-        self._transaction.admit(part, [step.payload for step in staged])
+        self._transaction.admit(part, [len(step.payload) for step in staged])
         part.stage(staged, expected_seq)
         self._episodes[known] = part
+
+    @trio.lowlevel.enable_ki_protection
+    def _stage_drafts(self, kind: StreamKind, name: str, drafts: Sequence[Any], sizes: Sequence[int]) -> None:
+        """Stage drafts for a stream that is no episode. `sizes`: the most bytes of the record of each."""
+        self._check_staging()
+        place = (kind.name, name)
+        part = self._streams.get(place) or StreamPart(self._memory._supervisor, kind, name)
+        part.check(sizes)
+        self._transaction.admit(part, sizes)
+        part.stage(drafts, sizes)
+        self._streams[place] = part
 
     async def __aenter__(self) -> AtomicScope:
         await checkpoint()

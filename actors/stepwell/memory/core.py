@@ -12,6 +12,7 @@ from stepwell.runtime.config import MemoryConfig
 from stepwell.runtime.relating import Relating
 from stepwell.runtime.right_loop import checkpoint
 from stepwell.runtime.runtime import Runtime
+from stepwell.runtime.stream_index import StreamIndex
 
 if TYPE_CHECKING:
     from stepwell.memory.memory import Memory
@@ -27,6 +28,7 @@ class MemoryCore:
         self._redaction = runtime.supervisor.redaction
         self._cells: dict[str, EpisodeCell] = runtime.supervisor.cells
         self._relating = Relating(runtime.supervisor, runtime.projections.episodes)
+        self._stream_index = StreamIndex(journal)
         self._commit_durability = config.durability == "commit"
         self._was_open = frozenset(journal.open_streams())
         self._scopes: dict[RunScope, None] = {}

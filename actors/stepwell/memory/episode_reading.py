@@ -52,14 +52,14 @@ class EpisodeReading(MemoryCore):
         return EpisodeEvents(self._journal, known, after, lambda: self._supervisor.settle(known))
 
     def follow(self, cursor: str | Place = START, *, kinds: Collection[str] | None = None) -> Following:
-        """Follow the durable events of all episodes in log order, then those to come:
+        """Follow the durable events of all episodes, threads and scopes in log order, then those to come:
         `async with memory.follow(cursor) as events: async for event in events: …`.
 
         `cursor`: START, NOW, or the `cursor` of an event, behind which it goes on, also after a restart. `kinds`: only
         events of these kinds. Records whose bytes are damaged or cannot be decoded come as a `Gap`. A deleted episode
-        comes as its "deleted" event alone, whose `stream` is "" for a follower that has seen nothing else of it. A slow
-        reader lags behind; nothing waits for it and nothing is dropped. Closing the memory ends it. A checkpoint once
-        per slice of at most 256 events.
+        comes as its "deleted" event alone, a cleared thread or scope as "cleared"; the `stream` of such an event is ""
+        for a follower that has seen nothing else of it. A slow reader lags behind; nothing waits for it and nothing is
+        dropped. Closing the memory ends it. A checkpoint once per slice of at most 256 events.
         Raises: `InvalidInput`; entering raises `InvalidInput` (no cursor, or one of another memory), `InvalidState`
         (the cursor's record was lost after a crash), `CorruptLog` (records that were durable have vanished), `Closed`.
         """

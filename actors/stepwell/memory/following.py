@@ -1,4 +1,4 @@
-"""Follow the events of all episodes in log order, as they become durable."""
+"""Follow the events of all episodes, threads and scopes in log order, as they become durable."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ import trio
 from stepstore.journal import Gap, Journal, Record
 from stepwell.errors import Closed, Damaged, EpisodeUnavailable, Forked, InvalidInput, InvalidState, KeyDestroyed
 from stepwell.model.codec import decode_record
-from stepwell.model.event import DELETED, Event
+from stepwell.model.event import CLEARED, DELETED, Event
 from stepwell.model.ids import EPISODE_STREAM, stream_id
+from stepwell.model.streams import OTHER_STREAMS, is_named
 from stepwell.runtime.reading import event_of, first_record
 from stepwell.runtime.right_loop import checkpoint
 
 _NAMES_KEPT = 100_000
+_LAST = (DELETED, CLEARED)
 
 
 class Place(Enum):
@@ -142,10 +144,10 @@ class EventChannel(trio.abc.ReceiveChannel[Event | Gap]):
             event = event_of(item, name, self._cursor_of)
         except EpisodeUnavailable:
             return None
-        return event if event.kind != DELETED else None
+        return event if event.kind not in _LAST else None
 
     async def _event(self, item: Record | Gap) -> Event | Gap | None:
-        """What to give for one item; None for a record of no episode, or of one that was deleted meanwhile.
+        """What to give for one item; None for a record of no stream of ours, or of one that was deleted meanwhile.
 
         A record that cannot be read hurts its own episode only (row 14), and stands there as a `Gap`.
         """
@@ -165,7 +167,7 @@ class EventChannel(trio.abc.ReceiveChannel[Event | Gap]):
             return Gap(item.lsn, item.lsn)
         except KeyDestroyed:  # of the first record: the episode was deleted behind this one
             return None
-        if event.kind == DELETED:
+        if event.kind in _LAST:
             self._names.pop(item.stream, None)
         elif not name:
             return None
@@ -177,18 +179,23 @@ class EventChannel(trio.abc.ReceiveChannel[Event | Gap]):
             self._names.popitem(last=False)
 
     async def _name_of(self, record: Record) -> str | None:
-        """The id of the episode a record belongs to; "" once it is deleted, None if it belongs to no episode.
+        """The id of what a record belongs to: an episode, thread or scope; "" once it is deleted, None if to none.
 
         Raises: UNREADABLE, `RecoveryFailed`, `Closed`.
         """
         if record.seq == 1:
             meta = decode_record(record.payload, "the first record of a stream").meta or {}
             kind, name = meta.get("stream"), meta.get("id")
+            if kind in OTHER_STREAMS and isinstance(name, str):
+                return name if is_named(meta, record.stream) else None
         else:
             found = await first_record(self._journal, record.stream)
             if found is None:
                 return "" if self._journal.is_deleted(record.stream) else None
-            kind, name, _first = found
+            kind, name, first = found
+            if kind in OTHER_STREAMS:
+                meta = decode_record(first.payload, "the first record of a stream").meta or {}
+                return name if is_named(meta, record.stream) else None
         if kind != EPISODE_STREAM or not isinstance(name, str):
             return None
         if stream_id(EPISODE_STREAM, name) != record.stream:

@@ -15,6 +15,7 @@ from stepwell.memory.completed import CompletedEpisode
 from stepwell.model.episode import Episode
 from stepwell.model.ids import EpisodeId
 from stepwell.model.outcome import TaskOutcome
+from stepwell.model.run_event import RunEvent
 from stepwell.model.step import ExecutionStep, StepError, StepInterrupted, StepResult, StepSuccess, StepTimeout
 from stepwell.runtime.episode_task import being_deleted
 from stepwell.runtime.reading import EpisodeEvents
@@ -114,6 +115,14 @@ class EpisodeHandle:
         if self._memory._commit_durability:
             cell.make_urgent(receipt._commit)  # it cannot wait for the medium, but it goes there at once
         return receipt
+
+    async def record(self, *events: RunEvent) -> Receipt:
+        """Record events of the run that this episode is, several of them as one batch; see `EpisodicPort.record`.
+        Unlike logging, it begins a run that is unknown, and adds to one that has ended."""
+        episodic = self._memory.episodic
+        return await (
+            episodic.record(self.id, events[0]) if len(events) == 1 else episodic.record_many(self.id, events)
+        )
 
     def step(self, tool: str, action: str = "", parameters: dict[str, Any] | None = None) -> StepScope:
         """An async context manager that logs what its body does as one step, with the latency measured."""

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from stepstore.journal import Journal
 from stepwell.memory.atomic import AtomicCommits
+from stepwell.memory.episodic import EpisodicPort
 from stepwell.memory.figures import MemoryRecovery
 from stepwell.memory.finding import Finding
 from stepwell.memory.handing_over import HandingOver
 from stepwell.memory.handle import EpisodeHandle
 from stepwell.memory.observing import Observing
 from stepwell.memory.organising import Organising
+from stepwell.memory.short_term import ShortTermPort
 from stepwell.memory.step_logging import StepLogging
 from stepwell.memory.upkeep import Upkeep
 from stepwell.model.ids import checked_id
+from stepwell.runtime.config import MemoryConfig
+from stepwell.runtime.runtime import Runtime
 
 
 class Memory(HandingOver, StepLogging, AtomicCommits, Organising, Finding, Upkeep, Observing):
@@ -21,9 +26,23 @@ class Memory(HandingOver, StepLogging, AtomicCommits, Organising, Finding, Upkee
     error means that nothing is stored.
     """
 
+    def __init__(self, journal: Journal, config: MemoryConfig, runtime: Runtime):
+        super().__init__(journal, config, runtime)
+        self._short_term, self._episodic = ShortTermPort(self), EpisodicPort(self)
+
     def handle(self, episode_id: str) -> EpisodeHandle:
         """A handle to an episode by id. Free: an unknown id is `NotFound` at first use. Raises: `InvalidInput`."""
         return EpisodeHandle(self, checked_id(episode_id))
+
+    @property
+    def short_term(self) -> ShortTermPort:
+        """The conversation threads; see `ShortTermPort`."""
+        return self._short_term
+
+    @property
+    def episodic(self) -> EpisodicPort:
+        """The events of runs; see `EpisodicPort`."""
+        return self._episodic
 
     @property
     def recovery(self) -> MemoryRecovery:

@@ -35,9 +35,10 @@ class Observing(MemoryCore):
         states = {"live": 0, "waking": 0, "parked": 0}
         messages = waiting_bytes = in_hand = awake = 0
         now = oldest = time.time_ns()
-        for cell in self._supervisor.cells.values():
+        episodes = len(self._supervisor.cells)
+        for place, cell in enumerate(self._supervisor.every_cell()):
             state = "live" if cell.state.value == "draining" else cell.state.value  # it takes steps
-            if state in states:
+            if state in states and place < episodes:
                 states[state] += 1
                 awake += cell.is_stored
             in_mailbox, size = cell.waiting
@@ -80,6 +81,7 @@ class Observing(MemoryCore):
                 parked.append(ParkedEpisode(episode_id=cell.episode_id, error=str(cell.failure)))
             elif cell.state.value == "waking" and cell.failure is not None:
                 restarting += 1
+        streams_parked = [str(cell.failure) for cell in self._supervisor.streams.all_cells() if cell.stays_parked]
         services = [
             ServiceHealth(
                 name=service.name,
@@ -96,6 +98,8 @@ class Observing(MemoryCore):
         ]
         if parked:
             troubles.append(f"{_episodes(len(parked))} parked, the first: {parked[0].error}")
+        if streams_parked:
+            troubles.append(f"threads or scopes parked: {len(streams_parked):,}, the first: {streams_parked[0]}")
         if restarting:
             troubles.append(f"{_episodes(restarting)} being restarted after a failure")
         if damaged := self._journal.stats.scrub_problems:

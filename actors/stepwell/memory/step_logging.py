@@ -70,7 +70,7 @@ class StepLogging(MemoryCore):
             await commit.reach_log()
 
     async def flush(self) -> None:
-        """Return once what was accepted for any episode and is under way is durable.
+        """Return once what was accepted for any episode, thread or scope and is under way is durable.
 
         A write that had failed before this call is told by its receipts, not here.
 
@@ -78,7 +78,7 @@ class StepLogging(MemoryCore):
         """
         await checkpoint()
         self._supervisor.check_thread()
-        pending = [(cell, commit) for cell in self._supervisor.cells.values() for commit in cell.pending_commits]
+        pending = [(cell, commit) for cell in self._supervisor.every_cell() for commit in cell.pending_commits]
         for cell, commit in pending:
             cell.make_urgent(commit)
         for _cell, commit in pending:

@@ -13,6 +13,10 @@ SCHEMA_VERSION = 1
 STARTED, STEP, ENDED, DELETED = "started", "step", "ended", "deleted"
 TAGGED, UPDATED, ARCHIVED, RESTORED = "tagged", "updated", "archived", "restored"
 RELATED, UNRELATED, CHECKPOINTED = "related", "unrelated", "checkpointed"
+RECORDED = "recorded"
+"""An event of a run that is no start, no step and no ending."""
+CLEARED = "cleared"
+"""The last record of a stream that is no episode: it was cleared, and may begin anew under another name on disk."""
 _EXACT = 2**32 * 1_000_000
 """Below this, a float of seconds is nearer to its microsecond than to any other (2**32 s have steps of 0.5 µs)."""
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -21,12 +25,13 @@ _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 class Event(msgspec.Struct, frozen=True, dict=True, eq=False):
     """One durable record of a stream.
 
-    `stream` is the id of the episode ("" where it was deleted and nothing tells it any more); `seq` its number there,
-    `lsn` its number in the log; `cursor` a text to resume a reading behind it. `time` is when it was accepted, UTC,
-    never going back within a stream; `time_ns` the same in nanoseconds since 1970. `kind` is "started", "step", "ended"
-    or "deleted" (the last of its stream), or says how the episode was organised, which may come behind its ending:
-    "tagged", "updated", "archived", "restored", "related", "unrelated", "checkpointed". `data` is a JSON object of that
-    kind.
+    `stream` is the id of the episode, or the name of the thread or scope ("" where it was deleted and nothing tells it
+    any more); `seq` its number there, `lsn` its number in the log; `cursor` a text to resume a reading behind it.
+    `time` is when it was accepted, UTC, never going back within a stream; `time_ns` the same in nanoseconds since 1970.
+    `kind` is "started", "step", "ended" or "deleted" (the last of its stream); "recorded" is any other event of a run
+    (`stepwell.events`); or it says how the episode was organised, which may come behind its ending: "tagged",
+    "updated", "archived", "restored", "related", "unrelated", "checkpointed". A thread has "message" and "summary", and
+    "cleared" is the last of a thread or scope. `data` is a JSON object of that kind.
 
     `data` is decoded when it is first asked for; where the stored bytes are not sound, that raises
     `EpisodeUnavailable` (reason "undecodable").

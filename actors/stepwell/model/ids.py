@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+import time
 from functools import lru_cache
 from hashlib import blake2b
 from typing import NewType
@@ -13,6 +15,7 @@ from stepwell.errors import InvalidInput, TooLarge
 EpisodeId = NewType("EpisodeId", str)
 MAX_ID_BYTES = 200
 EPISODE_STREAM = "episode"
+_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
 def new_episode_id() -> EpisodeId:
@@ -42,3 +45,16 @@ def checked_id(value: object, name: str = "episode_id") -> EpisodeId:
 def stream_id(kind: str, text: str) -> bytes:
     """The 16-byte name of a stream on disk: BLAKE2b-128 of kind NUL id. The text is in the stream's first record."""
     return blake2b(f"{kind}\0{text}".encode(), digest_size=16).digest()
+
+
+class RunId(str):
+    """The id of a run: the same kind of id as that of an episode, text. `RunId.new()` makes a ULID: 26 characters that
+    sort by the millisecond in which it was made."""
+
+    __slots__ = ()
+
+    @classmethod
+    def new(cls) -> RunId:
+        """A fresh ULID: 48 bits of milliseconds since 1970, 80 random bits, in Crockford's base 32."""
+        number = (time.time_ns() // 1_000_000) << 80 | secrets.randbits(80)
+        return cls("".join(_CROCKFORD[number >> shift & 31] for shift in range(125, -1, -5)))

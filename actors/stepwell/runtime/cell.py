@@ -245,7 +245,7 @@ class EpisodeCell:
                 raise InvalidInput("steps: the same key stands at two of them")
         if expected_seq is not None:
             self.check_expected(expected_seq)
-        self._check_steps_allowed(len(steps))
+        self.check_steps_allowed(len(steps))
         size = sum(map(len, payloads)) + _PER_RECORD * len(payloads)
         if size + batch_cost(0, 0) > min(MAX_BATCH_BYTES, self._limits.record_bytes):
             raise TooLarge(f"steps: {size:,} bytes in one batch exceed {self._limits.record_bytes:,}; split it")
@@ -257,7 +257,8 @@ class EpisodeCell:
                 self._keys.remember(step, offset, receipt._commit)
         return receipt
 
-    def _check_steps_allowed(self, more: int) -> None:
+    def check_steps_allowed(self, more: int) -> None:
+        """Raises: `TooLarge` if an episode may not have so many more steps."""
         if self._steps + more > self._steps_allowed:
             raise TooLarge(
                 f"{more} more steps would make {self._steps + more:,}; an episode may have "
@@ -300,6 +301,30 @@ class EpisodeCell:
         self._last_ns = now
         receipt = self._enqueue(payload, 1, len(payload) + _PER_RECORD)
         self.organisation.apply(record, receipt.seq, now)
+        return receipt
+
+    @trio.lowlevel.enable_ki_protection
+    def accept_recorded(
+        self, payloads: list[bytes], steps: int, time_ns: int, flags: int = 0, request: EndingRequest | None = None
+    ) -> Receipt:
+        """Accept records of events of the run that this episode is, also behind its ending. `steps`: how many of them
+        are steps; `request`: the ending that is among them.
+
+        Raises: `TooLarge` (an episode may not have so many steps), `Closed`, `LogFull`; then nothing is accepted.
+        """
+        if request is None and not self._gate.is_open:
+            self._journal.check_open()
+        if steps:
+            self.check_steps_allowed(steps)
+        size = sum(map(len, payloads)) + _PER_RECORD * len(payloads)
+        self._last_ns = time_ns
+        self._steps += steps
+        item = payloads[0] if len(payloads) == 1 else payloads
+        receipt = self._enqueue(item, len(payloads), size, flags=flags, critical=request is not None)
+        if request is not None:
+            request.receipt = receipt
+            self.ending_request = request
+            self.make_urgent()
         return receipt
 
     def now_ns(self) -> int:
@@ -371,12 +396,12 @@ class EpisodeCell:
         if known is None:
             if expected_seq is not None:
                 self.check_expected(expected_seq)
-            self._check_steps_allowed(len(staged))
+            self.check_steps_allowed(len(staged))
         return known
 
-    def batch_of(self, payloads: Iterable[bytes]) -> Batch:
+    def batch_of(self, payloads: Iterable[bytes], flags: int = 0) -> Batch:
         """The batch that stores these records behind everything accepted."""
-        return Batch(self.stream, self._next_seq, tuple(payloads), 0)
+        return Batch(self.stream, self._next_seq, tuple(payloads), flags)
 
     @trio.lowlevel.enable_ki_protection
     def accept_submitted(self, batch: Batch, staged: Sequence[StagedStep], time_ns: int) -> Receipt:
@@ -399,6 +424,24 @@ class EpisodeCell:
         for seq, step in enumerate(staged, batch.first_seq):
             self._keys.remember_staged(step, seq, commit)
         return Receipt(self._next_seq - 1, commit)
+
+    @trio.lowlevel.enable_ki_protection
+    def accept_submitted_events(self, batch: Batch, steps: int, time_ns: int, request: EndingRequest | None) -> Receipt:
+        """As `accept_submitted`, for events of the run that this episode is; see `accept_recorded`."""
+        receipt = self.accept_submitted(batch, (), time_ns)
+        receipt._commit.flags = batch.flags
+        self._steps += steps - len(batch.payloads)
+        if request is not None:
+            request.receipt = receipt
+            self.ending_request = request
+        return receipt
+
+    @trio.lowlevel.enable_ki_protection
+    def vanish(self) -> None:
+        """There is to be no such episode: nothing was accepted for it. Its task ends."""
+        self.accepting = False
+        self.state.value = "gone"
+        self.wake()
 
     # ---- urgency -----------------------------------------------------------------------------------------------------
 
@@ -542,7 +585,7 @@ class EpisodeCell:
         for commit in commits:
             self._keys.forget(commit)
             commit.resolve(0, error)
-        if self.ending_request is not None and self.ending_request.ending is None:
+        if self.ending_request is not None and not self.ending_request.is_stored:
             # It was to end with everything before it stored; that is no longer so, and the caller must decide anew.
             request, self.ending_request = self.ending_request, None
             request.finish(error=error)

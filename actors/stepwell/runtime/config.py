@@ -8,15 +8,17 @@ import inspect
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from stepstore.log.keys import KeyProvider
 from stepwell.errors import InvalidInput
 from stepwell.model import validation as check
 from stepwell.model.limits import Limits
+from stepwell.model.message import Oversize, TokenCounter, chars_over_4
 from stepwell.model.redaction import Redactor
 
 T = TypeVar("T", bound=type)
+OVERSIZE = get_args(Oversize)
 
 
 def _refuse_unknown_names(cls: T) -> T:
@@ -129,6 +131,8 @@ class MemoryConfig:
     scrub_every_seconds: float = 86_400
     audit: str | os.PathLike[str] | None = None
     redact: Redactor | None = None
+    token_counter: TokenCounter = chars_over_4
+    oversize: Oversize = "strict"
 
     def __post_init__(self) -> None:
         for name, allowed in (
@@ -137,6 +141,7 @@ class MemoryConfig:
             ("on_failure", ("raise", "cancel")),
             ("align", (0, 512, 4096)),
             ("compression", ("none", "zstd")),
+            ("oversize", OVERSIZE),
         ):
             value = getattr(self, name)
             if value not in allowed or type(value) is not type(allowed[0]):

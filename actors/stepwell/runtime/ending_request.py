@@ -12,7 +12,10 @@ from stepwell.runtime.receipt import Receipt
 
 
 class EndingRequest:
-    """An episode that is to end: with what, and what came of it."""
+    """An episode that is to end: with what, and what came of it.
+
+    `ending` is there before it is stored where nothing had to be worked out: it was recorded as an event of a run.
+    """
 
     def __init__(self, outcome: TaskOutcome, metadata: dict[str, Any], actor: str = ""):
         self.outcome, self.metadata, self.actor = outcome, metadata, actor
@@ -20,6 +23,11 @@ class EndingRequest:
         self.receipt: Receipt | None = None
         self.error: BaseException | None = None
         self.done = trio.Event()
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether the ending is in the log."""
+        return self.ending is not None and self.done.is_set()
 
     def finish(self, *, error: BaseException | None = None) -> None:
         """Say that it is over; the first word counts."""

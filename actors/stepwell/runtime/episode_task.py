@@ -201,7 +201,7 @@ async def run_incarnation(cell: EpisodeCell, journal: Journal, limits: Limits) -
             await journal.wait_room()
             if cell.should_send:
                 cell.send()
-        elif cell.deleting and cell.is_idle:
+        elif (cell.deleting and cell.is_idle) or cell.state.value == "gone":
             cell.state.value = "gone"
             return
         elif cell.ending_request is not None and cell.is_idle:
@@ -235,7 +235,13 @@ async def serve_ended(cell: EpisodeCell, journal: Journal) -> None:
 
 
 async def _write_ending(cell: EpisodeCell, journal: Journal, limits: Limits, request: EndingRequest) -> bool:
-    """Work out what an ending says and store it. Everything before it is durable. False if it could not be stored."""
+    """Work out what an ending says and store it. Everything before it is durable. False if it could not be stored.
+
+    One that was recorded as an event is stored by now.
+    """
+    if request.ending is not None:
+        _end(cell, request)
+        return True
     fold, _keyed = await fold_episode(journal, cell.episode_id)
     now_ns = cell.now_ns()
     episode = fold.episode(outcome=request.outcome, end_ns=now_ns)
@@ -264,10 +270,15 @@ async def _write_ending(cell: EpisodeCell, journal: Journal, limits: Limits, req
         metadata=request.metadata,
         actor=request.actor,
     )
+    _end(cell, request)
+    return True
+
+
+@trio.lowlevel.enable_ki_protection
+def _end(cell: EpisodeCell, request: EndingRequest) -> None:
     cell.accepting = False
     cell.state.value = "ended"
     request.finish()
-    return True
 
 
 def ended_error(episode_id: str) -> InvalidState:

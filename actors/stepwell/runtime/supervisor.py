@@ -1,4 +1,7 @@
-"""The supervisor: one cell per episode that is awake. It routes by id, wakes from the log, forgets what is over."""
+"""The supervisor: one cell per episode that is awake. It routes by id, wakes from the log, forgets what is over.
+
+The streams that are no episodes have their cells in `Streams`, a part of it.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +28,7 @@ from stepwell.runtime.oversight import Oversight
 from stepwell.runtime.passivation import Passivator
 from stepwell.runtime.reading import last_time_ns, not_found
 from stepwell.runtime.right_loop import get_ident, wrong_loop
+from stepwell.runtime.streams import Streams
 
 REBUILDS = 8
 """Episodes rebuilt from the log at a time; the others wait their turn, first come, first served."""
@@ -53,11 +57,13 @@ class Supervisor:
         self.on_deleted: Callable[[], None] = lambda: None
         """Called when a deletion may have become durable, before anybody is told."""
         self._deletions: dict[str, Deletion] = {}
+        self.streams = Streams(self)
         self._nursery: trio.Nursery | None = None
 
     def run_in(self, nursery: trio.Nursery) -> None:
         """Use `nursery` for the two timers and the episode tasks."""
         self._nursery = nursery
+        self.streams.run_in(nursery)
         nursery.start_soon(self.flusher.run, name="stepwell flusher")
         nursery.start_soon(self.passivator.run, name="stepwell passivator")
 
@@ -101,6 +107,12 @@ class Supervisor:
             if cell.ending_request is not None:
                 cell.ending_request.finish(error=not_found(cell.episode_id))  # unless it has another result
         self.passivator.make_room()
+
+    def add_fresh(self, episode_id: EpisodeId) -> EpisodeCell:
+        """A cell and a task for a new episode. In the same synchronous section its first record is to be accepted.
+
+        Raises: `Closed`."""
+        return self._add(episode_id, fresh=True)
 
     async def is_stored(self, episode_id: EpisodeId) -> bool:
         """Whether the log has the episode. A checkpoint."""
@@ -327,17 +339,21 @@ class Supervisor:
         """Wait until everything accepted before this call has a result. A checkpoint."""
         self.check_thread()
         await self.journal.catch_up()
-        pending = [(cell, commit) for cell in self.cells.values() for commit in cell.pending_commits]
+        pending = [(cell, commit) for cell in self.every_cell() for commit in cell.pending_commits]
         for cell, commit in pending:
             cell.make_urgent(commit)
         for _cell, commit in pending:
             await commit.wait()
 
+    def every_cell(self) -> list[EpisodeCell]:
+        """The cells of episodes, and of all other streams."""
+        return [*self.cells.values(), *self.streams.all_cells()]
+
     @trio.lowlevel.enable_ki_protection
     def stop_intake(self) -> None:
         """Accept nothing from now on; what was accepted goes to the log at once."""
         self.closing = True
-        for cell in list(self.cells.values()):
+        for cell in self.every_cell():
             cell.stop_intake()
 
     async def drained(self) -> None:
@@ -351,14 +367,14 @@ class Supervisor:
                 await self.settle(cell.episode_id)
         for deletion in list(self._deletions.values()):
             await deletion.wait()
-        await trio.lowlevel.checkpoint()
+        await self.streams.drained()
 
     @trio.lowlevel.enable_ki_protection
     def give_up(self) -> int:
         """The runtime is over: resolve everything without a result as unknown. Returns how many records that were."""
         self.closing = True
         self._nursery = None
-        left = 0
+        left = self.streams.give_up()
         for cell in list(self.cells.values()):
             left += sum(commit.records for commit in cell.pending_commits)
             cell.fail_pending(OutcomeUnknown("the memory was closed before this had reached the log"))

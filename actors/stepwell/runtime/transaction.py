@@ -81,12 +81,13 @@ class Transaction:
         self._submitted: list[Part] = []
         self._bytes = 0
 
-    def admit(self, part: Part, payloads: Sequence[bytes]) -> None:
-        """Count what is about to be staged in `part`; the parts go into the frame in the order of their first record.
+    def admit(self, part: Part, sizes: Sequence[int]) -> None:
+        """Count records of these bytes that are about to be staged in `part`; the parts go into the frame in the order
+        of their first record.
 
         Raises: `TooLarge` if the transaction would not fit into one frame; then it is not counted.
         """
-        size = self._bytes + batch_cost(sum(map(len, payloads)), len(payloads))
+        size = self._bytes + batch_cost(sum(sizes), len(sizes))
         if part.place in self._parts:
             size -= batch_cost(0, 0)
         if size > MAX_BATCH_BYTES:

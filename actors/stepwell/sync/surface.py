@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from stepstore.journal import ArchiveReport, CompactionReport, DeletionReport, Gap
 from stepwell.bridge import hot
 from stepwell.memory.completed import CompletedEpisode
+from stepwell.memory.episodic import EpisodicPort as TargetEpisodicPort
 from stepwell.memory.figures import MemoryHealth, MemoryRecovery, MemoryStats
 from stepwell.memory.following import START, Place
 from stepwell.memory.handle import EpisodeHandle as TargetEpisodeHandle
 from stepwell.memory.handle import StepScope
 from stepwell.memory.memory import Memory as TargetMemory
 from stepwell.memory.run_scope import RunningEpisode as TargetRunningEpisode
+from stepwell.memory.short_term import ShortTermPort as TargetShortTermPort
+from stepwell.memory.summarising import Summariser
 from stepwell.model.checkpoint import Checkpoint
 from stepwell.model.context import TaskContext
 from stepwell.model.episode import Episode
@@ -23,9 +26,15 @@ from stepwell.model.event import Event
 from stepwell.model.handoff import HandoffPack
 from stepwell.model.ids import EpisodeId
 from stepwell.model.listed_episode import Page
+from stepwell.model.message import Message, Oversize, ThreadSummary
 from stepwell.model.outcome import TaskOutcome
 from stepwell.model.relationship import Relationship, RelationshipKind
+from stepwell.model.run_event import RunEvent
+from stepwell.model.run_filter import RunFilter, RunSummary
+from stepwell.model.run_record import RecordedEvent
 from stepwell.model.step import ExecutionStep
+from stepwell.model.thread_window import ThreadWindow
+from stepwell.model.usage import Price, UsageReport
 from stepwell.runtime.lifecycle_events import LifecycleEvent
 from stepwell.runtime.reading import OpenEpisode
 from stepwell.sync.door import Door
@@ -84,6 +93,13 @@ class EpisodeHandle:
         found: Receipt = self._door.call_plain(lambda: self._target.log_step_nowait(step, expected_seq=expected_seq))
         return found
 
+    def record(self, *events: RunEvent) -> Receipt:
+        """Record events of the run that this episode is, several of them as one batch; see `EpisodicPort.record`.
+        Unlike logging, it begins a run that is unknown, and adds to one that has ended.
+        """
+        found: Receipt = self._door.call(lambda: self._target.record(*events))
+        return found
+
     def step(self, tool: str, action: str = "", parameters: dict[str, Any] | None = None) -> Scope[StepScope]:
         """A context manager that logs what its body does as one step, with the latency measured."""
         return Scope(self._door, self._target.step(tool, action, parameters))
@@ -133,6 +149,208 @@ class RunningEpisode(EpisodeHandle):
     ) -> None:
         """The task was judged infeasible. Raises: `InvalidInput`."""
         self._target.abstain(reason, stopped_at_step, infeasibility_signals)
+
+
+class ShortTermPort:
+    """Conversation threads; see `stepwell.ShortTermPort`."""
+
+    def __init__(self, door: Door, target: TargetShortTermPort):
+        self._door, self._target = door, target
+
+    def append(self, thread: str, message: Message) -> Receipt:
+        """Add a message at the end of a thread: accepted on return (durable with `durability="commit"`).
+
+        If cancelled before it is accepted nothing is stored; in `durability="commit"`, behind that, it will be.
+        Raises: `InvalidInput`, `TooLarge`, `Unavailable`, `Closed`, `LogFull`.
+        """
+        found: Receipt = self._door.call(lambda: self._target.append(thread, message))
+        return found
+
+    def append_many(self, thread: str, messages: Sequence[Message]) -> Receipt:
+        """Add messages that are stored together or not at all. The receipt is that of the last one; see `append`."""
+        found: Receipt = self._door.call(lambda: self._target.append_many(thread, messages))
+        return found
+
+    def load(
+        self,
+        thread: str,
+        max_tokens: int,
+        *,
+        pin_system: bool = False,
+        with_summary: bool = False,
+        oversize: Oversize | None = None,
+    ) -> list[Message]:
+        """The newest messages that cost at most `max_tokens` together, oldest first; none of a thread that is unknown.
+        It sees everything accepted before the call. What a message costs says `MemoryConfig.token_counter`.
+
+        Where older messages are left out, it does not begin with the reply of a tool whose call is left out.
+        `pin_system`: the last system message comes first even where it is older. `with_summary`: the last summary (see
+        `summarise`) stands in the place of what it covers. `oversize`, by default that of `MemoryConfig`: what comes if
+        the newest message alone costs more: nothing ("strict"), it alone ("keep_last"), or an error ("raise").
+        Raises: `InvalidInput`, `TooLarge` (see `oversize`), `Unavailable`, `Closed`.
+        """
+        found: list[Message] = self._door.call(
+            lambda: self._target.load(
+                thread, max_tokens, pin_system=pin_system, with_summary=with_summary, oversize=oversize
+            )
+        )
+        return found
+
+    def window(
+        self,
+        thread: str,
+        max_tokens: int,
+        *,
+        pin_system: bool = False,
+        with_summary: bool = False,
+        oversize: Oversize | None = None,
+    ) -> ThreadWindow:
+        """As `load`, and what there is to know about it: what it costs, which records it is, whether it is all.
+
+        Raises: as `load`.
+        """
+        found: ThreadWindow = self._door.call(
+            lambda: self._target.window(
+                thread, max_tokens, pin_system=pin_system, with_summary=with_summary, oversize=oversize
+            )
+        )
+        return found
+
+    def summarise(self, thread: str, text: str, first_seq: int, last_seq: int) -> Receipt:
+        """Store a summary of the messages `first_seq` to `last_seq`; durable on return. The messages stay; `load` puts
+        the last summary in their place if asked to. Most callers use `summarize_history`, which calls this.
+
+        If cancelled, whether it is stored is unknown; storing it again does no harm.
+        Raises: `InvalidInput`, `TooLarge`, `Unavailable`, `Closed`, `LogFull`, `OutcomeUnknown`.
+        """
+        found: Receipt = self._door.call(lambda: self._target.summarise(thread, text, first_seq, last_seq))
+        return found
+
+    def summarize_history(
+        self,
+        thread: str,
+        summariser: Summariser,
+        *,
+        trigger_token_budget: int,
+        keep_recent_messages: int = 10,
+        run: str | None = None,
+        redact_tool_content: bool = True,
+        redact_roles: Collection[str] = (),
+    ) -> ThreadSummary | None:
+        """Once what no summary covers yet costs more than `trigger_token_budget`, have all of it but the last
+        `keep_recent_messages` summarised, together with the summary so far, and store what comes; durable on return.
+        None if there was nothing to do. The messages stay; see `load(with_summary=True)`.
+
+        `summariser` gets the messages and gives text, or `Summarised` with the tokens it took; an async function is
+        awaited, a plain one runs in a worker thread. With `run`, a `SummaryCheckpoint` is recorded there in the same
+        commit. `redact_tool_content`: the replies of tools are not shown to the summariser; nor is what those of
+        `redact_roles` said. What the summariser raises leaves unchanged, and nothing is stored; as if it is cancelled.
+        Raises: `InvalidInput`, `TooLarge`, `InvalidState` (the run was deleted), `Unavailable`, `Closed`, `LogFull`,
+        `OutcomeUnknown`.
+        """
+        found: ThreadSummary | None = self._door.call(
+            lambda: self._target.summarize_history(
+                thread,
+                summariser,
+                trigger_token_budget=trigger_token_budget,
+                keep_recent_messages=keep_recent_messages,
+                run=run,
+                redact_tool_content=redact_tool_content,
+                redact_roles=redact_roles,
+            )
+        )
+        return found
+
+    def clear(self, thread: str, *, actor: str = "") -> None:
+        """Delete every message of a thread, and what it was encrypted with; durable on return. Other threads are
+        untouched, and appending goes on in an empty one. An unknown thread is none. `actor`: who asked, for the event.
+
+        If cancelled the clearing goes on; call again to learn how it went.
+        Raises: `InvalidInput`, `Closed`, `LogFull`, `OutcomeUnknown`.
+        """
+        self._door.call(lambda: self._target.clear(thread, actor=actor))
+
+    def threads(self) -> list[str]:
+        """The threads that hold something, in the order in which they began. The first call reads the log.
+
+        Raises: `Closed`, `RecoveryFailed`, `Unavailable` (the key of something encrypted cannot be had).
+        """
+        found: list[str] = self._door.call(lambda: self._target.threads())
+        return found
+
+
+class EpisodicPort:
+    """The events of runs; see `stepwell.EpisodicPort`."""
+
+    def __init__(self, door: Door, target: TargetEpisodicPort):
+        self._door, self._target = door, target
+
+    def record(self, run: str, event: RunEvent) -> Receipt:
+        """Record one event of a run: accepted on return (durable with `durability="commit"`). Waits while the mailbox
+        of the run is full.
+
+        If cancelled before it is accepted nothing is stored; in `durability="commit"`, behind that, it will be.
+        Raises: `InvalidInput`, `TooLarge`, `InvalidState` (the run was deleted), `EpisodeUnavailable`, `Closed`,
+        `LogFull`.
+        """
+        found: Receipt = self._door.call(lambda: self._target.record(run, event))
+        return found
+
+    def record_many(self, run: str, events: Sequence[RunEvent]) -> Receipt:
+        """Record events that are stored together or not at all. The receipt is that of the last one; see `record`."""
+        found: Receipt = self._door.call(lambda: self._target.record_many(run, events))
+        return found
+
+    def replay(self, run: str) -> list[RunEvent]:
+        """All events of a run, in order, as they were recorded; none if the run is unknown. For a long run use
+        `iter_replay`. It sees everything accepted before the call.
+
+        Raises: `InvalidInput`, `EpisodeUnavailable`, `Unavailable`, `Closed`.
+        """
+        found: list[RunEvent] = self._door.call(lambda: self._target.replay(run))
+        return found
+
+    def replay_many(self, runs: Iterable[str]) -> list[tuple[str, list[RunEvent]]]:
+        """The events of several runs, in the order asked for; see `replay`."""
+        found: list[tuple[str, list[RunEvent]]] = self._door.call(lambda: self._target.replay_many(runs))
+        return found
+
+    def iter_replay(self, run: str, after: int = 0) -> Items[RecordedEvent]:
+        """The events of a run behind record `after`, oldest first, each with its number and time, in bounded memory:
+        `for recorded in …`. An unknown run has none. It sees everything accepted before its first item is asked
+        for; nothing has to be closed.
+
+        Raises: `InvalidInput`; the iteration raises as `replay`.
+        """
+        return Items(self._door, self._target.iter_replay(run, after))
+
+    def follow(self, run: str, after: int = 0) -> Scope[Channel[RecordedEvent]]:
+        """The events of a run behind record `after`, then those to come, as they become durable:
+        `with memory.episodic.follow(run) as events: for recorded in events: …`. The run may be unknown yet.
+        A slow reader lags behind; nothing waits for it. It ends when the memory is closed or the run is deleted.
+
+        Raises: `InvalidInput`; entering raises `Closed`, receiving as `replay`.
+        """
+        return Scope(self._door, self._target.follow(run, after))
+
+    def list_runs(self, filter: RunFilter | None = None) -> list[RunSummary]:
+        """The runs that a filter is met by: the latest started first, and of equal times the greater id first. It sees
+        everything accepted before the call. The first call after opening reads the log.
+
+        Raises: `InvalidInput`, `Closed`, `RecoveryFailed`, `Unavailable` (the key of something encrypted cannot be
+        had).
+        """
+        found: list[RunSummary] = self._door.call(lambda: self._target.list_runs(filter))
+        return found
+
+    def usage(self, runs: Iterable[str], prices: Mapping[tuple[str, str], Price] | None = None) -> UsageReport:
+        """What runs have used: calls, tokens, latency and, with `prices` by (provider, model), cost; per run, per agent
+        and per model. Works on runs that have not ended. See `stepwell.model.usage`.
+
+        Raises: `InvalidInput`, and as `replay`.
+        """
+        found: UsageReport = self._door.call(lambda: self._target.usage(runs, prices))
+        return found
 
 
 class Memory:
@@ -303,7 +521,7 @@ class Memory:
         self._door.call(lambda: self._target.flush_steps(episode_id))
 
     def flush(self) -> None:
-        """Return once what was accepted for any episode and is under way is durable.
+        """Return once what was accepted for any episode, thread or scope and is under way is durable.
 
         A write that had failed before this call is told by its receipts, not here.
 
@@ -391,14 +609,14 @@ class Memory:
     def follow(
         self, cursor: str | Place = START, *, kinds: Collection[str] | None = None
     ) -> Scope[Channel[Event | Gap]]:
-        """Follow the durable events of all episodes in log order, then those to come:
+        """Follow the durable events of all episodes, threads and scopes in log order, then those to come:
         `with memory.follow(cursor) as events: for event in events: …`.
 
         `cursor`: START, NOW, or the `cursor` of an event, behind which it goes on, also after a restart. `kinds`: only
         events of these kinds. Records whose bytes are damaged or cannot be decoded come as a `Gap`. A deleted episode
-        comes as its "deleted" event alone, whose `stream` is "" for a follower that has seen nothing else of it. A slow
-        reader lags behind; nothing waits for it and nothing is dropped. Closing the memory ends it. A checkpoint once
-        per slice of at most 256 events.
+        comes as its "deleted" event alone, a cleared thread or scope as "cleared"; the `stream` of such an event is ""
+        for a follower that has seen nothing else of it. A slow reader lags behind; nothing waits for it and nothing is
+        dropped. Closing the memory ends it. A checkpoint once per slice of at most 256 events.
         Raises: `InvalidInput`; entering raises `InvalidInput` (no cursor, or one of another memory), `InvalidState`
         (the cursor's record was lost after a crash), `CorruptLog` (records that were durable have vanished), `Closed`.
         """
@@ -566,6 +784,16 @@ class Memory:
         """A handle to an episode by id. Free: an unknown id is `NotFound` at first use. Raises: `InvalidInput`."""
         found: EpisodeHandle = self._door.call_plain(lambda: self._target.handle(episode_id))
         return found
+
+    @property
+    def short_term(self) -> ShortTermPort:
+        """The conversation threads; see `ShortTermPort`."""
+        return ShortTermPort(self._door, self._target.short_term)
+
+    @property
+    def episodic(self) -> EpisodicPort:
+        """The events of runs; see `EpisodicPort`."""
+        return EpisodicPort(self._door, self._target.episodic)
 
     @property
     def recovery(self) -> MemoryRecovery:

@@ -34,6 +34,7 @@ from stepwell import (
     Success,
 )
 from tests.public_surface import public_async_functions
+from tests.stepwell.memory.port_calls import PORT_CALLS
 from tests.support import LOG, HookedFileSystem, cancelled_at_step, open_on, step
 
 BAD = ExecutionStep(tool="")
@@ -41,6 +42,8 @@ NEVER_FAIL = {
     "EventChannel.aclose",
     "LifecycleChannel.aclose",
     "Watching.__aexit__",
+    "RunChannel.aclose",
+    "RunFollowing.__aexit__",
     "Following.__aexit__",  # it raises nothing of its own; what the body raised leaves
 }
 """Public async functions that raise nothing."""
@@ -271,6 +274,9 @@ CALLS: dict[str, Call] = {
 }
 
 
+CALLS.update({name: Call(*call) for name, call in PORT_CALLS.items()})
+
+
 @pytest.mark.parametrize("name", CALLS)
 async def test_is_a_checkpoint(name: str) -> None:
     call = CALLS[name]
@@ -451,6 +457,41 @@ async def looking_for_open_episodes_behind_the_closing(stage: Stage) -> Situatio
     yield stage.memory.open_episodes
 
 
+async def listing_behind_the_closing(stage: Stage) -> Situation:
+    await stage.close()
+    yield stage.memory.short_term.threads
+
+
+async def entering_a_run_twice(stage: Stage) -> Situation:
+    following = stage.memory.episodic.follow("e")
+    await following.__aenter__()
+    yield following.__aenter__
+
+
+async def leaving_a_run(stage: Stage) -> Situation:
+    following = stage.memory.episodic.follow("e")
+    await following.__aenter__()
+    yield lambda: following.__aexit__(None, None, None)
+
+
+async def not_following_a_run_any_more(stage: Stage) -> Situation:
+    events = await stage.memory.episodic.follow("e").__aenter__()
+    await events.receive()
+    yield events.aclose
+
+
+async def receiving_from_a_run_behind_leaving(stage: Stage) -> Situation:
+    events = await stage.memory.episodic.follow("e").__aenter__()
+    await events.receive()
+    await events.aclose()
+    yield events.receive
+
+
+async def replaying_behind_the_closing(stage: Stage) -> Situation:
+    await stage.close()
+    yield stage.memory.episodic.iter_replay("e").__anext__
+
+
 async def compacting_behind_the_closing(stage: Stage) -> Situation:
     await stage.close()
     yield stage.memory.compact
@@ -600,6 +641,12 @@ SITUATIONS: list[tuple[str, Callable[[Stage], Situation], type[BaseException] | 
     ("Memory.episode_ids", looking_for_ids_behind_the_closing, Closed),
     ("Memory.open_episodes", looking_for_open_episodes_behind_the_closing, Closed),
     ("Memory.compact", compacting_behind_the_closing, Closed),
+    ("ShortTermPort.threads", listing_behind_the_closing, Closed),
+    ("RunFollowing.__aenter__", entering_a_run_twice, InvalidState),
+    ("RunFollowing.__aexit__", leaving_a_run, None),
+    ("RunChannel.aclose", not_following_a_run_any_more, None),
+    ("RunChannel.receive", receiving_from_a_run_behind_leaving, trio.ClosedResourceError),
+    ("RunEvents.__anext__", replaying_behind_the_closing, Closed),
     ("EpisodeEvents.__anext__", asking_for_the_next_event_at_the_end, StopAsyncIteration),
     ("EventChannel.receive_some", receiving_some, None),
     ("EventChannel.receive_some", receiving_some_behind_leaving, trio.ClosedResourceError),
