@@ -25,6 +25,7 @@ sys.path[:0] = [str(PACKAGE.parent), str(PACKAGE.parent.parent / "storage")]
 
 from stepwell.memory.episodic import EpisodicPort  # noqa: E402
 from stepwell.memory.handle import EpisodeHandle  # noqa: E402
+from stepwell.memory.long_term import LongTermPort  # noqa: E402
 from stepwell.memory.memory import Memory  # noqa: E402
 from stepwell.memory.run_scope import RunningEpisode  # noqa: E402
 from stepwell.memory.short_term import ShortTermPort  # noqa: E402
@@ -34,6 +35,7 @@ SURFACE: list[tuple[type, str, str]] = [
     (RunningEpisode, "EpisodeHandle", "A handle inside a run scope; see `stepwell.Memory.episode`."),
     (ShortTermPort, "", "Conversation threads; see `stepwell.ShortTermPort`."),
     (EpisodicPort, "", "The events of runs; see `stepwell.EpisodicPort`."),
+    (LongTermPort, "", "Facts in scopes; see `stepwell.LongTermPort`."),
     (Memory, "", "An opened memory; see `stepwell.Memory`."),
 ]
 HOT = {
@@ -50,20 +52,20 @@ IN_ANY_THREAD = {
 }
 """What never changes, and what sets one attribute and nothing else, needs no crossing."""
 WRAPPED = {
-    "RunScope": "Scope[RunningEpisode]",
-    "StepScope": "Scope[StepScope]",
-    "Following": "Scope[Channel[Event | Gap]]",
-    "Watching": "Scope[Channel[LifecycleEvent]]",
-    "AtomicScope": "Scope[Transaction]",
-    "RunFollowing": "Scope[Channel[RecordedEvent]]",
+    "RunScope": "DoorScope[RunningEpisode]",
+    "StepScope": "DoorScope[StepScope]",
+    "Following": "DoorScope[Channel[Event | Gap]]",
+    "Watching": "DoorScope[Channel[LifecycleEvent]]",
+    "AtomicScope": "DoorScope[Transaction]",
+    "RunFollowing": "DoorScope[Channel[RecordedEvent]]",
     "RunEvents": "Items[RecordedEvent]",
     "EpisodeEvents": "Items[Event]",
     "AsyncIterator[EpisodeId]": "Items[EpisodeId]",
 }
 """What a call gives, and in what the door wraps it: made in the caller's thread, used in the Trio thread."""
-PORTS = {"ShortTermPort", "EpisodicPort"}
+PORTS = {"ShortTermPort", "LongTermPort", "EpisodicPort"}
 """Parts of a memory with calls of their own: a property gives one, and needs no crossing."""
-OWN = {*PORTS, "EpisodeHandle", "RunningEpisode", "Receipt", "Scope", "Items", "Channel", "Transaction"}
+OWN = {*PORTS, "EpisodeHandle", "RunningEpisode", "Receipt", "DoorScope", "Items", "Channel", "Transaction"}
 """Names that mean something of the door itself there."""
 IMPORTS = {
     "Any": "from typing import Any",
@@ -119,7 +121,7 @@ class Surface:
         self.imports = {
             "from typing import Any",
             "from stepwell.aio.door import Door",
-            "from stepwell.aio.wrappers import Channel, Items, Receipt, Scope, Transaction",
+            "from stepwell.aio.wrappers import Channel, DoorScope, Items, Receipt, Transaction",
             "from stepwell.bridge import hot",
         }
 

@@ -56,6 +56,8 @@ from stepwell.memory.figures import MemoryStats as MemoryStats
 from stepwell.memory.following import NOW as NOW
 from stepwell.memory.following import START as START
 from stepwell.memory.handle import EpisodeHandle as EpisodeHandle
+from stepwell.memory.long_term import LongTermPort as LongTermPort
+from stepwell.memory.long_term_contract import LongTermMemory as LongTermMemory
 from stepwell.memory.memory import Memory as Memory
 from stepwell.memory.ports import EpisodicMemory as EpisodicMemory
 from stepwell.memory.ports import ShortTermMemory as ShortTermMemory
@@ -70,6 +72,13 @@ from stepwell.model.context import TaskContext as TaskContext
 from stepwell.model.episode import Episode as Episode
 from stepwell.model.episode_filter import EpisodeFilter as EpisodeFilter
 from stepwell.model.event import Event as Event
+from stepwell.model.fact import Fact as Fact
+from stepwell.model.fact import FactId as FactId
+from stepwell.model.fact import Hit as Hit
+from stepwell.model.fact import Origin as Origin
+from stepwell.model.fact import StoredFact as StoredFact
+from stepwell.model.fact import Why as Why
+from stepwell.model.fact_page import FactPage as FactPage
 from stepwell.model.handoff import HandoffPack as HandoffPack
 from stepwell.model.ids import EpisodeId as EpisodeId
 from stepwell.model.ids import RunId as RunId
@@ -85,11 +94,13 @@ from stepwell.model.outcome import Failure as Failure
 from stepwell.model.outcome import Interrupted as Interrupted
 from stepwell.model.outcome import PartialSuccess as PartialSuccess
 from stepwell.model.outcome import Success as Success
+from stepwell.model.recall_semantics import RecallSemantics as RecallSemantics
 from stepwell.model.redaction import default_redactor as default_redactor
 from stepwell.model.relationship import Relationship as Relationship
 from stepwell.model.run_filter import RunFilter as RunFilter
 from stepwell.model.run_filter import RunSummary as RunSummary
 from stepwell.model.run_record import RecordedEvent as RecordedEvent
+from stepwell.model.scope import Scope as Scope
 from stepwell.model.step import EpisodeStep as EpisodeStep
 from stepwell.model.step import ExecutionStep as ExecutionStep
 from stepwell.model.step import StepError as StepError

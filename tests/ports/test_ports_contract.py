@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from stepstore.log.memory_files import MemoryFileSystem
 from stepwell import EpisodicMemory, Memory, MemoryConfig, ShortTermMemory, open_memory
 from stepwell.testing import MemoryJournal, open_memory_on
-from stepwell.testing.ports import InMemoryEpisodic, InMemoryPorts, InMemoryShortTerm
+from stepwell.testing.ports import InMemoryEpisodic, InMemoryLongTerm, InMemoryPorts, InMemoryShortTerm
 from stepwell.testing.ports_contract import PortsContract, PortsPlace
 from tests.support import open_on
 
@@ -43,6 +43,7 @@ class TestTwins(PortsContract):
         @asynccontextmanager
         async def opened() -> AsyncIterator[InMemoryPorts]:
             again = InMemoryPorts()
+            again.long_term = InMemoryLongTerm(ports.long_term.kept)
             again.short_term = InMemoryShortTerm(ports.short_term.kept)
             again.episodic = InMemoryEpisodic(ports.episodic.kept)
             yield again

@@ -17,11 +17,12 @@ from __future__ import annotations
 from stepwell.aio.opening import open_memory as open_memory
 from stepwell.aio.surface import EpisodeHandle as EpisodeHandle
 from stepwell.aio.surface import EpisodicPort as EpisodicPort
+from stepwell.aio.surface import LongTermPort as LongTermPort
 from stepwell.aio.surface import Memory as Memory
 from stepwell.aio.surface import RunningEpisode as RunningEpisode
 from stepwell.aio.surface import ShortTermPort as ShortTermPort
 from stepwell.aio.wrappers import Channel as Channel
+from stepwell.aio.wrappers import DoorScope as DoorScope
 from stepwell.aio.wrappers import Items as Items
 from stepwell.aio.wrappers import Receipt as Receipt
-from stepwell.aio.wrappers import Scope as Scope
 from stepwell.aio.wrappers import Transaction as Transaction

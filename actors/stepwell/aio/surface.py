@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from stepstore.journal import ArchiveReport, CompactionReport, DeletionReport, Gap
 from stepwell.aio.door import Door
-from stepwell.aio.wrappers import Channel, Items, Receipt, Scope, Transaction
+from stepwell.aio.wrappers import Channel, DoorScope, Items, Receipt, Transaction
 from stepwell.bridge import hot
 from stepwell.memory.completed import CompletedEpisode
 from stepwell.memory.episodic import EpisodicPort as TargetEpisodicPort
@@ -16,6 +17,7 @@ from stepwell.memory.figures import MemoryHealth, MemoryRecovery, MemoryStats
 from stepwell.memory.following import START, Place
 from stepwell.memory.handle import EpisodeHandle as TargetEpisodeHandle
 from stepwell.memory.handle import StepScope
+from stepwell.memory.long_term import LongTermPort as TargetLongTermPort
 from stepwell.memory.memory import Memory as TargetMemory
 from stepwell.memory.run_scope import RunningEpisode as TargetRunningEpisode
 from stepwell.memory.short_term import ShortTermPort as TargetShortTermPort
@@ -25,15 +27,19 @@ from stepwell.model.context import TaskContext
 from stepwell.model.episode import Episode
 from stepwell.model.episode_filter import EpisodeFilter
 from stepwell.model.event import Event
+from stepwell.model.fact import Fact, FactId, Hit, Origin, StoredFact
+from stepwell.model.fact_page import FactPage
 from stepwell.model.handoff import HandoffPack
 from stepwell.model.ids import EpisodeId
 from stepwell.model.listed_episode import Page
 from stepwell.model.message import Message, Oversize, ThreadSummary
 from stepwell.model.outcome import TaskOutcome
+from stepwell.model.recall_semantics import RecallSemantics
 from stepwell.model.relationship import Relationship, RelationshipKind
 from stepwell.model.run_event import RunEvent
 from stepwell.model.run_filter import RunFilter, RunSummary
 from stepwell.model.run_record import RecordedEvent
+from stepwell.model.scope import Scope
 from stepwell.model.step import ExecutionStep
 from stepwell.model.thread_window import ThreadWindow
 from stepwell.model.usage import Price, UsageReport
@@ -100,9 +106,9 @@ class EpisodeHandle:
         found: Receipt = await self._door.call(lambda: self._target.record(*events))
         return found
 
-    def step(self, tool: str, action: str = "", parameters: dict[str, Any] | None = None) -> Scope[StepScope]:
+    def step(self, tool: str, action: str = "", parameters: dict[str, Any] | None = None) -> DoorScope[StepScope]:
         """An async context manager that logs what its body does as one step, with the latency measured."""
-        return Scope(self._door, self._target.step(tool, action, parameters))
+        return DoorScope(self._door, self._target.step(tool, action, parameters))
 
     async def flush(self) -> None:
         """Return once everything accepted for this episode is durable; see `Memory.flush_steps`."""
@@ -324,14 +330,14 @@ class EpisodicPort:
         """
         return Items(self._door, self._target.iter_replay(run, after))
 
-    def follow(self, run: str, after: int = 0) -> Scope[Channel[RecordedEvent]]:
+    def follow(self, run: str, after: int = 0) -> DoorScope[Channel[RecordedEvent]]:
         """The events of a run behind record `after`, then those to come, as they become durable:
         `async with memory.episodic.follow(run) as events: async for recorded in events: …`. The run may be unknown yet.
         A slow reader lags behind; nothing waits for it. It ends when the memory is closed or the run is deleted.
 
         Raises: `InvalidInput`; entering raises `Closed`, receiving as `replay`.
         """
-        return Scope(self._door, self._target.follow(run, after))
+        return DoorScope(self._door, self._target.follow(run, after))
 
     async def list_runs(self, filter: RunFilter | None = None) -> list[RunSummary]:
         """The runs that a filter is met by: the latest started first, and of equal times the greater id first. It sees
@@ -353,6 +359,166 @@ class EpisodicPort:
         return found
 
 
+class LongTermPort:
+    """Facts in scopes; see `stepwell.LongTermPort`."""
+
+    def __init__(self, door: Door, target: TargetLongTermPort):
+        self._door, self._target = door, target
+
+    async def remember(
+        self,
+        scope: Scope,
+        fact: Fact,
+        *,
+        time: dt.datetime | None = None,
+        expires_at: dt.datetime | None = None,
+        origin: Origin | None = None,
+        supersedes: str | None = None,
+        deduplicate: bool = False,
+    ) -> FactId:
+        """Store a fact in one scope, and give its id.
+
+        `time`: when what it says was so, if not now; it is searched as well. `expires_at`: from then on it is not
+        found. `origin`: the run and the step it came from. `supersedes`: the id of a fact of the same scope in whose
+        place it comes; that one is not found any more, but can still be read. `deduplicate`: if a fact that says the
+        same (text and metadata) can be found in the scope, nothing is stored, and its id is given.
+        Raises: `InvalidInput`, `TooLarge`, `NotFound` (nothing to supersede).
+        """
+        found: FactId = await self._door.call(
+            lambda: self._target.remember(
+                scope,
+                fact,
+                time=time,
+                expires_at=expires_at,
+                origin=origin,
+                supersedes=supersedes,
+                deduplicate=deduplicate,
+            )
+        )
+        return found
+
+    async def remember_many(
+        self,
+        scope: Scope,
+        facts: Sequence[Fact],
+        *,
+        time: dt.datetime | None = None,
+        expires_at: dt.datetime | None = None,
+        origin: Origin | None = None,
+        deduplicate: bool = False,
+    ) -> list[FactId]:
+        """Store facts together or not at all, and give their ids in the same order; see `remember`.
+
+        With `deduplicate`, a fact that is there, or stands twice in `facts`, has the id of the first.
+        Raises: `InvalidInput`, `TooLarge` (also for more than 16 MiB together), naming the fact.
+        """
+        found: list[FactId] = await self._door.call(
+            lambda: self._target.remember_many(
+                scope, facts, time=time, expires_at=expires_at, origin=origin, deduplicate=deduplicate
+            )
+        )
+        return found
+
+    async def recall(
+        self,
+        scope: Scope,
+        query: str,
+        k: int = 5,
+        *,
+        where: dict[str, Any] | None = None,
+        since: dt.datetime | None = None,
+        until: dt.datetime | None = None,
+        fall_through: Sequence[Scope] = (),
+    ) -> list[Fact]:
+        """The best `k` facts of a scope for a query, the best first; see `search`.
+
+        Raises: `InvalidInput`, `TooLarge`.
+        """
+        found: list[Fact] = await self._door.call(
+            lambda: self._target.recall(
+                scope, query, k, where=where, since=since, until=until, fall_through=fall_through
+            )
+        )
+        return found
+
+    async def search(
+        self,
+        scope: Scope,
+        query: str,
+        k: int = 5,
+        *,
+        where: dict[str, Any] | None = None,
+        since: dt.datetime | None = None,
+        until: dt.datetime | None = None,
+        fall_through: Sequence[Scope] = (),
+    ) -> list[Hit]:
+        """The best `k` facts of a scope for a query, each with its id, its score, and why it was found.
+
+        `ranking` says how it ranks. Of equal scores the newest comes first. Where no word of the query is found, what
+        the query stands in as it is written; a query that is blank finds the newest. `where`: only facts whose metadata
+        has these fields with these values (an object inside has to match in the same way, a list also matches each of
+        its items). `since`, `until`: only facts of that time, bounds included. `fall_through`: if the scope gives fewer
+        than `k`, what is missing comes from these, in turn.
+        Raises: `InvalidInput`, `TooLarge`.
+        """
+        found: list[Hit] = await self._door.call(
+            lambda: self._target.search(
+                scope, query, k, where=where, since=since, until=until, fall_through=fall_through
+            )
+        )
+        return found
+
+    async def get(self, fact_id: str) -> StoredFact:
+        """One fact, also if it was superseded or has expired. Raises: `NotFound` (it was forgotten, or never was)."""
+        found: StoredFact = await self._door.call(lambda: self._target.get(fact_id))
+        return found
+
+    async def facts(
+        self,
+        scope: Scope,
+        limit: int = 50,
+        cursor: str | None = None,
+        *,
+        where: dict[str, Any] | None = None,
+        since: dt.datetime | None = None,
+        until: dt.datetime | None = None,
+    ) -> FactPage:
+        """The facts of a scope that can be found, in the order of remembering, `limit` at a time.
+
+        `cursor`: the `next_cursor` of the page before. Facts that come or go between two pages neither repeat nor hide
+        others. Raises: `InvalidInput`.
+        """
+        found: FactPage = await self._door.call(
+            lambda: self._target.facts(scope, limit, cursor, where=where, since=since, until=until)
+        )
+        return found
+
+    async def forget(self, fact_id: str) -> bool:
+        """Remove a fact: from now on it is in no answer. False if there is none of that id.
+
+        Its bytes stay in the log, as those of every record do, until its scope is cleared.
+        """
+        found: bool = await self._door.call(lambda: self._target.forget(fact_id))
+        return found
+
+    async def clear(self, scope: Scope, *, actor: str = "", purge: bool = False) -> DeletionReport | None:
+        """Forget every fact of a scope, and what it was encrypted with. Other scopes are untouched. `actor`: who asked,
+        for the event. With `purge` the bytes go too, and the report proves it (see `compact`).
+
+        Raises: `InvalidInput`.
+        """
+        found: DeletionReport | None = await self._door.call(
+            lambda: self._target.clear(scope, actor=actor, purge=purge)
+        )
+        return found
+
+    @property
+    def ranking(self) -> RecallSemantics:
+        """How it ranks."""
+        found: RecallSemantics = self._door.call_plain(lambda: self._target.ranking)
+        return found
+
+
 class Memory:
     """An opened memory; see `stepwell.Memory`."""
 
@@ -369,7 +535,7 @@ class Memory:
         found: MemoryHealth = self._door.call_plain(lambda: self._target.health())
         return found
 
-    def lifecycle(self) -> Scope[Channel[LifecycleEvent]]:
+    def lifecycle(self) -> DoorScope[Channel[LifecycleEvent]]:
         """What happens to the memory and its episodes from now on, as it happens:
         `async with memory.lifecycle() as events: async for event in events: …`, with `LifecycleEvent`s.
 
@@ -377,7 +543,7 @@ class Memory:
         "missed" with their number. Ends when the memory is closed. Nothing of it is stored; `follow` gives what is.
         Entering and receiving are checkpoints. Raises on entering: `Closed`, `InvalidState` (entered before).
         """
-        return Scope(self._door, self._target.lifecycle())
+        return DoorScope(self._door, self._target.lifecycle())
 
     async def delete_episode(self, episode_id: str, *, purge: bool = False, actor: str = "") -> DeletionReport | None:
         """Delete an episode: nothing reads it from now on, and its id is never used again; durable on return. With
@@ -488,9 +654,9 @@ class Memory:
         """Take an episode out of the archive."""
         await self._door.call(lambda: self._target.restore(episode_id, actor=actor))
 
-    def atomic(self) -> Scope[Transaction]:
+    def atomic(self) -> DoorScope[Transaction]:
         """An async context manager; what is staged in its block is stored together or not at all. See `AtomicScope`."""
-        return Scope(self._door, self._target.atomic())
+        return DoorScope(self._door, self._target.atomic())
 
     async def log_step(self, episode_id: str, step: ExecutionStep, *, expected_seq: int | None = None) -> Receipt:
         """Log one step of the episode; see `EpisodeHandle.log_step`. Raises: `InvalidInput` for a bad id as well."""
@@ -610,7 +776,7 @@ class Memory:
 
     def follow(
         self, cursor: str | Place = START, *, kinds: Collection[str] | None = None
-    ) -> Scope[Channel[Event | Gap]]:
+    ) -> DoorScope[Channel[Event | Gap]]:
         """Follow the durable events of all episodes, threads and scopes in log order, then those to come:
         `async with memory.follow(cursor) as events: async for event in events: …`.
 
@@ -622,7 +788,7 @@ class Memory:
         Raises: `InvalidInput`; entering raises `InvalidInput` (no cursor, or one of another memory), `InvalidState`
         (the cursor's record was lost after a crash), `CorruptLog` (records that were durable have vanished), `Closed`.
         """
-        return Scope(self._door, self._target.follow(cursor, kinds=kinds))
+        return DoorScope(self._door, self._target.follow(cursor, kinds=kinds))
 
     async def open_episodes(self) -> list[OpenEpisode]:
         """The episodes that were still open when the memory was last closed or its process died, and still are."""
@@ -687,12 +853,12 @@ class Memory:
         metadata: dict[str, Any] | None = None,
         actor: str = "",
         **context_fields: Any,
-    ) -> Scope[RunningEpisode]:
+    ) -> DoorScope[RunningEpisode]:
         """The run scope: an async context manager that starts an episode and writes its ending by itself.
 
         See `RunScope` for how the ending is decided. Arguments and errors are those of `start_episode`.
         """
-        return Scope(
+        return DoorScope(
             self._door,
             self._target.episode(
                 task,
@@ -793,6 +959,11 @@ class Memory:
     def short_term(self) -> ShortTermPort:
         """The conversation threads; see `ShortTermPort`."""
         return ShortTermPort(self._door, self._target.short_term)
+
+    @property
+    def long_term(self) -> LongTermPort:
+        """Facts in scopes, found again by what they say; see `LongTermPort`."""
+        return LongTermPort(self._door, self._target.long_term)
 
     @property
     def episodic(self) -> EpisodicPort:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -15,8 +16,10 @@ from stepwell.memory import following, handle, run_scope
 from stepwell.memory.atomic import AtomicScope
 from stepwell.memory.completed import CompletedEpisode
 from stepwell.memory.run_following import RunChannel
+from stepwell.model.fact import Fact, FactId, Origin
 from stepwell.model.message import Message
 from stepwell.model.run_event import RunEvent
+from stepwell.model.scope import Scope
 from stepwell.model.step import ExecutionStep
 from stepwell.runtime import receipt as runtime_receipt
 from stepwell.runtime.lifecycle_events import LifecycleChannel
@@ -70,7 +73,7 @@ class Receipt:
         return repr(self._receipt)
 
 
-class Scope(Generic[T_co]):
+class DoorScope(Generic[T_co]):
     """An async context manager of the memory, entered and left from asyncio."""
 
     def __init__(self, door: Door, scope: Any):
@@ -160,6 +163,22 @@ class Transaction:
     def record(self, run: str, *events: RunEvent) -> None:
         """Stage events of a run; see `stepwell.AtomicScope.record`."""
         self._scope.record(run, *events)
+
+    def remember(
+        self,
+        scope: Scope,
+        fact: Fact,
+        *,
+        time: dt.datetime | None = None,
+        expires_at: dt.datetime | None = None,
+        origin: Origin | None = None,
+    ) -> None:
+        """Stage a fact for a scope; see `stepwell.AtomicScope.remember`."""
+        self._scope.remember(scope, fact, time=time, expires_at=expires_at, origin=origin)
+
+    def fact_ids(self, scope: Scope) -> list[FactId]:
+        """The ids of the facts that were staged for a scope; see `stepwell.AtomicScope.fact_ids`."""
+        return self._scope.fact_ids(scope)
 
     @property
     def receipt(self) -> Receipt | None:

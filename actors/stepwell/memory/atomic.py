@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
@@ -12,11 +13,16 @@ from stepwell.errors import InvalidInput, InvalidState, NotFound, Rejected
 from stepwell.memory.core import MemoryCore
 from stepwell.memory.threads import LARGEST_META
 from stepwell.model.codec import UNSTAMPED_NS
+from stepwell.model.fact import Fact, FactId, Origin
+from stepwell.model.fact_records import encode_change, fact_id
 from stepwell.model.ids import checked_id
 from stepwell.model.message import Message, encode_message
 from stepwell.model.run_event import RunEvent
+from stepwell.model.scope import Scope, checked_scope
 from stepwell.model.step import ExecutionStep
+from stepwell.model.streams import SCOPE_STREAM
 from stepwell.runtime.episode_part import EpisodePart, staged_step
+from stepwell.runtime.fact_scope import LARGEST_SCOPE_META
 from stepwell.runtime.receipt import Receipt
 from stepwell.runtime.right_loop import checkpoint
 from stepwell.runtime.run_part import START_BYTES, RunPart
@@ -127,6 +133,39 @@ class AtomicScope:
         self._transaction.admit(part, sizes if known in self._runs else [START_BYTES, *sizes])
         part.stage(checked, sizes)
         self._runs[known] = part
+
+    def remember(
+        self,
+        scope: Scope,
+        fact: Fact,
+        *,
+        time: dt.datetime | None = None,
+        expires_at: dt.datetime | None = None,
+        origin: Origin | None = None,
+    ) -> None:
+        """Stage a fact for a scope; see `LongTermPort.remember`. `fact_ids` gives its id behind the commit. A plain
+        function.
+
+        Raises: `InvalidInput`, `TooLarge`, `InvalidState` (not inside the block); then it is not staged.
+        """
+        known, port = checked_scope(scope), self._memory._whole.long_term
+        change = port._checked(fact, "fact", time=time, expires_at=expires_at, origin=origin)
+        size = len(encode_change(change, UNSTAMPED_NS, None, self._memory._config.limits)) + LARGEST_SCOPE_META
+        self._stage_drafts(port._kind, known.stream_name, [change], [size])
+
+    def fact_ids(self, scope: Scope) -> list[FactId]:
+        """The ids of the facts that were staged for a scope, in that order, once everything is accepted.
+
+        Raises: `InvalidInput`, `NotFound` if none was staged, `InvalidState` before the commit, and behind one that
+        stored nothing.
+        """
+        part = self._streams.get((SCOPE_STREAM, checked_scope(scope).stream_name))
+        if part is None:
+            raise NotFound(f"nothing was staged for scope {scope} in this transaction")
+        numbers = None if self._transaction.receipt is None else part.numbers
+        if numbers is None:
+            raise InvalidState("the facts of a transaction have ids once it is committed")
+        return [fact_id(scope, part.generation, number) for number in numbers]
 
     def _check_staging(self) -> None:
         if not self._open:

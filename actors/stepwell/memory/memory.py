@@ -9,6 +9,7 @@ from stepwell.memory.figures import MemoryRecovery
 from stepwell.memory.finding import Finding
 from stepwell.memory.handing_over import HandingOver
 from stepwell.memory.handle import EpisodeHandle
+from stepwell.memory.long_term import LongTermPort
 from stepwell.memory.observing import Observing
 from stepwell.memory.organising import Organising
 from stepwell.memory.short_term import ShortTermPort
@@ -28,6 +29,7 @@ class Memory(HandingOver, StepLogging, AtomicCommits, Organising, Finding, Upkee
 
     def __init__(self, journal: Journal, config: MemoryConfig, runtime: Runtime):
         super().__init__(journal, config, runtime)
+        self._long_term = LongTermPort(self)
         self._short_term, self._episodic = ShortTermPort(self), EpisodicPort(self)
 
     def handle(self, episode_id: str) -> EpisodeHandle:
@@ -38,6 +40,11 @@ class Memory(HandingOver, StepLogging, AtomicCommits, Organising, Finding, Upkee
     def short_term(self) -> ShortTermPort:
         """The conversation threads; see `ShortTermPort`."""
         return self._short_term
+
+    @property
+    def long_term(self) -> LongTermPort:
+        """Facts in scopes, found again by what they say; see `LongTermPort`."""
+        return self._long_term
 
     @property
     def episodic(self) -> EpisodicPort:

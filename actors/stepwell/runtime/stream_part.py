@@ -103,6 +103,16 @@ class StreamPart:
             cell.on_result(first_lsn, error)
 
     @property
+    def generation(self) -> int:
+        """That of the stream in which the records are, once they are accepted."""
+        return self._locked_cell.generation
+
+    @property
+    def numbers(self) -> range | None:
+        """Those of the records, once they are accepted."""
+        return None if self._batch is None else range(self._batch.first_seq, self._batch.first_seq + len(self._drafts))
+
+    @property
     def _locked_cell(self) -> StreamCell:
         assert self._cell is not None, "locked first"
         return self._cell

@@ -17,11 +17,12 @@ from __future__ import annotations
 from stepwell.sync.opening import open_memory as open_memory
 from stepwell.sync.surface import EpisodeHandle as EpisodeHandle
 from stepwell.sync.surface import EpisodicPort as EpisodicPort
+from stepwell.sync.surface import LongTermPort as LongTermPort
 from stepwell.sync.surface import Memory as Memory
 from stepwell.sync.surface import RunningEpisode as RunningEpisode
 from stepwell.sync.surface import ShortTermPort as ShortTermPort
 from stepwell.sync.wrappers import Channel as Channel
+from stepwell.sync.wrappers import DoorScope as DoorScope
 from stepwell.sync.wrappers import Items as Items
 from stepwell.sync.wrappers import Receipt as Receipt
-from stepwell.sync.wrappers import Scope as Scope
 from stepwell.sync.wrappers import Transaction as Transaction

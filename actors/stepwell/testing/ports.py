@@ -32,6 +32,7 @@ from stepwell.model.run_filter import RunFilter, RunFold, RunSummary, checked_fi
 from stepwell.model.run_record import RecordedEvent, checked_event
 from stepwell.model.thread_window import counted, summary_message
 from stepwell.runtime.receipt import Commit, Receipt
+from stepwell.testing.long_term import InMemoryLongTerm as InMemoryLongTerm
 
 _LIMITS = Limits()
 
@@ -226,3 +227,4 @@ class InMemoryPorts:
 
     def __init__(self, **settings: Any) -> None:
         self.short_term, self.episodic = InMemoryShortTerm(**settings), InMemoryEpisodic()
+        self.long_term = InMemoryLongTerm()

@@ -10,6 +10,7 @@ from typing import Protocol
 
 import pytest
 
+from stepwell.memory.long_term_contract import LongTermMemory
 from stepwell.memory.ports import EpisodicMemory, ShortTermMemory
 
 
@@ -18,6 +19,9 @@ class Ports(Protocol):
 
     @property
     def short_term(self) -> ShortTermMemory: ...
+
+    @property
+    def long_term(self) -> LongTermMemory: ...
 
     @property
     def episodic(self) -> EpisodicMemory: ...
