@@ -33,8 +33,9 @@ BARE = {"sses", "ies", "eed"}
         ("goodness", "good"), ("revival", "reviv"), ("allowance", "allow"), ("airliner", "airlin"),
         ("adjustable", "adjust"), ("replacement", "replac"), ("adjustment", "adjust"), ("dependent", "depend"),
         ("adoption", "adopt"), ("communism", "commun"), ("effective", "effect"), ("probate", "probat"),
-        ("rate", "rate"), ("cease", "ceas"), ("psychology", "psycholog"), ("possibly", "possibl"), ("controll", "control"), ("roll", "roll"),
+        ("rate", "rate"), ("cease", "ceas"), ("controll", "control"), ("roll", "roll"),
         ("generalizations", "gener"), ("oscillators", "oscil"),
+        ("psychology", "psycholog"), ("possibly", "possibl"),  # the departures
     ],
 )  # fmt: skip
 def test_the_examples_of_porters_paper(word: str, expected: str) -> None:
