@@ -93,6 +93,43 @@ def fold_of(*payloads: bytes) -> list[EpisodeStep]:
     return fold.steps
 
 
+def plainly_encoded(step: ExecutionStep, time_ns: int) -> bytes:
+    """The record of `step` by nothing but cbor2."""
+    coded = None
+    if isinstance(step.result, StepSuccess):
+        coded = (0, step.result.output)
+    elif step.result is not None:
+        coded = ((StepError, StepTimeout, StepInterrupted).index(type(step.result)) + 1, step.result.message)
+    data = [step.tool, step.action, step.parameters, coded, step.latency_ms]
+    rest = [step.tokens_used, step.reward, step.thought, step.metadata or None, step.step_number]
+    if any(value is not None for value in rest):
+        data += rest
+    return cbor2.dumps([1, "step", time_ns, data, None if step.key is None else {"key": step.key}])
+
+
+_around_short = st.integers(250, 260).flatmap(lambda size: st.sampled_from("xé✓🜁").map(lambda char: char * size))
+_some_texts = _texts | _around_short
+_some_numbers = st.sampled_from([0, 23, 24, 255, 256, 1023, 1024, 2**32, -1, True])
+_plain_objects = st.dictionaries(_some_texts, st.one_of(_values, _some_texts, _some_numbers), max_size=30)
+
+
+@steady
+@given(
+    step=steps
+    | st.builds(
+        ExecutionStep,
+        tool=_filled | _around_short,
+        action=_some_texts,
+        parameters=_plain_objects,
+        result=st.builds(StepSuccess, _values | _some_texts) | _results,
+        latency_ms=_amounts | _some_numbers.filter(lambda value: value is not True and value >= 0),
+    ),
+    time_ns=st.integers(2**32, 2**62),
+)
+def test_the_bytes_of_a_step_are_those_that_cbor_makes_of_it(step: ExecutionStep, time_ns: int) -> None:
+    assert encode_step(step, time_ns, Limits()) == plainly_encoded(step, time_ns)
+
+
 @steady
 @given(step=steps, time_ns=st.integers(0, 2**62))
 @example(step=ExecutionStep("t"), time_ns=0)
