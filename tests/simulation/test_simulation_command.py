@@ -165,7 +165,7 @@ def a_follower_skips_what_a_larger_frame_holds(patch: pytest.MonkeyPatch) -> Non
 
 
 def reads_do_not_wait_for_what_was_accepted(patch: pytest.MonkeyPatch) -> None:
-    async def settle(self: Supervisor, episode_id: str) -> None:
+    async def settle(self: Supervisor, episode_id: str, *, catch_up: bool = True) -> None:
         await trio.lowlevel.checkpoint()
 
     patch.setattr(Supervisor, "settle", settle)
