@@ -26,6 +26,7 @@ from stepwell import (
     BatchConfig,
     EpisodeFilter,
     Event,
+    Fact,
     Failure,
     Interrupted,
     InvalidInput,
@@ -38,6 +39,7 @@ from stepwell import (
     OutcomeUnknown,
     Role,
     RunFilter,
+    Scope,
     Success,
     TooLarge,
     open_memory,
@@ -681,3 +683,29 @@ async def ports_on_a_medium_that_fails(caller: Caller) -> None:
 async def _expect(kind: type[Exception], call: Callable[[], Awaitable[object]]) -> None:
     with pytest.raises(kind):
         await call()
+
+
+@scenario(idle_seconds=1, max_live_episodes=2)
+async def facts(caller: Caller) -> None:
+    """Scopes that are new, awake, asleep and cleared; each call may be repeated."""
+    long_term, scope = caller.memory.long_term, Scope.workspace("team")
+    with caller.call():
+        known = await long_term.remember(scope, Fact("the sky is blue", {"n": 1}))
+    many = [Fact(f"Ann: fact number {number}") for number in range(MORE_THAN_A_SLICE)]
+    await caller.plain(partial(long_term.remember_many, scope, many))
+    await caller.plain(partial(long_term.remember_many, scope, many[:3], deduplicate=True))
+    await caller.plain(partial(long_term.search, scope, "sky", where={"n": 1}, fall_through=[Scope.GLOBAL]))
+    await caller.plain(partial(long_term.recall, scope, "number", 3))
+    await caller.plain(partial(long_term.get, known))
+    await trio.sleep(2)
+    with caller.call():
+        grey = await long_term.remember(scope, Fact("the sky is grey"), supersedes=known)
+    await caller.plain(partial(long_term.forget, grey))
+    await caller.plain(partial(long_term.remember, Scope.GLOBAL, Fact("once"), deduplicate=True))
+    await caller.plain(partial(long_term.facts, scope, 5))
+    async with caller.entered(caller.memory.atomic()) as transaction:
+        transaction.remember(scope, Fact("together"))
+        transaction.remember(Scope.GLOBAL, Fact("with this"))
+    await caller.plain(partial(long_term.clear, scope))
+    await caller.plain(partial(long_term.remember, scope, Fact("again")))
+    await caller.plain(partial(long_term.search, scope, "again"))

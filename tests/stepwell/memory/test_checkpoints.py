@@ -23,6 +23,7 @@ from stepwell import (
     Closed,
     EpisodeFilter,
     ExecutionStep,
+    Fact,
     HandoffPack,
     InvalidInput,
     InvalidState,
@@ -30,10 +31,12 @@ from stepwell import (
     Memory,
     NotFound,
     OutcomeUnknown,
+    Scope,
     StepwellError,
     Success,
 )
 from tests.public_surface import public_async_functions
+from tests.stepwell.memory.fact_calls import FACT_CALLS
 from tests.stepwell.memory.port_calls import PORT_CALLS
 from tests.support import LOG, HookedFileSystem, cancelled_at_step, open_on, step
 
@@ -274,7 +277,7 @@ CALLS: dict[str, Call] = {
 }
 
 
-CALLS.update({name: Call(*call) for name, call in PORT_CALLS.items()})
+CALLS.update({name: Call(*call) for name, call in (PORT_CALLS | FACT_CALLS).items()})
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -462,6 +465,12 @@ async def listing_behind_the_closing(stage: Stage) -> Situation:
     yield stage.memory.short_term.threads
 
 
+async def forgetting_behind_the_closing(stage: Stage) -> Situation:
+    fact_id = await stage.memory.long_term.remember(Scope.GLOBAL, Fact("the sky is blue"))
+    await stage.close()
+    yield lambda: stage.memory.long_term.forget(fact_id)
+
+
 async def entering_a_run_twice(stage: Stage) -> Situation:
     following = stage.memory.episodic.follow("e")
     await following.__aenter__()
@@ -642,6 +651,7 @@ SITUATIONS: list[tuple[str, Callable[[Stage], Situation], type[BaseException] | 
     ("Memory.open_episodes", looking_for_open_episodes_behind_the_closing, Closed),
     ("Memory.compact", compacting_behind_the_closing, Closed),
     ("ShortTermPort.threads", listing_behind_the_closing, Closed),
+    ("LongTermPort.forget", forgetting_behind_the_closing, Closed),
     ("RunFollowing.__aenter__", entering_a_run_twice, InvalidState),
     ("RunFollowing.__aexit__", leaving_a_run, None),
     ("RunChannel.aclose", not_following_a_run_any_more, None),

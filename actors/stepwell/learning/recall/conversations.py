@@ -23,7 +23,8 @@ class Conversations:
         """How many facts each conversation has."""
         self.count = self.facts = 0
         self._known: dict[Key, int] = {}
-        self._previous: Membership | None = None
+        self._previous: tuple[Membership, int] | None = None
+        """The fact added last, and its conversation, whether it is still there or not."""
 
     def add(self, number: int, member: Membership) -> None:
         """Add a fact with a number above all before."""
@@ -32,7 +33,7 @@ class Conversations:
             self.of.extend([NONE] * missing)
             self._place.extend([0] * missing)
         conversation = self._conversation(member)
-        self._previous = member
+        self._previous = member, conversation
         self.of.append(conversation)
         self._place.append(len(self._members[conversation]))
         if conversation:
@@ -49,9 +50,10 @@ class Conversations:
             return found
         if not member.is_turn:
             return NONE
-        before = self._previous
-        if before is not None and before.is_turn and before.days == member.days:
-            return self.of[-1]
+        if self._previous is not None:
+            before, conversation = self._previous
+            if before.is_turn and before.days == member.days:
+                return conversation
         return self._begin()
 
     def _begin(self) -> int:
@@ -63,6 +65,7 @@ class Conversations:
         """Take a fact out again."""
         conversation = self.of[number]
         if conversation:
+            self._members[conversation][self._place[number]] = 0
             self.living[conversation] -= 1
             self.count -= not self.living[conversation]
             self.facts -= 1

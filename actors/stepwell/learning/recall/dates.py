@@ -47,7 +47,7 @@ def date_words(value: object) -> str:
     if isinstance(value, str):
         return _date_words_of_text(value[:100])
     if isinstance(value, int | float) and not isinstance(value, bool):
-        seconds = value / 1000 if abs(value) >= _LAST_YEAR_S else value
+        seconds = value / 1000 if _LAST_YEAR_S <= value < 1000 * _LAST_YEAR_S else value
         if _FIRST_YEAR_S <= seconds < _LAST_YEAR_S:
             return day_words(dt.datetime.fromtimestamp(seconds, dt.UTC))
     return ""

@@ -30,7 +30,9 @@ CONVERSATION_FIELDS = (
 _SHARED = frozenset(CONVERSATION_FIELDS)
 SPEAKER_FIELDS = ("speaker", "author")
 """Fields that say who said it; what has one is a turn, as what begins with `Ann: `."""
-_TIME_FIELD = re.compile(r"(^|[_-])(date|time|datetime|timestamp|when|day|at)$|[a-z](Date|Time|At)$", re.IGNORECASE)
+_TIME_FIELD = re.compile(
+    r"(?i:(?:^|[_-])(?:date|time|datetime|timestamp|when|day|at)$)|[a-z](?:Date|Time|Timestamp|At)$"
+)
 # "Ann: …", "[8 May 2023] Ann Lee: …"
 _TURN = re.compile(r"\s*(?:[\[(][^\])]{0,60}[\])]\s*)?\w[\w.'’-]{0,30}(?: \w[\w.'’-]{0,30}){0,2}: ")
 

@@ -101,11 +101,11 @@ class Ranking:
         if len(found) <= wanted:
             return list(found) if accepts is None else self._accepted_around(found, accepts, wanted)
         if accepts is None:
-            return heapq.nlargest(wanted, found, key=found.__getitem__)
-        first = heapq.nlargest(20 * wanted, found, key=found.__getitem__)
+            return heapq.nlargest(wanted, reversed(found), key=found.__getitem__)
+        first = heapq.nlargest(20 * wanted, reversed(found), key=found.__getitem__)
         kept = self._accepted_around(first, accepts, wanted)
         if len(kept) < wanted and len(first) < len(found):
-            kept = self._accepted_around(sorted(found, key=found.__getitem__, reverse=True), accepts, wanted)
+            kept = self._accepted_around(sorted(reversed(found), key=found.__getitem__, reverse=True), accepts, wanted)
         return kept
 
     @staticmethod
