@@ -18,7 +18,7 @@ import zstandard
 
 from stepstore.journal import Batch, SegmentLogJournal
 from stepstore.log.batch_codec import FLAG_ZSTD
-from stepwell import ExecutionStep, StepSuccess, open_memory
+from stepwell import ExecutionStep, StepSuccess, Success, open_memory
 from stepwell.model.ids import stream_id
 
 Maker = Callable[[Path], None]
@@ -34,6 +34,7 @@ def make_sound(directory: Path) -> None:
             for name in (VICTIM, BYSTANDER):
                 handle = await memory.start_episode("a task", episode_id=name)
                 await (await handle.log_step(ExecutionStep("tool", "act", result=StepSuccess("fine")))).wait_durable()
+            await memory.complete_episode(BYSTANDER, Success())
 
     trio.run(main)
 
@@ -131,6 +132,16 @@ def _grown_segment(directory: Path) -> None:
     os.truncate(next(directory.glob("*.seg")), 1024 * GIB)
 
 
+def _large_list_of_keys(directory: Path) -> None:
+    (directory / "keys").mkdir()
+    os.truncate(_touched(directory / "keys" / "KEYS-1"), 1024 * GIB)
+
+
+def _touched(path: Path) -> Path:
+    path.touch()
+    return path
+
+
 def _texts(directory: Path) -> None:
     """Texts that a terminal would obey: colours, titles, clearing, the clipboard, text that runs backwards."""
 
@@ -138,7 +149,7 @@ def _texts(directory: Path) -> None:
         async with open_memory(directory) as memory:
             text = "\x1b[2J\x1b]0;owned\x07\x1b]52;c;cm0gLXJm\x07\u202egnp.exe\r\x9b31m\x00[red]not markup[/]"
             handle = await memory.start_episode(
-                text, agent=text, tags=[text.replace("\x00", "")], episode_id=f"e{text[:8]}"
+                text, agent=text, tags=["\u202egnp.exe [red]not markup[/]"], episode_id=f"e{text[:8]}"
             )
             await handle.log_step(ExecutionStep(text, text, {text: text}, StepSuccess(text)))
             await handle.flush()
@@ -199,10 +210,7 @@ LOGS: dict[str, Maker] = {
     "a LOCK of a terabyte": _file("LOCK", 1024 * GIB),
     "a MANIFEST of a terabyte": _file("MANIFEST-00000009", 1024 * GIB),
     "an index of a terabyte": _file("00000001-0000000000000001.idx", 1024 * GIB),
-    "a list of keys of a terabyte": lambda directory: (
-        (directory / "keys").mkdir(),
-        _file("keys/KEYS-1", 1024 * GIB)(directory),
-    )[-1],
+    "a list of keys of a terabyte": _large_list_of_keys,
     "a segment that is a pipe": _pipe("*.seg"),
     "a FORMAT that is a pipe": _pipe("FORMAT"),
     "a LOCK that is a pipe": _pipe("LOCK"),

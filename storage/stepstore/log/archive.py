@@ -44,6 +44,7 @@ from stepstore.log.verify import verify_log
 VERSION = 1
 _BLOCK = 4 * 1024 * 1024
 _LOOKS = 5
+_LARGEST_LIST = 64 * 1024 * 1024
 
 OnProgress = Callable[[int, int], None]
 """Called with (bytes done, bytes in total)."""
@@ -362,13 +363,13 @@ def _read_list(files: FileSystem, source: str) -> tuple[Identity, list[ArchivedF
             raise NotFound(f"there is no archive in {source!r}: an archive has a file {names.ARCHIVE}, written last")
         file = files.open(path, write=False)
         try:
-            content = file.read(0, file.size())
+            content = file.read(0, min(file.size(), _LARGEST_LIST))
         finally:
             file.close()
     except OSError as error:
         raise RecoveryFailed.from_os_error("read", error, file=path) from error
     try:
-        head = json.loads(content)
+        head = json.loads(content.decode())
         if head["archive"] != "stepwell log" or head["version"] != VERSION:
             raise RecoveryFailed(
                 f"{path!r} was written by another version of Stepwell; restore it with that one.", file=path
