@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import os
 import pathlib
 import random
 from collections.abc import Callable
@@ -420,3 +421,14 @@ def test_a_watched_file_layer_shows_each_call_before_it_is_made() -> None:
     assert seen == ["create a", "write a", "link b", "datasync a"]
     assert there == [False, False, False, True]
     assert files.changes == 4
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: pathlib.Path) -> None:
+    """Opening a pipe waits for somebody at its other end: whoever put one there could stop an opening for ever."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "device").symlink_to("/dev/zero")
+    for name in ("pipe", "device"):
+        for write in (False, True):
+            with pytest.raises(OSError, match="not a regular file") as caught:
+                OsFileSystem().open(str(tmp_path / name), write=write)
+            assert caught.value.filename == str(tmp_path / name)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import trio
 
-from stepstore.errors import CorruptLog
+from stepstore.errors import CorruptLog, RecoveryFailed, StepwellError
 from stepstore.log import frame as fr
 from stepstore.log.files import FileSystem
 from stepstore.log.footer import TRAILER_BYTES, encode_trailer, parse_trailer
@@ -18,6 +18,7 @@ from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import open_log, open_log_read_only
 from stepstore.log.sealing import sidecar_path
 from stepstore.log.segment_header import encode_segment_header
+from stepstore.log.verify import verify_log
 from tests.stepstore.compaction_lab import (
     QUIET,
     a_log_with_dead_records,
@@ -240,3 +241,43 @@ def test_a_log_on_a_medium_that_is_mounted_for_reading_can_be_read(damage: str) 
     assert log.index.segments[0].path == first
     assert log.index.last_seq(A) == 7
     log.release()
+
+
+def test_a_segment_that_is_larger_than_any_is_not_looked_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that claims a terabyte, and has no byte of it on the medium, kept an opening busy for hours."""
+    from stepstore.log import segment_header
+    from stepstore.log.salvage import salvage_log
+
+    disk = MemoryFileSystem()
+    log = open_log(disk, LOG)
+    log.release()
+    (path,) = segments(disk)
+    size = len(content(disk, path))
+    monkeypatch.setattr(segment_header, "LARGEST_SEGMENT_BYTES", size)
+    open_log_read_only(disk, LOG).release()
+    monkeypatch.setattr(segment_header, "LARGEST_SEGMENT_BYTES", size - 1)
+    for attempt in (
+        lambda: open_log_read_only(disk, LOG),
+        lambda: open_log(disk, LOG),
+        lambda: verify_log(LOG, files=disk),
+        lambda: salvage_log(LOG, "/new", files=disk),
+    ):
+        with pytest.raises(RecoveryFailed, match="no segment has more than") as caught:
+            attempt()
+        assert caught.value.file == path
+
+
+def test_lists_that_are_larger_than_any_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    from stepstore.log import keys, manifest
+
+    disk = MemoryFileSystem()
+    open_log(disk, LOG).release()
+    put(disk, f"{LOG}/MANIFEST-00000009", b"x" * 100)
+    monkeypatch.setattr(manifest, "_LARGEST_BYTES", 99)
+    assert manifest.read_manifest(disk, f"{LOG}/MANIFEST-00000009") is None
+    disk.unlink(f"{LOG}/MANIFEST-00000009")
+    disk.make_directory(f"{LOG}/keys")
+    put(disk, f"{LOG}/keys/KEYS-1", b"x" * 100)
+    monkeypatch.setattr(keys, "_LARGEST_FILE_BYTES", 99)
+    with pytest.raises(StepwellError, match="File too large"):
+        open_log_read_only(disk, LOG)

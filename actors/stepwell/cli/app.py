@@ -59,28 +59,55 @@ def demo(agents: int, seed: int, directory: Path | None, keep: bool, as_json: bo
 def import_(files: tuple[Path, ...], strict: bool, directory: Path, as_json: bool) -> None:
     """Import episodes from JSON lines, plain or gzipped.
 
-    One event per line: "start", "step" and "complete" (the form that `stepwell export` writes). Importing again adds
-    nothing twice, and an import that was cut off goes on where it stopped.
+    One event per line: "start", "step" and "complete" (the form that `stepwell export` writes), or OpenTelemetry spans
+    of generative AI in OTLP's JSON encoding. Importing again adds nothing twice, and an import that was cut off goes on
+    where it stopped.
     """
     from stepwell.cli.importing.command import run_import
 
     run_import(list(files), directory, strict=strict, as_json=as_json)
 
 
-@cli.command(epilog=example("stepwell export episodes.jsonl.gz --dir agent-memory", "stepwell export - | head"))
+@cli.command(
+    epilog=example(
+        "stepwell export episodes.jsonl.gz --dir agent-memory",
+        "stepwell export - | head",
+        "stepwell export steps.parquet",
+        "stepwell export spans.jsonl --format otlp",
+        "stepwell export --archive /backups/monday",
+    )
+)
 @click.argument("out", type=click.Path(allow_dash=True))
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["jsonl", "parquet", "otlp"]),
+    help="What to write.  [default: parquet for a name that ends so, else jsonl]",
+)
+@click.option("--archive", is_flag=True, help="Copy the finished files of the log, while others write; see below.")
 @directory_option
 @key_option
 @json_option
 @reporting_errors
-def export(out: str, directory: Path, as_json: bool) -> None:
-    """Write every episode as JSON lines to OUT.
+def export(out: str, form: str | None, archive: bool, directory: Path, as_json: bool) -> None:
+    """Write every episode to OUT: as JSON lines, as a Parquet table of steps, or as OpenTelemetry spans.
 
-    A name ending in .gz is compressed, - is standard output. The file appears whole or not at all.
+    A name ending in .gz is compressed, - is standard output. The file appears whole or not at all, and only its owner
+    may read a new one. Parquet needs the extra stepwell[parquet].
+
+    With --archive OUT is a new directory, which gets a checked copy of the files of the log that are finished, as they
+    are. It needs neither the memory to be closed nor a key. `stepwell verify --dir OUT` checks such a copy again,
+    `stepwell restore OUT DST` makes a memory of it. What is in the file being written to now is not in it.
     """
+    from stepwell.cli.archiving import run_archive
     from stepwell.cli.exporting import run_export
 
-    run_export(out, directory, as_json=as_json)
+    if archive and form is not None:
+        raise click.UsageError("--archive copies the log as it is; --format does not go with it.")
+    if archive:
+        run_archive(directory, Path(out), as_json=as_json)
+    else:
+        run_export(out, directory, form=form, as_json=as_json)
 
 
 @cli.command("list", epilog=example("stepwell list --status open --dir agent-memory"))

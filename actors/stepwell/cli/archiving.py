@@ -41,6 +41,25 @@ def run_backup(directory: Path, target: Path, *, as_json: bool) -> None:
     _print("backed up to", report, as_json=as_json)
 
 
+def run_archive(directory: Path, target: Path, *, as_json: bool) -> None:
+    """Copy the finished files of the memory in a directory, beside whoever writes, and print what is in the copy.
+
+    Raises: as `archive_finished`.
+    """
+    from stepstore.log.archive import archive_finished
+    from stepwell.cli.options import must_hold_a_memory
+
+    must_hold_a_memory(directory)
+    with progress_bar(bytes_unit=True, quiet=as_json) as progress:
+        task = progress.add_task("copying", total=None)
+        report = archive_finished(
+            str(directory.resolve()),
+            str(target.resolve()),
+            lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    _print("archived to", report, as_json=as_json)
+
+
 def segment_bytes(directory: Path) -> int:
     """How large the segments in a directory are, 0 if it is not there: what a bar can tell of a copy being made."""
     total = 0

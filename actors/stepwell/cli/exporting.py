@@ -1,4 +1,4 @@
-"""`stepwell export`: everything in a memory as one file of the neutral form, there whole or not at all."""
+"""`stepwell export`: everything in a memory as one file, there whole or not at all."""
 
 from __future__ import annotations
 
@@ -17,18 +17,23 @@ import msgspec
 import trio
 
 from stepwell import Memory
-from stepwell.cli.neutral_form import to_line, write_episode
+from stepwell.cli.neutral_form import JsonObject, to_line, write_episode
 from stepwell.cli.options import opened
 from stepwell.cli.output import count_text, print_json, progress_bar
+from stepwell.model.episode import Episode
 
 _CHUNK_BYTES = 1024 * 1024
 
 
-def run_export(out: str, directory: Path, *, as_json: bool) -> None:
-    """Export the memory in a directory to `out` and say so on stderr, with `--json` on stdout unless that is `out`."""
-    report = trio.run(_export, out, directory, as_json)
+def run_export(out: str, directory: Path, *, form: str | None = None, as_json: bool) -> None:
+    """Export the memory in a directory to `out` and say so on stderr, with `--json` on stdout unless that is `out`.
+
+    Raises: as opening it for reading; `CommandFailed` (a table without its library), `OSError`.
+    """
+    chosen = form or ("parquet" if out.endswith(".parquet") else "jsonl")
+    report = trio.run(_export, out, directory, chosen, as_json)
     if as_json:
-        print_json({"out": out, **msgspec.to_builtins(report)}, to_stderr=out == "-")
+        print_json({"out": out, "format": chosen, **msgspec.to_builtins(report)}, to_stderr=out == "-")
         return
     still_open = f" ({report.open_episodes:,} of them open)" if report.open_episodes else ""
     click.echo(
@@ -38,7 +43,7 @@ def run_export(out: str, directory: Path, *, as_json: bool) -> None:
     )
 
 
-async def _export(out: str, directory: Path, quiet: bool) -> ExportReport:
+async def _export(out: str, directory: Path, form: str, quiet: bool) -> ExportReport:
     with progress_bar(quiet=quiet) as progress:
         task = progress.add_task("exporting", total=None)
 
@@ -47,8 +52,8 @@ async def _export(out: str, directory: Path, quiet: bool) -> ExportReport:
 
         report = ExportReport()
         async with opened(directory) as memory:
-            with output_file(out) as file:
-                await export_episodes(memory, file, report, on_progress=on_progress)
+            with output_file(out) as file, _writer(form, file) as write:
+                await export_episodes(memory, write, report, on_progress=on_progress)
     return report
 
 
@@ -61,34 +66,81 @@ class ExportReport(msgspec.Struct, kw_only=True):
     bytes: int = 0
 
 
+WriteEpisode = Callable[[Episode], int]
+"""Takes an episode in, writes what there is to write by now, and tells how many bytes of text that were; may block."""
+
+
+@contextmanager
+def _writer(form: str, file: IO[bytes]) -> Iterator[WriteEpisode]:
+    if form == "parquet":
+        from stepwell.cli.parquet import StepTable
+
+        with StepTable(file) as table:
+            yield table.add
+        return
+    with _Lines(file, _span_lines if form == "otlp" else _event_lines) as lines:
+        yield lines.add
+
+
+def _event_lines(episode: Episode) -> Iterator[JsonObject]:
+    return write_episode(episode)
+
+
+def _span_lines(episode: Episode) -> Iterator[JsonObject]:
+    from stepwell.cli.span_form import traces_data
+
+    yield traces_data(episode)
+
+
+class _Lines:
+    """Lines of JSON on their way into a file, about a megabyte at a time."""
+
+    def __init__(self, file: IO[bytes], lines_of: Callable[[Episode], Iterator[JsonObject]]):
+        self._file, self._lines_of = file, lines_of
+        self._chunk: list[bytes] = []
+        self._waiting = 0
+
+    def add(self, episode: Episode) -> int:
+        written = 0
+        for item in self._lines_of(episode):
+            line = to_line(item)
+            self._chunk.append(line)
+            self._waiting += len(line)
+            written += len(line)
+            if self._waiting >= _CHUNK_BYTES:
+                self._flush()
+        return written
+
+    def _flush(self) -> None:
+        self._file.write(b"".join(self._chunk))
+        self._chunk.clear()
+        self._waiting = 0
+
+    def __enter__(self) -> _Lines:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._flush()
+
+
 async def export_episodes(
-    memory: Memory, out: IO[bytes], report: ExportReport, *, on_progress: Callable[[int, int], None]
+    memory: Memory, write: WriteEpisode, report: ExportReport, *, on_progress: Callable[[int, int], None]
 ) -> None:
-    """Write every episode, in the order in which they began, to `out`, and count in `report`.
+    """Write every episode, in the order in which they began, and count in `report`.
 
     `on_progress(done, total)` is called with numbers of episodes.
     """
     total = 0
     async for _ in memory.episode_ids():
         total += 1
-    chunk: list[bytes] = []
-    waiting = 0
     async for episode_id in memory.episode_ids():
         episode = await memory.get_episode(episode_id)
-        for event in write_episode(episode):
-            line = to_line(event)
-            chunk.append(line)
-            waiting += len(line)
-            if waiting >= _CHUNK_BYTES:
-                report.bytes += waiting
-                await trio.to_thread.run_sync(out.write, b"".join(chunk))
-                chunk, waiting = [], 0
+        report.bytes += await trio.to_thread.run_sync(write, episode)
         report.episodes += 1
         report.open_episodes += not episode.is_complete
         report.steps += len(episode.steps)
         on_progress(report.episodes, max(total, report.episodes))
-    report.bytes += waiting
-    await trio.to_thread.run_sync(out.write, b"".join(chunk))
 
 
 @contextmanager
@@ -132,13 +184,11 @@ def output_file(target: str) -> Iterator[IO[bytes]]:
 
 
 def _permissions(path: Path) -> int:
-    """Those of the file that is replaced, else what a new file gets here."""
+    """Those of the file that is replaced; a new one is for its owner alone, as the memory is."""
     try:
         return path.stat().st_mode & 0o7777
     except FileNotFoundError:
-        mask = os.umask(0)
-        os.umask(mask)
-        return 0o666 & ~mask
+        return 0o600
 
 
 def _sync_directory(path: Path) -> None:

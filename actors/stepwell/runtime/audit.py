@@ -31,6 +31,11 @@ _TAIL_BYTES = 64 * 1024
 _STEP = kind_head(STEP)
 
 
+def _private(path: str, flags: int) -> int:
+    """Open a file that, if it is new, only its owner may read."""
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)
+
+
 class AuditFile:
     """The lines of an audit file, in the threads that write them."""
 
@@ -42,7 +47,7 @@ class AuditFile:
 
         Raises: `OSError`, `InvalidInput` (it is no audit file).
         """
-        with open(self._path, "a+b") as file:
+        with open(self._path, "a+b", opener=_private) as file:
             end = file.seek(0, os.SEEK_END)
             tail = b""
             begin = end
@@ -66,7 +71,7 @@ class AuditFile:
 
     def append(self, lines: bytes) -> None:
         """Write lines, and have them on the medium. Raises: `OSError`."""
-        with open(self._path, "ab") as file:
+        with open(self._path, "ab", opener=_private) as file:
             file.write(lines)
             file.flush()
             os.fsync(file.fileno())

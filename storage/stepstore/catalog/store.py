@@ -72,6 +72,8 @@ class CatalogStore:
             raise
 
     def _connection(self) -> sqlite3.Connection:
+        if self.path is not None:  # a new one is for its owner alone; the files beside it take its mode
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         connection = sqlite3.connect(
             self.path or ":memory:", isolation_level=None, check_same_thread=False, cached_statements=256
         )

@@ -4,8 +4,9 @@ An archive is a directory with the files of the log up to some record: segments,
 they have no footer; a MANIFEST that lists exactly them; FORMAT; and ARCHIVE, a list of the files with their digests, as
 JSON for people. ARCHIVE gets its name last, so an archive is whole or is none. It holds no keys.
 
-The files are pinned first, by a second name each, so that a compaction meanwhile takes nothing away. Each copy is read
-back and compared: with what was read from the source, and with the digest that the segment's own index has.
+The files are pinned first, by a second name each, so that a compaction meanwhile takes nothing away;
+`archive_finished`, which changes nothing of the log, begins again instead. Each copy is read back and compared: with
+what was read from the source, and with the digest that the segment's own index has.
 
 A restored log has a branch uuid of its own; the MANIFEST says which branch each file is from. It gets its FORMAT last,
 and until then has a file RESTORING, so a restore that was cut off is no log, and is begun anew by restoring again.
@@ -16,6 +17,7 @@ from __future__ import annotations
 import datetime as dt
 import errno
 import hashlib
+import itertools
 import json
 import posixpath
 import time
@@ -24,7 +26,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from stepstore.errors import CorruptLog, InvalidInput, NotFound, RecoveryFailed
+from stepstore.errors import CorruptLog, InvalidInput, InvalidState, NotFound, RecoveryFailed, Unavailable
 from stepstore.log import names
 from stepstore.log.directory import Identity, make_levels, must_exist, sync_levels, write_format
 from stepstore.log.files import File, FileSystem, OsFileSystem, write_all
@@ -33,7 +35,7 @@ from stepstore.log.listing import list_log
 from stepstore.log.live_index import LiveIndex
 from stepstore.log.manifest import Manifest, manifest_of, name_manifest, prepare_manifest
 from stepstore.log.names import parse_manifest_name, parse_segment_name, parse_sidecar_name
-from stepstore.log.opening import OpenLog
+from stepstore.log.opening import OpenLog, open_log_read_only
 from stepstore.log.recovery import rebuild_index
 from stepstore.log.sealed_index import SealedIndex
 from stepstore.log.sealing import sidecar_path
@@ -41,6 +43,8 @@ from stepstore.log.verify import verify_log
 
 VERSION = 1
 _BLOCK = 4 * 1024 * 1024
+_LOOKS = 5
+_LARGEST_LIST = 64 * 1024 * 1024
 
 OnProgress = Callable[[int, int], None]
 """Called with (bytes done, bytes in total)."""
@@ -106,11 +110,7 @@ class Archiving:
     def pin(self, segments: Sequence[IndexedSegment]) -> bool:
         """Give the files of these segments, the first of the log, a second name each. False if the medium cannot: then
         nothing may be compacted until they are copied."""
-        if segments:
-            self._manifest = manifest_of(self._log.manifest, self._log.identity, segments)
-            self._end_lsn = self._manifest.end_lsn
-        self._records = sum(segment.index.records for segment in segments)
-        self._pinned.copies = [copy for segment in segments for copy in self._copies_of(segment)]
+        self.take(segments)
         try:
             for copy in self._pinned.copies:
                 pin = copy.source + names.PIN
@@ -124,6 +124,19 @@ class Archiving:
         for copy in self._pinned.copies:
             copy.source += names.PIN
         return True
+
+    def take(self, segments: Sequence[IndexedSegment]) -> None:
+        """Copy these segments, the first of the log, from where they are: `pin` without the second names."""
+        if segments:
+            self._manifest = manifest_of(self._log.manifest, self._log.identity, segments)
+            self._end_lsn = self._manifest.end_lsn
+        self._records = sum(segment.index.records for segment in segments)
+        self._pinned.copies = [copy for segment in segments for copy in self._copies_of(segment)]
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Bytes of the files that are copied and compared, and of all."""
+        return sum(file.bytes for file in self._listed), sum(copy.size for copy in self._pinned.copies)
 
     def _copies_of(self, segment: IndexedSegment) -> Iterable[_Copy]:
         index, path = segment.index, segment.path
@@ -197,6 +210,51 @@ class Archiving:
             notes=keys,
             seconds=time.perf_counter() - self._began,
         )
+
+
+def archive_finished(
+    path: str, target: str, progress: OnProgress | None = None, *, files: FileSystem | None = None
+) -> ArchiveReport:
+    """Copy the finished segments of the log in `path` into an archive: all but the one that is written to. Blocks.
+
+    Beside a living writer, and nothing of the log is changed, so nothing is pinned: if a compaction takes a file away
+    meanwhile, everything is begun again with the files there are then.
+    Raises: `NotFound`, `InvalidState` (no segment is finished yet), `InvalidInput` (the target is neither absent nor
+    empty, or lies inside), `CorruptLog`, `RecoveryFailed`, `OSError`, `Unavailable` (it was compacted all the time).
+    """
+    files = files or OsFileSystem()
+    path, target = posixpath.normpath(path), posixpath.normpath(target)
+    for _ in range(_LOOKS):
+        log = open_log_read_only(files, path)
+        try:
+            finished = list(itertools.takewhile(lambda segment: _is_finished(files, segment), log.index.segments[:]))
+            if not finished:
+                raise InvalidState(
+                    f"no file of the log in {path!r} is finished yet: all {log.index.records} records are in the one "
+                    "that is written to. Copy it from the process that writes it, or close it first."
+                )
+            archiving = Archiving(log, target)
+            archiving.check_target()
+            archiving.take(finished)
+            for _block in archiving.copy():
+                if progress is not None:
+                    progress(*archiving.progress)
+            report = archiving.finish()
+            if progress is not None:
+                progress(*archiving.progress)
+            return report
+        except FileNotFoundError as error:
+            taken_away = error
+        finally:
+            log.release()
+    raise Unavailable(
+        f"the log in {path!r} was compacted each of the {_LOOKS} times that it was copied; try again later"
+    ) from taken_away
+
+
+def _is_finished(files: FileSystem, segment: IndexedSegment) -> bool:
+    """Whether nothing will be written to a segment any more: it has a footer, or a sidecar instead."""
+    return segment.sealed or files.stat(sidecar_path(segment.path)) is not None
 
 
 def restore_archive(
@@ -305,13 +363,13 @@ def _read_list(files: FileSystem, source: str) -> tuple[Identity, list[ArchivedF
             raise NotFound(f"there is no archive in {source!r}: an archive has a file {names.ARCHIVE}, written last")
         file = files.open(path, write=False)
         try:
-            content = file.read(0, file.size())
+            content = file.read(0, min(file.size(), _LARGEST_LIST))
         finally:
             file.close()
     except OSError as error:
         raise RecoveryFailed.from_os_error("read", error, file=path) from error
     try:
-        head = json.loads(content)
+        head = json.loads(content.decode())
         if head["archive"] != "stepwell log" or head["version"] != VERSION:
             raise RecoveryFailed(
                 f"{path!r} was written by another version of Stepwell; restore it with that one.", file=path

@@ -106,7 +106,11 @@ class OsFile:
     """A `File` of the operating system."""
 
     def __init__(self, path: str, flags: int, mode: int = 0o600):
-        self._descriptor = os.open(path, flags | os.O_CLOEXEC, mode)
+        # Not blocking, for a pipe's sake: to open one would be to wait for somebody at its other end.
+        self._descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY, mode)
+        if not stat.S_ISREG(os.fstat(self._descriptor).st_mode):
+            self.close()
+            raise OSError(errno.EINVAL, "is not a regular file", path)
 
     def read(self, offset: int, size: int) -> bytes:
         data = os.pread(self._descriptor, size, offset)

@@ -153,6 +153,7 @@ _BYTES_HEAD = struct.Struct(">BH")
 _CRC = struct.Struct(">BI")
 _SLOT_OVERHEAD = _SLOT.size + _BYTES_HEAD.size + _CRC.size
 _SLOT_BYTES = (128, 256, 512)
+_LARGEST_FILE_BYTES = 1024 * 1024 * 1024
 MAX_WRAPPED_BYTES = _SLOT_BYTES[-1] - _SLOT_OVERHEAD
 """The longest wrapped key that fits, in bytes."""
 _NAME = re.compile(r"KEYS-([1-9]\d{0,17})(\.tmp)?")
@@ -651,6 +652,8 @@ class KeyRing:
 
 def _read(file: File, path: str) -> bytes:
     size = file.size()
+    if size > _LARGEST_FILE_BYTES:
+        raise OSError(errno.EFBIG, f"{size:,} bytes of keys, which are more than can be held in memory", path)
     data = file.read(0, size)
     if len(data) < size:
         raise OSError(errno.EIO, f"a read ended after {len(data)} bytes although the file is longer", path)

@@ -28,6 +28,7 @@ from stepstore.log.files import FileSystem, write_all
 from stepstore.log.index import IndexedSegment
 from stepstore.log.names import SegmentName, manifest_name, parse_manifest_name
 
+_LARGEST_BYTES = 64 * 1024 * 1024  # of a manifest: of a million segments
 MANIFESTS_KEPT = 2
 _VERSION = 1
 _PREFIX = b"\xd9\xd9\xf7\x88\x68stepmani"  # tag 55799, array(8), text(8)
@@ -220,6 +221,8 @@ def read_manifest(files: FileSystem, path: str) -> Manifest | None:
         file = files.open(path, write=False)
         try:
             size = file.size()
+            if size > _LARGEST_BYTES:
+                return None
             data = file.read(0, size)
         finally:
             file.close()

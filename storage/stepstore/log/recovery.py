@@ -142,13 +142,14 @@ def read_segment_header(
     try:
         file = files.open(full, write=False)
         try:
-            data = file.read(0, sh.HEADER_BYTES)
-            if len(data) < min(sh.HEADER_BYTES, file.size()):
+            data, size = file.read(0, sh.HEADER_BYTES), file.size()
+            if len(data) < min(sh.HEADER_BYTES, size):
                 raise OSError(errno.EIO, f"a read ended after {len(data)} bytes although the file is longer")
         finally:
             file.close()
     except OSError as error:
         raise RecoveryFailed.from_os_error("read", error, file=full) from error
+    sh.check_segment_size(full, size)
     parsed = sh.parse_segment_header(data)
     if parsed is None and not newest:
         parsed = _header_from_footer(files, full)

@@ -95,6 +95,7 @@ class Source:
         self.path, self.name = path, name
         found = files.stat(path)
         self.size = 0 if found is None else found.size
+        sh.check_segment_size(path, self.size)
         self.header: SegmentHeader | None = None
         self.header_crc: int | None = None
         self.sealed = False

@@ -6,7 +6,12 @@ import struct
 import zlib
 from typing import NamedTuple
 
+from stepstore.errors import RecoveryFailed
+
 HEADER_BYTES = 512
+LARGEST_SEGMENT_BYTES = 4 * 1024 * 1024 * 1024
+"""No segment is larger. Behind the last record every byte up to the end of the file is looked at, so a file that claims
+a terabyte, and takes none on the medium, would keep whoever opens it for hours."""
 FORMAT_MAJOR, FORMAT_MINOR = 1, 0
 FEATURE_NOT_PREALLOCATED = 1
 """Compatible feature bit: the file was not preallocated, so only an end of file inside a frame is a tear (row 4)."""
@@ -93,3 +98,13 @@ def parse_segment_header(data: bytes) -> tuple[SegmentHeader, int] | None:
     if type_byte != _U32 or zlib.crc32(data[: HEADER_BYTES - _CRC_BYTES]) != crc:
         return None
     return SegmentHeader(*flat[1::2]), crc
+
+
+def check_segment_size(path: str, size: int) -> None:
+    """Raises: `RecoveryFailed` if no segment is as large."""
+    if size > LARGEST_SEGMENT_BYTES:
+        raise RecoveryFailed(
+            f"{path!r} has {size:,} bytes, and no segment has more than {LARGEST_SEGMENT_BYTES:,}. Nothing was "
+            "changed; restore the file from a backup, or cut it behind what was written.",
+            file=path,
+        )

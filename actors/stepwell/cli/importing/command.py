@@ -14,6 +14,7 @@ import trio
 from stepwell import open_memory
 from stepwell.cli.importing.importer import import_files, refuse_files_without_events
 from stepwell.cli.importing.report import FileReport, Problem
+from stepwell.cli.importing.spans import with_spans_converted
 from stepwell.cli.options import memory_config
 from stepwell.cli.output import CommandFailed, count_text, duration_text, print_json, progress_bar
 
@@ -28,9 +29,11 @@ def run_import(paths: list[Path], directory: Path, *, strict: bool, as_json: boo
         CommandFailed: a file is not to be imported at all (before anything is stored), could not be read to its end,
             or, with `strict`, holds a bad line.
     """
-    refuse_files_without_events(paths)
     began = time.perf_counter()
-    reports = trio.run(_import, paths, directory, strict, as_json)
+    with with_spans_converted(paths, strict=strict) as converted:
+        refuse_files_without_events(converted.paths)
+        reports = trio.run(_import, converted.paths, directory, strict, as_json)
+        converted.name_originals(reports)
     seconds = time.perf_counter() - began
     failure = _failure(reports, strict)
     if as_json:
