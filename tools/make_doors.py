@@ -29,6 +29,7 @@ from stepwell.memory.long_term import LongTermPort  # noqa: E402
 from stepwell.memory.memory import Memory  # noqa: E402
 from stepwell.memory.run_scope import RunningEpisode  # noqa: E402
 from stepwell.memory.short_term import ShortTermPort  # noqa: E402
+from stepwell.memory.skills import Skills  # noqa: E402
 
 SURFACE: list[tuple[type, str, str]] = [
     (EpisodeHandle, "", "A handle to one episode; see `stepwell.EpisodeHandle`."),
@@ -36,6 +37,7 @@ SURFACE: list[tuple[type, str, str]] = [
     (ShortTermPort, "", "Conversation threads; see `stepwell.ShortTermPort`."),
     (EpisodicPort, "", "The events of runs; see `stepwell.EpisodicPort`."),
     (LongTermPort, "", "Facts in scopes; see `stepwell.LongTermPort`."),
+    (Skills, "", "Procedural skills; see `stepwell.Skills`."),
     (Memory, "", "An opened memory; see `stepwell.Memory`."),
 ]
 HOT = {
@@ -63,7 +65,7 @@ WRAPPED = {
     "AsyncIterator[EpisodeId]": "Items[EpisodeId]",
 }
 """What a call gives, and in what the door wraps it: made in the caller's thread, used in the Trio thread."""
-PORTS = {"ShortTermPort", "LongTermPort", "EpisodicPort"}
+PORTS = {"ShortTermPort", "LongTermPort", "EpisodicPort", "Skills"}
 """Parts of a memory with calls of their own: a property gives one, and needs no crossing."""
 OWN = {*PORTS, "EpisodeHandle", "RunningEpisode", "Receipt", "DoorScope", "Items", "Channel", "Transaction"}
 """Names that mean something of the door itself there."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -36,6 +36,7 @@ from stepwell import (
     Memory,
     MemoryConfig,
     Message,
+    NotFound,
     OutcomeUnknown,
     Role,
     RunFilter,
@@ -552,6 +553,34 @@ async def finding(caller: Caller) -> None:
     await caller.delete("long")
     await caller.plain(memory.list_episodes)
     await caller.plain(lambda: _expect(InvalidInput, lambda: memory.list_episodes(cursor="x")))
+
+
+@scenario()
+async def learning(caller: Caller) -> None:
+    """What was learned, advice and what became of it, skills. Whatever was cut off may be asked for or told again."""
+    memory = caller.memory
+    await caller.end("old", Success("done"))
+    patterns = await caller.plain(memory.patterns)
+    await caller.plain(lambda: memory.explain(patterns[0].pattern_id))
+    await caller.plain(memory.heuristics)
+    await caller.plain(lambda: memory.playbook("task"))
+    found = await caller.plain(lambda: memory.recommend("task"))
+    await caller.plain(lambda: memory.feedback(found.id, consulted=["done"], outcome=Success()))
+    await caller.plain(lambda: _expect(InvalidInput, lambda: memory.feedback(found.id, applied=["x"])))
+    await caller.delete("done")
+    await caller.plain(memory.recommendation_stats)
+    skill = await caller.plain(lambda: memory.skills.store("a way", "to do it"))
+    await caller.plain(lambda: memory.skills.store("a way", "to do it well"))
+    await caller.plain(lambda: memory.skills.used(skill.skill_id, Success()))
+    await caller.plain(lambda: memory.skills.get(skill.skill_id))
+    await caller.plain(memory.skills.find)
+    other = await caller.plain(lambda: memory.skills.store("another way"))
+    await caller.plain(lambda: _deleted(memory, other.skill_id))
+
+
+async def _deleted(memory: Memory, skill_id: str) -> None:
+    with suppress(NotFound):  # it was deleted, although its caller was cancelled
+        await memory.skills.delete(skill_id)
 
 
 @scenario()

@@ -21,6 +21,7 @@ from stepwell.memory.long_term import LongTermPort as TargetLongTermPort
 from stepwell.memory.memory import Memory as TargetMemory
 from stepwell.memory.run_scope import RunningEpisode as TargetRunningEpisode
 from stepwell.memory.short_term import ShortTermPort as TargetShortTermPort
+from stepwell.memory.skills import Skills as TargetSkills
 from stepwell.memory.summarising import Summariser
 from stepwell.model.checkpoint import Checkpoint
 from stepwell.model.context import TaskContext
@@ -34,12 +35,15 @@ from stepwell.model.ids import EpisodeId
 from stepwell.model.listed_episode import Page
 from stepwell.model.message import Message, Oversize, ThreadSummary
 from stepwell.model.outcome import TaskOutcome
+from stepwell.model.pattern import Explanation, Pattern, PatternKind
 from stepwell.model.recall_semantics import RecallSemantics
+from stepwell.model.recommendation import FeedbackReceipt, Heuristic, Playbook, Recommendation, RecommendationStats
 from stepwell.model.relationship import Relationship, RelationshipKind
 from stepwell.model.run_event import RunEvent
 from stepwell.model.run_filter import RunFilter, RunSummary
 from stepwell.model.run_record import RecordedEvent
 from stepwell.model.scope import Scope
+from stepwell.model.skill import Skill, SkillMatch
 from stepwell.model.step import ExecutionStep
 from stepwell.model.thread_window import ThreadWindow
 from stepwell.model.usage import Price, UsageReport
@@ -519,6 +523,68 @@ class LongTermPort:
         return found
 
 
+class Skills:
+    """Procedural skills; see `stepwell.Skills`."""
+
+    def __init__(self, door: Door, target: TargetSkills):
+        self._door, self._target = door, target
+
+    async def store(
+        self,
+        name: str,
+        description: str = "",
+        *,
+        steps: Sequence[str] = (),
+        context: TaskContext | None = None,
+        sources: Sequence[str] = (),
+        metadata: dict[str, Any] | None = None,
+    ) -> Skill:
+        """Store a skill under a name; one that is there under that name is replaced, and keeps its record of use.
+
+        `steps`: what to do, in order. `sources`: ids of the episodes or patterns that it comes from. If cancelled,
+        whether it was stored is unknown: store it again.
+        Raises: `InvalidInput`, `TooLarge`, `Unavailable`, `Closed`, `LogFull`, `OutcomeUnknown`.
+        """
+        found: Skill = await self._door.call(
+            lambda: self._target.store(
+                name, description, steps=steps, context=context, sources=sources, metadata=metadata
+            )
+        )
+        return found
+
+    async def get(self, skill_id: str) -> Skill:
+        """The skill with an id. Raises: `InvalidInput`, `NotFound`, `Unavailable`, `Closed`."""
+        found: Skill = await self._door.call(lambda: self._target.get(skill_id))
+        return found
+
+    async def find(self, task: str = "", context: TaskContext | None = None, *, limit: int = 5) -> list[SkillMatch]:
+        """Skills for a task, best first: by the words that name, description and steps share with it, by context, and
+        by how they did when they were used. Without a task and a context, all skills by how they did.
+
+        `limit`: 1 to 1,000. Raises: `InvalidInput`, `TooLarge`, `Unavailable`, `Closed`.
+        """
+        found: list[SkillMatch] = await self._door.call(lambda: self._target.find(task, context, limit=limit))
+        return found
+
+    async def used(self, skill_id: str, outcome: TaskOutcome | None = None) -> Skill:
+        """Note that a skill was used, and how the task ended; durable on return. Gives the skill as it is known then.
+
+        Without an outcome, or if the task was abstained from or interrupted, the use counts neither for nor against it.
+        If cancelled, whether it was noted is unknown. Raises: `InvalidInput`, `NotFound`, `InvalidState` (it is being
+        deleted), `Unavailable`, `Closed`, `LogFull`, `OutcomeUnknown`.
+        """
+        found: Skill = await self._door.call(lambda: self._target.used(skill_id, outcome))
+        return found
+
+    async def delete(self, skill_id: str) -> None:
+        """Delete a skill with what is known of its use; durable on return. Its name may be used again, its id is not.
+
+        If cancelled the deletion goes on once it is queued. Raises: `InvalidInput`, `NotFound`, `Unavailable`,
+        `Closed`, `LogFull`, `OutcomeUnknown`.
+        """
+        await self._door.call(lambda: self._target.delete(skill_id))
+
+
 class Memory:
     """An opened memory; see `stepwell.Memory`."""
 
@@ -583,6 +649,112 @@ class Memory:
         without a path), `CorruptLog` (a file of the log is damaged), `Unavailable` (an I/O error).
         """
         found: ArchiveReport = await self._door.call(lambda: self._target.backup(target))
+        return found
+
+    @property
+    def skills(self) -> Skills:
+        """Procedural skills: what somebody wrote down under a name, to be found again."""
+        return Skills(self._door, self._target.skills)
+
+    async def patterns(
+        self,
+        kind: PatternKind | None = None,
+        *,
+        domain: str | None = None,
+        text: str | None = None,
+        min_episodes: int = 1,
+        limit: int = 50,
+    ) -> list[Pattern]:
+        """Patterns of all episodes, those with the most to say first: by the lower bound of success, of loops and dead
+        ends that of failure, then by how many episodes show them.
+
+        `kind`: one of "tool_sequence", "decision_point", "error_recovery", "context_pattern", "loop", "dead_end".
+        `text`: only those that hold it, in whatever case. `min_episodes`: only those that so many episodes show.
+        `limit`: 1 to 1,000.
+        A checkpoint. Raises: `InvalidInput`, `Unavailable`, `Closed`.
+        """
+        found: list[Pattern] = await self._door.call(
+            lambda: self._target.patterns(kind, domain=domain, text=text, min_episodes=min_episodes, limit=limit)
+        )
+        return found
+
+    async def heuristics(self, context: TaskContext | None = None, *, limit: int = 20) -> list[Heuristic]:
+        """Rules of thumb: patterns that at least two episodes show, read as "when this, then that", the most confident
+        first. With a `context`, those of its domain.
+
+        `limit`: 1 to 1,000. A checkpoint. Raises: `InvalidInput`, `TooLarge`, `Unavailable`, `Closed`.
+        """
+        found: list[Heuristic] = await self._door.call(lambda: self._target.heuristics(context, limit=limit))
+        return found
+
+    async def explain(self, pattern_id: str) -> Explanation:
+        """Why a pattern is believed: its figures beside the base rate of its domain, the newest episodes that show it
+        with the numbers of their records, and what became of it as advice.
+
+        A checkpoint. Raises: `InvalidInput`, `NotFound` (no episode shows it, or none does any more), `Unavailable`,
+        `Closed`.
+        """
+        found: Explanation = await self._door.call(lambda: self._target.explain(pattern_id))
+        return found
+
+    async def recommend(
+        self, task: str, context: TaskContext | None = None, limit: int = 3, **context_fields: Any
+    ) -> Recommendation:
+        """Advice for a task: what to do and what to avoid, each piece with its figures, why it stands where it does,
+        and the very calls of an episode that shows it; and the episodes most like it that solved their task.
+
+        Fields of `TaskContext` may be given as keywords as well; domain and tags say most. `limit`: 1 to 50.
+        What was advised is stored, durable on return, so that `feedback` can say what became of it: that is what makes
+        advice which helped rise and other advice fall. A memory opened for reading stores nothing; the `id` is "" then.
+        If cancelled, whether it was stored is unknown, and does not matter.
+        Raises: `InvalidInput`, `TooLarge`, `Unavailable`, `Closed`, `LogFull`, `OutcomeUnknown`.
+        """
+        found: Recommendation = await self._door.call(
+            lambda: self._target.recommend(task, context, limit, **context_fields)
+        )
+        return found
+
+    async def playbook(
+        self, task: str, context: TaskContext | None = None, *, max_steps: int = 5, **context_fields: Any
+    ) -> Playbook | None:
+        """An ordered way to go about a task, put together from what was learned; None if nothing was that says what to
+        do.
+
+        `max_steps`: 1 to 100. Otherwise as `recommend`, of which it is made: `feedback` takes its `recommendation_id`.
+        """
+        found: Playbook | None = await self._door.call(
+            lambda: self._target.playbook(task, context, max_steps=max_steps, **context_fields)
+        )
+        return found
+
+    async def feedback(
+        self,
+        recommendation_id: str,
+        *,
+        applied: Sequence[str] = (),
+        consulted: Sequence[str] = (),
+        outcome: TaskOutcome | None = None,
+        rating: float | None = None,
+    ) -> FeedbackReceipt:
+        """Say what became of a recommendation; durable on return. Given again, the newest counts.
+
+        `applied`: ids of the patterns or skills in it that were followed; all others count as not followed.
+        `consulted`: ids of the episodes that were looked at. `outcome`: how the task ended; without one, or if it was
+        abstained from or interrupted, nothing is said for or against what was applied. `rating`: 0 to 1.
+        If cancelled, whether it is stored is unknown: give it again.
+        Raises: `InvalidInput` (something was applied that was not advised), `NotFound` (no such recommendation, or no
+        such episode), `TooLarge`, `Unavailable`, `Closed`, `LogFull`, `OutcomeUnknown`.
+        """
+        found: FeedbackReceipt = await self._door.call(
+            lambda: self._target.feedback(
+                recommendation_id, applied=applied, consulted=consulted, outcome=outcome, rating=rating
+            )
+        )
+        return found
+
+    async def recommendation_stats(self) -> RecommendationStats:
+        """How all recommendations together did. A checkpoint. Raises: `Unavailable`, `Closed`."""
+        found: RecommendationStats = await self._door.call(lambda: self._target.recommendation_stats())
         return found
 
     async def list_episodes(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from stepwell.learning.figures import finite
+from stepwell.learning.operations import same_call
 from stepwell.model.episode import Episode
 from stepwell.model.step import EpisodeStep
 
@@ -36,6 +37,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """Every failed step that was directly followed by a succeeded one, with that one."""
     repeats: int
     """How many steps called the same tool as the step before them."""
+    loops: int
+    """How many steps made the very call that had just failed, and failed again."""
     latencies: list[tuple[EpisodeStep, float]]
     """The steps whose latency is known (finite and not negative), each with it in milliseconds."""
     tokens: float
@@ -72,8 +75,10 @@ def facts_of(episode: Episode) -> Facts:
     failed_tools: dict[str, int] = {}
     errors: dict[str, int] = {}
     recoveries: list[tuple[EpisodeStep, EpisodeStep]] = []
+    loops: int
+    """How many steps made the very call that had just failed, and failed again."""
     latencies: list[tuple[EpisodeStep, float]] = []
-    failed = repeats = 0
+    failed = repeats = loops = 0
     tokens = 0.0
     last_tool: str | None = None
     last_failed: EpisodeStep | None = None
@@ -93,6 +98,7 @@ def facts_of(episode: Episode) -> Facts:
             last_failed = None
         elif step.failed:
             failed += 1
+            loops += last_failed is not None and same_call(last_failed, step)
             failed_tools[tool] = failed_tools.get(tool, 0) + 1
             error = (step.error_text or "")[:ERROR_IDENTITY_CHARACTERS].strip()
             if error:
@@ -110,6 +116,7 @@ def facts_of(episode: Episode) -> Facts:
         errors=errors,
         recoveries=recoveries,
         repeats=repeats,
+        loops=loops,
         latencies=latencies,
         tokens=tokens,
         seconds=None if episode.duration is None else episode.duration.total_seconds(),

@@ -52,6 +52,8 @@ def _basic(episode: Episode, facts: Facts) -> Iterator[str]:
     error, times = most_frequent(facts.errors)
     if times >= REPEATED_ERRORS:
         yield explained(f"Same error {counted(times, 'time')}", error)
+    if facts.loops:
+        yield f"Change a call that failed before making it again: {counted(facts.loops, 'step')} did not"
 
 
 def _advanced(facts: Facts) -> Iterator[str]:

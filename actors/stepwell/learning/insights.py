@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from stepwell.learning.facts import Facts
-from stepwell.learning.text import explained, known_steps, name, names, percent, remedy, span
+from stepwell.learning.text import counted, explained, known_steps, name, names, percent, remedy, span
 from stepwell.model.context import Complexity
 from stepwell.model.episode import Episode
 from stepwell.model.outcome import PartialSuccess, Success
@@ -21,11 +21,11 @@ QUICK_SECONDS = 120.0
 TOOLS_ADVISED = 3
 
 
-def insights(episode: Episode, facts: Facts) -> Iterator[str]:
+def insights(episode: Episode, facts: Facts, patterns: int = 0) -> Iterator[str]:
     """The lines, most basic first; none for less than two steps."""
     if facts.steps >= MIN_STEPS:
         yield from _basic(episode, facts)
-        yield from _contextual(episode, facts)
+        yield from _contextual(episode, facts, patterns)
 
 
 def _basic(episode: Episode, facts: Facts) -> Iterator[str]:
@@ -56,7 +56,7 @@ def _reliability(facts: Facts) -> Iterator[str]:
         yield f"Unreliable: only {facts.succeeded:,} of {steps} succeeded ({share})"
 
 
-def _contextual(episode: Episode, facts: Facts) -> Iterator[str]:
+def _contextual(episode: Episode, facts: Facts, patterns: int) -> Iterator[str]:
     complexity = episode.context.complexity
     expected = EXPECTED_STEPS[complexity]
     if 2 * facts.steps < expected:
@@ -66,6 +66,8 @@ def _contextual(episode: Episode, facts: Facts) -> Iterator[str]:
     if facts.recoveries:
         failed, recovered = facts.recoveries[0]
         yield explained(f"Worth remembering: {remedy(failed.tool, recovered.tool)}", failed.error_text or "")
+    elif patterns:
+        yield f"Worth remembering: {counted(patterns, 'pattern')} to compare with other episodes"
     yield from _advice(episode, facts)
 
 

@@ -16,10 +16,11 @@ MOST_LINES = 5
 """Longest list of a reflection. Basic lines come before advanced ones, so that these are cut first."""
 
 
-def reflect(episode: Episode, *, facts: Facts | None = None) -> Reflection | None:
+def reflect(episode: Episode, *, patterns: int = 0, facts: Facts | None = None) -> Reflection | None:
     """The reflection on an episode whose outcome and end time are set; None if it was interrupted.
 
-    `facts` are those of the same episode, if they are at hand.
+    `patterns` is how many patterns it showed that say what to do (`extraction.lessons`); `facts` are those of the same
+    episode, if they are at hand.
 
     Conditions, numbers and order are those of the reference system (section 1.6). The wording is our own, and these
     things differ, each for a reason:
@@ -31,8 +32,11 @@ def reflect(episode: Episode, *, facts: Facts | None = None) -> Reflection | Non
     - Few tokens are listed as a success, not as something to improve.
     - A step without a latency is left out of the mean. "Less than half the expected steps" is exact: half of 5 is 2.5.
     - The same timeout twice is the same error twice; an error without visible text is never "the same error".
-    - The line about recovery names the failure and the remedy, since it is the part worth keeping. There is no line
-      with a pattern count: the reference system never had one either, extracting patterns only afterwards.
+    - The line about recovery names the failure and the remedy, since it is the part worth keeping. The line with the
+      number of patterns stands only where there is no recovery to name; the reference system never has it, extracting
+      patterns only afterwards.
+    - Calling again unchanged what has just failed is named among the improvements: real agents do it in every fourth
+      step.
     """
     if isinstance(episode.outcome, Interrupted):
         return None
@@ -40,5 +44,5 @@ def reflect(episode: Episode, *, facts: Facts | None = None) -> Reflection | Non
     return Reflection(
         successes=list(islice(successes(episode, facts), MOST_LINES)),
         improvements=list(islice(improvements(episode, facts), MOST_LINES)),
-        insights=list(islice(insights(episode, facts), MOST_LINES)),
+        insights=list(islice(insights(episode, facts, patterns), MOST_LINES)),
     )

@@ -77,8 +77,8 @@ LEARNING_MAX = 0.5
 def reward_of(episode: Episode, *, patterns: int = 0, facts: Facts | None = None) -> RewardScore | None:
     """The reward of an episode whose outcome and end time are set; None if it was interrupted.
 
-    `patterns` is how many patterns were extracted from the episode; `facts` are those of the same episode, if they
-    are at hand. Every factor is without unit.
+    `patterns` is how many patterns the episode showed that say what to do (`extraction.lessons`); `facts` are those of
+    the same episode, if they are at hand. Every factor is without unit.
 
     - base: success 1, partial success its completed share (0.5 if it names no subtasks), failure 0, abstained 0.3,
       no outcome 0.
@@ -100,6 +100,8 @@ def reward_of(episode: Episode, *, patterns: int = 0, facts: Facts | None = None
     - A step without a result, or an interrupted one, is unknown and not failed: it is in no rate, it is no failure to
       recover from, and the least numbers of steps behind a success rate count known steps only. With no known step
       there is no error rate, hence neither bonus nor penalty. Silence is no evidence against a tool.
+    - Only patterns that say what to do count: sequences, decisions, recoveries. Every episode shows base rates, and a
+      loop is no merit. The reference system counts patterns before any are extracted, hence always 0.
     - Seconds keep their fraction. In whole seconds everything below one second counts as no time at all, and 29.9 s
       and 29 s are the same.
     - `test_coverage` and `clippy_warnings` may be numbers or text, with a percent sign or not, and stand in the

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from itertools import chain, islice
 
 from stepwell.learning.concepts import UNINFORMATIVE_DOMAIN, key_concepts
+from stepwell.learning.decisions import decision_places
 from stepwell.learning.facts import Facts, facts_of
 from stepwell.learning.text import counted, explained, first_words, name, names, remedy, sentence, shorten, span, whole
 from stepwell.model.analysis import EpisodeSummary
@@ -19,13 +19,6 @@ MOST_KEY_STEPS = 5
 MOST_ARTIFACTS = 5
 TASK_CHARACTERS = 600
 OUTCOME_CHARACTERS = 200
-
-# Whole words, so that "selector" or "undecidable" is no decision.
-_DECISION_STEMS = ("choos", "chose", "decid", "select", "opt")
-_DECISION = re.compile(
-    r"\b(?:choos(?:e|es|ing)|chose|chosen|decid(?:e|es|ed|ing)|select(?:s|ed|ing)?|opt(?:s|ed|ing)? for)\b"
-)
-_DECISION_CHARACTERS = 1_000
 
 
 def summarise(episode: Episode, *, facts: Facts | None = None) -> EpisodeSummary:
@@ -44,14 +37,14 @@ def summarise(episode: Episode, *, facts: Facts | None = None) -> EpisodeSummary
       and dies of multibyte text.
     - What is over 200 words is cut before the outcome, not from the end: how it ended is the last thing to leave out.
       A script without blanks has few "words", so every part has a limit of characters too.
-    - Decisions are looked for in actions and as whole words. Parameters named after a method or an approach count
-      there as decisions, but are more often an HTTP verb than a choice.
+    - Decisions are looked for in actions, as whole words, and `SELECT` alone is none. Parameters named after a method
+      or an approach count there as decisions, but are more often an HTTP verb than a choice.
     - The slot for an insight names the artifacts, which is what it amounts to in the reference system.
     - A step without a result is told as such, and is not one of the failed ones.
     - Key concepts are ranked (see `concepts`). There is no slot for an embedding.
     """
     facts = facts or facts_of(episode)
-    decisions = list(islice(_decisions(episode), MOST_KEY_STEPS))
+    decisions = list(islice(decision_places(episode), MOST_KEY_STEPS))
     steps = [_told(episode.steps[position]) for position in _key_steps(episode, decisions)]
     outcome = sentence(_outcome(episode))
     account = " ".join(sentence(part) for part in _parts(episode, facts, steps, decisions))
@@ -103,15 +96,6 @@ def _key_steps(episode: Episode, decisions: list[int]) -> list[int]:
     failed = (position for position, step in enumerate(episode.steps) if step.failed)
     ranked = chain((0, len(episode.steps) - 1), islice(failed, MOST_KEY_STEPS), decisions)
     return sorted(islice(dict.fromkeys(ranked), MOST_KEY_STEPS))
-
-
-def _decisions(episode: Episode) -> Iterator[int]:
-    """The positions of the steps whose action speaks of a choice."""
-    for position, step in enumerate(episode.steps):
-        action = step.action[:_DECISION_CHARACTERS].lower()
-        # Most actions are no decision, and looking for a part is five times as fast as the expression.
-        if any(stem in action for stem in _DECISION_STEMS) and _DECISION.search(action):
-            yield position
 
 
 def _told(step: EpisodeStep) -> str:

@@ -9,6 +9,7 @@ from stepwell.memory.figures import MemoryRecovery
 from stepwell.memory.finding import Finding
 from stepwell.memory.handing_over import HandingOver
 from stepwell.memory.handle import EpisodeHandle
+from stepwell.memory.learning import Learning
 from stepwell.memory.long_term import LongTermPort
 from stepwell.memory.observing import Observing
 from stepwell.memory.organising import Organising
@@ -20,7 +21,7 @@ from stepwell.runtime.config import MemoryConfig
 from stepwell.runtime.runtime import Runtime
 
 
-class Memory(HandingOver, StepLogging, AtomicCommits, Organising, Finding, Upkeep, Observing):
+class Memory(HandingOver, StepLogging, AtomicCommits, Organising, Finding, Learning, Upkeep, Observing):
     """An opened memory. Get one from `open_memory`; use it from the Trio run that opened it.
 
     Every async function is a checkpoint on every path. Arguments are checked before anything is accepted; a `Rejected`

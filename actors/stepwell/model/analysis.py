@@ -6,7 +6,7 @@ import datetime as dt
 
 import msgspec
 
-FORMULA_VERSION = 1
+FORMULA_VERSION = 2
 """Version of the formulas behind `CompletionAnalysis`, stored beside their results; changes when a formula does."""
 
 
@@ -41,11 +41,37 @@ class EpisodeSummary(msgspec.Struct, frozen=True, kw_only=True):
     key_steps: list[str]
 
 
+class QualityScore(msgspec.Struct, frozen=True, kw_only=True):
+    """How much an episode has to teach, 0 to 1, and the five terms it was weighed from (reference system, section 1.7).
+
+    A label to sort and filter by; nothing is ever refused for it.
+    """
+
+    score: float
+    complexity: float
+    diversity: float
+    errors: float
+    reflection: float
+    novelty: float
+
+
+class SalientFeatures(msgspec.Struct, frozen=True, kw_only=True):
+    """What a reader would mark in an episode: at most 10 decisions, 5 runs of tools, 10 recoveries, 15 insights."""
+
+    critical_decisions: list[str] = []
+    tool_combinations: list[list[str]] = []
+    error_recovery_patterns: list[str] = []
+    key_insights: list[str] = []
+
+
 class CompletionAnalysis(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that is logged together with an ending. `reward` and `reflection` are None for an interrupted run."""
+    """Everything that is logged together with an ending. `reward`, `reflection` and `quality` are None for an
+    interrupted run, `quality` and `salient_features` also where they were not worked out yet (formula version 1)."""
 
     reward: RewardScore | None
     reflection: Reflection | None
     summary: EpisodeSummary
+    quality: QualityScore | None = None
+    salient_features: SalientFeatures | None = None
     formula_version: int = FORMULA_VERSION
     created_at: dt.datetime

@@ -9,7 +9,14 @@ import msgspec
 
 from stepwell.errors import InvalidInput
 from stepwell.model import validation as check
-from stepwell.model.analysis import CompletionAnalysis, EpisodeSummary, Reflection, RewardScore
+from stepwell.model.analysis import (
+    CompletionAnalysis,
+    EpisodeSummary,
+    QualityScore,
+    Reflection,
+    RewardScore,
+    SalientFeatures,
+)
 from stepwell.model.codec import encode_record
 from stepwell.model.event import ENDED
 from stepwell.model.limits import Limits
@@ -27,6 +34,8 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
     summary: EpisodeSummary
     formula_version: int
     created_at: dt.datetime
+    quality: QualityScore | None = None
+    salient_features: SalientFeatures | None = None
     metadata: dict[str, Any] = {}
     actor: str = ""
 
@@ -77,6 +86,8 @@ def encode_ending(
         summary=analysis.summary,
         formula_version=analysis.formula_version,
         created_at=analysis.created_at,
+        quality=analysis.quality,
+        salient_features=analysis.salient_features,
         metadata=check.plain(metadata),
         actor=actor,
     )

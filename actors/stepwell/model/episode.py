@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from stepwell.model.analysis import EpisodeSummary, Reflection, RewardScore
+from stepwell.model.analysis import EpisodeSummary, QualityScore, Reflection, RewardScore, SalientFeatures
 from stepwell.model.checkpoint import Checkpoint
 from stepwell.model.context import TaskContext
 from stepwell.model.outcome import TaskOutcome
@@ -19,10 +19,10 @@ EpisodeStatus = Literal["open", "ended"]
 class Episode(msgspec.Struct, frozen=True, kw_only=True):
     """The state of one episode: a fold of the events in its stream.
 
-    Times are aware UTC. `end_time`, `outcome`, `reward`, `reflection` and `summary` are None while the episode is
-    open; an interrupted one has no reward and no reflection. `last_seq` is the number of its last record.
-    `task_description`, `metadata` and the tags of `context` are as they were last set; `archived_at` is when it was
-    archived, None if it is not.
+    Times are aware UTC. `end_time`, `outcome`, `reward`, `reflection`, `summary`, `quality` and `salient_features` are
+    None while the episode is open; an interrupted one has no reward, reflection and quality. `last_seq` is the number
+    of its last record. `task_description`, `metadata` and the tags of `context` are as they were last set;
+    `archived_at` is when it was archived, None if it is not.
     """
 
     episode_id: str
@@ -44,6 +44,8 @@ class Episode(msgspec.Struct, frozen=True, kw_only=True):
     reward: RewardScore | None = None
     reflection: Reflection | None = None
     summary: EpisodeSummary | None = None
+    quality: QualityScore | None = None
+    salient_features: SalientFeatures | None = None
     formula_version: int | None = None
 
     @property

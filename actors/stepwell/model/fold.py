@@ -70,6 +70,8 @@ class EpisodeFold:
                 "reward": ending.reward,
                 "reflection": ending.reflection,
                 "summary": ending.summary,
+                "quality": ending.quality,
+                "salient_features": ending.salient_features,
                 "formula_version": ending.formula_version,
             }
         elif outcome is not None and end_ns is not None:

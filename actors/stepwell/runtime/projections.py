@@ -8,16 +8,20 @@ from stepstore.catalog import CatalogOptions, Projection
 from stepstore.journal import Journal
 from stepstore.restarting import Service
 from stepwell.runtime.episode_fold import episode_projection
+from stepwell.runtime.learner import learning_projection
 
 
 class Projections:
     """One attribute each. A new one goes into `__init__` and into `__iter__`; everything else follows."""
 
     def __init__(self, journal: Journal, options: CatalogOptions):
+        self.are_read_only = options.read_only
+        """Somebody else writes what they are made of: nothing can be stored."""
         self.episodes = episode_projection(journal, options)
+        self.learning = learning_projection(journal, options)
 
     def __iter__(self) -> Iterator[Projection]:
-        return iter((self.episodes,))
+        return iter((self.episodes, self.learning))
 
     @property
     def services(self) -> tuple[Service, ...]:

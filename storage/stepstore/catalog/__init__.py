@@ -45,6 +45,7 @@ from stepstore.catalog.projection import CatalogOptions as CatalogOptions
 from stepstore.catalog.projection import Projection as Projection
 from stepstore.catalog.projector import Fold as Fold
 from stepstore.catalog.projector import Projector as Projector
+from stepstore.catalog.projector import ReadingFold as ReadingFold
 from stepstore.catalog.schema import CatalogSchema as CatalogSchema
 from stepstore.catalog.schema import FullText as FullText
 from stepstore.catalog.schema import Table as Table

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import trio
 
@@ -33,6 +33,15 @@ class Fold(Protocol):
     def changes(self) -> list[Change]:
         """What to change for the records taken since this was called last."""
         ...
+
+
+@runtime_checkable
+class ReadingFold(Fold, Protocol):
+    """A fold that has to read from the journal what lies before the records it is given."""
+
+    async def prepare(self, slices: Sequence[Sequence[Record | Gap]]) -> None:
+        """Called with the records of the next transaction, in the event loop, before they are taken. Raises: as
+        reading does; the projector fails with it, and is run again."""
 
 
 class Projector:
@@ -135,6 +144,8 @@ class Projector:
                         break
                     slices.append(more)
                     records, size = records + len(more), size + _size(more)
+                if isinstance(fold, ReadingFold):
+                    await fold.prepare(slices)
                 await self._catalog.write(self._apply, fold, slices, journal.cursor(follower.position))
                 self.transactions += 1
                 self._last_commit = trio.current_time()

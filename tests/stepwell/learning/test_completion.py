@@ -13,8 +13,11 @@ import pytest
 from hypothesis import given
 
 from stepwell.learning import analyse_completion
+from stepwell.learning.facts import facts_of
+from stepwell.learning.quality import quality_of
 from stepwell.learning.reflection import reflect
 from stepwell.learning.reward import reward_of
+from stepwell.learning.salience import salient_features
 from stepwell.learning.summary import summarise
 from stepwell.model.analysis import FORMULA_VERSION, CompletionAnalysis
 from stepwell.model.episode import Episode
@@ -26,24 +29,29 @@ from tests.stepwell.learning.strategies import episodes
 NOW = START + dt.timedelta(hours=1)
 
 
-def test_an_ending_has_its_reward_its_reflection_and_its_summary() -> None:
+def test_patterns_are_found_first_so_that_every_other_term_can_count_them() -> None:
     ended = episode(steps_of(OK, BAD, OK), Success("done"))
     analysis = analyse_completion(ended, now=NOW)
+    facts, reflection = facts_of(ended), reflect(ended, patterns=1)
     assert analysis == CompletionAnalysis(
-        reward=reward_of(ended),
-        reflection=reflect(ended),
+        reward=reward_of(ended, patterns=1),  # one recovery
+        reflection=reflection,
         summary=summarise(ended),
+        quality=quality_of(ended, facts, reflection, patterns=1),
+        salient_features=salient_features(ended, facts, reflection),
         formula_version=FORMULA_VERSION,
         created_at=NOW,
     )
     assert analysis.reward is not None
-    assert analysis.reflection is not None
+    assert analysis.quality is not None
+    assert (analysis.quality.reflection, analysis.quality.novelty) == (0.8, 0.5)
 
 
-def test_an_interrupted_episode_has_a_summary_only() -> None:
+def test_an_interrupted_episode_is_not_judged() -> None:
     analysis = analyse_completion(episode(steps_of(OK, BAD), Interrupted("SIGTERM")), now=NOW)
     assert analysis.reward is None
     assert analysis.reflection is None
+    assert analysis.quality is None
     assert analysis.summary.summary_text.endswith("Interrupted (cancelled): SIGTERM.")
 
 

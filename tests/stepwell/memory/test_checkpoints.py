@@ -34,6 +34,7 @@ from stepwell import (
     Scope,
     StepwellError,
     Success,
+    Unavailable,
 )
 from tests.public_surface import public_async_functions
 from tests.stepwell.memory.fact_calls import FACT_CALLS
@@ -100,6 +101,29 @@ async def go_on(memory: Memory, episode_id: str | None = None) -> None:
     pack = await hand_over(memory)
     with assert_checkpoints():
         await memory.continue_from(pack, episode_id=episode_id)
+
+
+async def give_feedback(memory: Memory, *, applied: tuple[str, ...] = ()) -> None:
+    found = await memory.recommend("task")
+    with assert_checkpoints():
+        await memory.feedback(found.id, applied=applied, outcome=Success())
+
+
+async def without_learner(memory: Memory) -> None:
+    memory._runtime.projections.learning.projector.park(OSError("no space"))
+    await memory.recommendation_stats()
+
+
+async def with_skill(memory: Memory, call: Callable[[str], Awaitable[object]]) -> None:
+    skill = await memory.skills.store("a way", "to do it")
+    with assert_checkpoints():
+        await call(skill.skill_id)
+
+
+async def explain_something(memory: Memory) -> None:
+    [found] = await memory.patterns("context_pattern", limit=1)
+    with assert_checkpoints():
+        await memory.explain(found.pattern_id)
 
 
 async def first_thing_told(memory: Memory) -> None:
@@ -264,6 +288,33 @@ CALLS: dict[str, Call] = {
     "continue_from": Call("Memory.continue_from", lambda m: go_on(m)),
     "continue_from, repeated": Call("Memory.continue_from", lambda m: go_on(m, "next")),
     "continue_from, no pack": Call("Memory.continue_from", lambda m: m.continue_from(5), InvalidInput),  # type: ignore[arg-type]
+    "patterns": Call("Memory.patterns", lambda m: m.patterns()),
+    "patterns, bad kind": Call("Memory.patterns", lambda m: m.patterns("nonsense"), InvalidInput),  # type: ignore[arg-type]
+    "heuristics": Call("Memory.heuristics", lambda m: m.heuristics()),
+    "heuristics, bad limit": Call("Memory.heuristics", lambda m: m.heuristics(limit=0), InvalidInput),
+    "explain": Call("Memory.explain", lambda m: explain_something(m)),
+    "explain, unknown": Call("Memory.explain", lambda m: m.explain("nope"), NotFound),
+    "explain, bad id": Call("Memory.explain", lambda m: m.explain(""), InvalidInput),
+    "recommend": Call("Memory.recommend", lambda m: m.recommend("task")),
+    "recommend, bad limit": Call("Memory.recommend", lambda m: m.recommend("task", limit=51), InvalidInput),
+    "playbook": Call("Memory.playbook", lambda m: m.playbook("task")),
+    "playbook, bad task": Call("Memory.playbook", lambda m: m.playbook(5), InvalidInput),  # type: ignore[arg-type]
+    "feedback": Call("Memory.feedback", lambda m: give_feedback(m)),
+    "feedback, not advised": Call("Memory.feedback", lambda m: give_feedback(m, applied=("x",)), InvalidInput),
+    "feedback, unknown": Call("Memory.feedback", lambda m: m.feedback("nope"), NotFound),
+    "feedback, bad rating": Call("Memory.feedback", lambda m: m.feedback("nope", rating=2), InvalidInput),
+    "recommendation_stats": Call("Memory.recommendation_stats", lambda m: m.recommendation_stats()),
+    "recommendation_stats, parked": Call("Memory.recommendation_stats", without_learner, Unavailable),
+    "skills.store": Call("Skills.store", lambda m: m.skills.store("a way")),
+    "skills.store, bad steps": Call("Skills.store", lambda m: m.skills.store("a way", steps="x"), InvalidInput),
+    "skills.get": Call("Skills.get", lambda m: with_skill(m, m.skills.get)),
+    "skills.get, unknown": Call("Skills.get", lambda m: m.skills.get("nope"), NotFound),
+    "skills.find": Call("Skills.find", lambda m: m.skills.find()),
+    "skills.find, bad limit": Call("Skills.find", lambda m: m.skills.find(limit=0), InvalidInput),
+    "skills.used": Call("Skills.used", lambda m: with_skill(m, m.skills.used)),
+    "skills.used, unknown": Call("Skills.used", lambda m: m.skills.used("nope"), NotFound),
+    "skills.delete": Call("Skills.delete", lambda m: with_skill(m, m.skills.delete)),
+    "skills.delete, bad id": Call("Skills.delete", lambda m: m.skills.delete(""), InvalidInput),
     "follow": Call("EventChannel.receive", lambda m: first_event(m)),
     "follow, entering": Call(_FOLLOW, lambda m: m.follow().__aenter__()),
     "follow, bad cursor": Call(_FOLLOW, lambda m: m.follow("nonsense").__aenter__(), InvalidInput),

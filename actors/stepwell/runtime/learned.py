@@ -1,0 +1,334 @@
+"""What the learner's tables say, as values. Each function is a reading of the catalog, in a worker thread."""
+
+from __future__ import annotations
+
+import json
+import math
+import sqlite3
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from stepwell.learning.advising import Nearness
+from stepwell.learning.intervals import success_interval
+from stepwell.model.context import TaskContext
+from stepwell.model.event import utc
+from stepwell.model.pattern import (
+    WHOLE,
+    AdviceRecord,
+    ContextPattern,
+    Counts,
+    Evidence,
+    Loop,
+    PatternContent,
+    PatternKind,
+    pattern_id,
+)
+from stepwell.model.recommendation import RecommendationStats
+from stepwell.model.skill import Skill
+
+TAGGED_EPISODES = 1_000
+"""Of the episodes with a tag, the newest so many are looked at."""
+COMMON_PATTERNS = 100
+"""So many of the most frequent patterns of a domain are always considered."""
+_COUNTS = "p.episodes, p.trials, p.wins, p.occurrences, p.ok, p.failed, p.first_ns, p.last_ns"
+_PATTERN = f"p.id, p.pattern_id, p.domain, p.content, {_COUNTS}"
+
+
+class Learned(msgspec.Struct, frozen=True):
+    """A pattern as the tables hold it; `key` is that of its row."""
+
+    key: int
+    pattern_id: str
+    domain: str
+    content: PatternContent
+    counts: Counts
+
+
+def _learned(row: Sequence[Any]) -> Learned:
+    content: PatternContent = msgspec.json.decode(row[3], type=PatternContent)
+    return Learned(row[0], row[1], row[2], content, _counts(row[4:12]))
+
+
+def _counts(row: Sequence[Any]) -> Counts:
+    episodes, trials, wins, occurrences, ok, failed, first_ns, last_ns = row
+    return Counts(
+        episodes=episodes,
+        trials=trials,
+        wins=wins,
+        occurrences=occurrences,
+        ok=ok,
+        failed=failed,
+        first_ns=first_ns,
+        last_ns=last_ns,
+    )
+
+
+def patterns(
+    connection: sqlite3.Connection,
+    *,
+    kinds: Sequence[PatternKind],
+    domain: str | None,
+    text: str | None,
+    min_episodes: int,
+    limit: int,
+) -> list[Learned]:
+    """The patterns with the most evidence for what they tell: the greatest `believed` first, then the most frequent."""
+    conditions = [f"p.kind IN ({', '.join('?' * len(kinds))})", "p.episodes >= ?"]
+    values: list[Any] = [*kinds, min_episodes]
+    if domain is not None:
+        conditions.append("p.domain = ?")
+        values.append(domain)
+    if text is not None:
+        conditions.append("is_in(?, p.content)")
+        values.append(text.casefold())
+    found = connection.execute(
+        f"SELECT {_PATTERN} FROM pattern p WHERE {' AND '.join(conditions)} "
+        "ORDER BY believed(p.kind, p.wins, p.trials) DESC, p.episodes DESC, p.pattern_id LIMIT ?",
+        [*values, limit],
+    )
+    return [_learned(row) for row in found]
+
+
+def pattern(connection: sqlite3.Connection, name: str) -> Learned | None:
+    """The pattern with an id."""
+    row = connection.execute(f"SELECT {_PATTERN} FROM pattern p WHERE p.pattern_id = ?", (name,)).fetchone()
+    return None if row is None else _learned(row)
+
+
+def base_counts(connection: sqlite3.Connection, domain: str) -> Counts | None:
+    """The counts over all episodes of a domain."""
+    found = pattern(connection, pattern_id(domain, ContextPattern((f"domain:{domain}",))))
+    return None if found is None else found.counts
+
+
+def evidence(connection: sqlite3.Connection, key: int, limit: int) -> list[Evidence]:
+    """The newest evidence of a pattern."""
+    rows = connection.execute(
+        "SELECT e.episode_id, v.seqs, v.occurrences, v.success, v.ended_ns FROM evidence v JOIN episode e "
+        "ON e.id = v.episode WHERE v.pattern = ? ORDER BY v.episode DESC LIMIT ?",
+        (key, limit),
+    )
+    return [
+        Evidence(
+            episode_id=name,
+            seqs=tuple(json.loads(seqs)),
+            occurrences=occurrences,
+            success=None if success is None else success / WHOLE,
+            ended_at=utc(at),
+        )
+        for name, seqs, occurrences, success, at in rows
+    ]
+
+
+class Shown(msgspec.Struct, frozen=True):
+    """An episode that may serve as an example of a pattern."""
+
+    episode_id: str
+    seqs: tuple[int, ...]
+    ok: int
+    success: int | None
+
+
+def examples(connection: sqlite3.Connection, it: Learned, near: Iterable[bytes], limit: int) -> list[Shown]:
+    """Episodes that show a pattern, the most telling first: solved ones, those near the task, then the newest. Of a
+    loop those near the task come first: who is in it seldom gets out."""
+    key = it.key
+    order = "coalesce(s.success, -1) DESC, s.ok > 0 DESC, s.near DESC"
+    if isinstance(it.content, Loop):
+        order = "s.near DESC, coalesce(s.success, -1) DESC"
+    streams = list(near)
+    marks = ", ".join("?" * len(streams))
+    rows = connection.execute(
+        f"""
+        WITH shown (episode, seqs, ok, success, near) AS (
+            SELECT v.episode, v.seqs, v.ok, v.success, 1 FROM evidence v JOIN episode e ON e.id = v.episode
+            WHERE v.pattern = ? AND e.stream IN ({marks})
+            UNION ALL
+            SELECT * FROM (SELECT episode, seqs, ok, success, 0 FROM evidence WHERE pattern = ?
+                ORDER BY episode DESC LIMIT 500)
+        )
+        SELECT e.episode_id, s.seqs, s.ok, s.success FROM shown s JOIN episode e ON e.id = s.episode
+        ORDER BY {order}, s.episode DESC LIMIT ?
+        """,
+        [key, *streams, key, limit],
+    )
+    return [Shown(name, tuple(json.loads(seqs)), ok, success) for name, seqs, ok, success in rows]
+
+
+def advice_records(connection: sqlite3.Connection, names: Sequence[str]) -> dict[str, AdviceRecord]:
+    """What became of each pattern (or skill) as advice; nothing for one that was never recommended."""
+    rows = connection.execute(
+        f"""
+        SELECT a.advised, count(*), coalesce(sum(a.applied = 1), 0), coalesce(sum(a.applied = 0), 0),
+            coalesce(sum(a.applied = 1 AND r.success IS NOT NULL), 0),
+            coalesce(sum(CASE WHEN a.applied = 1 THEN r.success END), 0)
+        FROM advice a JOIN recommendation r ON r.id = a.recommendation
+        WHERE a.advised IN ({", ".join("?" * len(names))}) GROUP BY a.advised
+        """,
+        list(names),
+    )
+    return {
+        name: AdviceRecord(
+            recommended=recommended, applied=applied, ignored=ignored, judged=judged, helped=helped / WHOLE
+        )
+        for name, recommended, applied, ignored, judged, helped in rows
+    }
+
+
+class Candidate(msgspec.Struct, frozen=True):
+    """A pattern that may be advised, and how near it is to the task."""
+
+    learned: Learned
+    near: Nearness
+    advice: AdviceRecord
+
+
+class Considered(msgspec.Struct, frozen=True):
+    """Everything that a recommendation is chosen from, with the base rates that belong to the task."""
+
+    candidates: list[Candidate]
+    rates: list[Learned]
+    episodes: int
+
+
+def consider(
+    connection: sqlite3.Connection, domain: str, contexts: Sequence[ContextPattern], similar: dict[bytes, float]
+) -> Considered:
+    """What may be advised for a task of a domain. `contexts`: the kinds of task it is one of, its domain first;
+    `similar`: streams of episodes whose task reads like it, and how much."""
+    rates = [found for content in contexts if (found := pattern(connection, pattern_id(domain, content))) is not None]
+    total = connection.execute("SELECT count(*) FROM (SELECT 1 FROM episode LIMIT 1000000)").fetchone()[0]
+    tagged = _tagged(connection, [it for it in rates if _is_tag(it.content)], total)
+    alike = _alike(connection, similar)
+    common = connection.execute(
+        "SELECT id FROM pattern WHERE domain = ? AND kind <> 'context_pattern' ORDER BY episodes DESC LIMIT ?",
+        (domain, COMMON_PATTERNS),
+    )
+    keys = sorted({key for (key,) in common} | tagged.keys() | alike.keys())
+    considered = [_learned(row) for row in _rows(connection, f"SELECT {_PATTERN} FROM pattern p WHERE p.id IN", keys)]
+    considered = [it for it in considered if not isinstance(it.content, ContextPattern)]
+    records: dict[str, AdviceRecord] = {}
+    for begin in range(0, len(considered), _AT_ONCE):
+        records |= advice_records(connection, [it.pattern_id for it in considered[begin : begin + _AT_ONCE]])
+    candidates = [
+        Candidate(
+            it,
+            Nearness(min(1.0, alike.get(it.key, 0.0)), min(1.0, tagged.get(it.key, 0.0)), it.domain == domain),
+            records.get(it.pattern_id, AdviceRecord()),
+        )
+        for it in considered
+    ]
+    return Considered(candidates, rates, total)
+
+
+_AT_ONCE = 500
+
+
+def _is_tag(content: PatternContent) -> bool:
+    return isinstance(content, ContextPattern) and content.features[-1].startswith("tag:")
+
+
+def _rows(connection: sqlite3.Connection, select: str, keys: Sequence[Any]) -> Iterable[Sequence[Any]]:
+    for begin in range(0, len(keys), _AT_ONCE):
+        some = keys[begin : begin + _AT_ONCE]
+        yield from connection.execute(f"{select} ({', '.join('?' * len(some))})", list(some))
+
+
+def _tagged(connection: sqlite3.Connection, tags: Sequence[Learned], total: int) -> dict[int, float]:
+    """Of the episodes that have the tags of the task, the share that shows each pattern; rare tags weigh more."""
+    shares: dict[int, float] = {}
+    weights = {it.key: math.log((total + 1) / (it.counts.episodes + 0.5)) for it in tags}
+    whole = math.fsum(max(weight, 0.0) for weight in weights.values())
+    for it in tags:
+        weight = max(weights[it.key], 0.0)
+        if not weight:
+            continue
+        looked_at = min(it.counts.episodes, TAGGED_EPISODES)
+        rows = connection.execute(
+            "SELECT v.pattern, count(*) FROM evidence v WHERE v.episode IN "
+            "(SELECT episode FROM evidence WHERE pattern = ? ORDER BY episode DESC LIMIT ?) GROUP BY v.pattern",
+            (it.key, TAGGED_EPISODES),
+        )
+        for key, count in rows:
+            shares[key] = shares.get(key, 0.0) + weight / whole * count / looked_at
+    return shares
+
+
+def _alike(connection: sqlite3.Connection, similar: dict[bytes, float]) -> dict[int, float]:
+    """Of the similar episodes, weighed by how similar they are, the share that shows each pattern."""
+    whole = math.fsum(similar.values())
+    if not whole:
+        return {}
+    shares: dict[int, float] = {}
+    rows = _rows(
+        connection,
+        "SELECT v.pattern, e.stream FROM episode e JOIN evidence v ON v.episode = e.id WHERE e.stream IN",
+        list(similar),
+    )
+    for key, stream in rows:
+        shares[key] = shares.get(key, 0.0) + similar[stream] / whole
+    return shares
+
+
+def recommendation_stats(connection: sqlite3.Connection) -> RecommendationStats:
+    """How all recommendations together did."""
+    given, judged, rating = connection.execute(
+        "SELECT count(*), coalesce(sum(feedback_seq > 0), 0), avg(rating) FROM recommendation"
+    ).fetchone()
+    applied, ignored, told, helped = connection.execute(
+        "SELECT coalesce(sum(a.applied = 1), 0), coalesce(sum(a.applied = 0), 0), "
+        "coalesce(sum(a.applied = 1 AND r.success IS NOT NULL), 0), "
+        "coalesce(sum(CASE WHEN a.applied = 1 THEN r.success END), 0) "
+        "FROM advice a JOIN recommendation r ON r.id = a.recommendation"
+    ).fetchone()
+    return RecommendationStats(
+        recommendations=given,
+        with_feedback=judged,
+        applied=applied,
+        ignored=ignored,
+        adoption=applied / (applied + ignored) if applied + ignored else None,
+        success_after_adoption=helped / WHOLE / told if told else None,
+        mean_rating=rating,
+    )
+
+
+_SKILL = "s.id, s.skill_id, s.name, s.content, s.created_ns, s.updated_ns"
+
+
+def skills(connection: sqlite3.Connection, *, skill_id: str | None = None, name: str | None = None) -> list[Skill]:
+    """Skills, all of them or those with an id or a name, in the order in which they were stored."""
+    where, values = "", list[str]()
+    if skill_id is not None:
+        where, values = "WHERE s.skill_id = ?", [skill_id]
+    elif name is not None:
+        where, values = "WHERE s.name = ?", [name]
+    rows = connection.execute(f"SELECT {_SKILL} FROM skill s {where} ORDER BY s.id", values).fetchall()
+    uses = {
+        key: found
+        for key, *found in connection.execute(
+            "SELECT skill, count(*), count(success), coalesce(sum(success), 0) FROM skill_use GROUP BY skill"
+        )
+    }
+    return [_skill(row, uses.get(row[0], (0, 0, 0))) for row in rows]
+
+
+def _skill(row: Sequence[Any], uses: Sequence[int]) -> Skill:
+    data = json.loads(row[3])
+    count, judged, wins = uses
+    return Skill(
+        skill_id=row[1],
+        name=row[2],
+        description=data.get("description", ""),
+        steps=data.get("steps", []),
+        context=msgspec.convert(data.get("context", {}), TaskContext),
+        sources=data.get("sources", []),
+        metadata=data.get("metadata", {}),
+        created_at=utc(row[4]),
+        updated_at=utc(row[5]),
+        uses=count,
+        judged=judged,
+        helped=wins / WHOLE,
+        confidence=success_interval(wins, judged).low,
+    )

@@ -1,0 +1,216 @@
+"""The learner: follows the log and keeps what episodes teach in a catalog of its own.
+
+An episode is learned from when its ending is durable, once, as it was at its ending: what organises it later changes
+nothing. Its records are kept in hand from its start on, as long as there is room, and read from the log otherwise:
+behind a restart, or if it was open for long. So the learner holds nothing that it cannot do without, and a catalog that
+was folded record by record equals one that was rebuilt.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from stepstore.catalog import CatalogOptions, Change, Projection
+from stepstore.errors import Damaged, Forked, KeyDestroyed
+from stepstore.journal import Gap, Journal, Record
+from stepwell.errors import EpisodeUnavailable
+from stepwell.learning.extraction import domain_of, ended_ns, extract, success_of
+from stepwell.model.codec import decode_record, decode_records, kind_head
+from stepwell.model.episode import Episode
+from stepwell.model.event import DELETED, ENDED, STARTED, STEP
+from stepwell.model.fold import EpisodeFold
+from stepwell.model.ids import EPISODE_STREAM, stream_id
+from stepwell.model.outcome import outcome_kind
+from stepwell.model.pattern import PatternContent, kind_of, pattern_id
+from stepwell.model.recommendation import FEEDBACK, RECOMMENDED
+from stepwell.model.skill import SKILL_STORED, SKILL_USED
+from stepwell.runtime import learning_tables as tables
+from stepwell.runtime.advice_fold import AdviceFold
+
+IN_HAND_BYTES = 32 * 1024 * 1024
+"""So much of episodes that have not ended is kept in hand; the oldest are let go first, and read again at their end."""
+_HEADS = {kind_head(kind): kind for kind in (STARTED, ENDED, DELETED, RECOMMENDED, FEEDBACK, SKILL_STORED, SKILL_USED)}
+_STEP = kind_head(STEP)
+_SHORTEST = min(map(len, _HEADS))
+
+
+def learning_projection(journal: Journal, options: CatalogOptions) -> Projection:
+    """What was learned of a journal, kept up to date by a service named "learner"."""
+    return Projection("learner", tables.FILE, tables.LEARNING, lambda: LearningFold(journal), journal, options)
+
+
+class _InHand:
+    """The records of an episode that has not ended, without a gap from its first on."""
+
+    def __init__(self, first: Record):
+        self.records = [first]
+        self.size = len(first.payload)
+
+
+class LearningFold:
+    """Folds records into changes of the learner's tables. What cannot be read teaches nothing.
+
+    `prepare` takes the records in and reads what is missing of the episodes that end with them; `take` has nothing left
+    to do. Both and `changes` are called one after another for each transaction.
+    """
+
+    def __init__(self, journal: Journal, in_hand_bytes: int = IN_HAND_BYTES):
+        self._journal = journal
+        self._in_hand: OrderedDict[bytes, _InHand] = OrderedDict()
+        self._in_hand_bytes, self._most_bytes = 0, in_hand_bytes
+        self._ended: dict[bytes, list[Record]] = {}
+        self._deleted: dict[bytes, None] = {}
+        self._advice = AdviceFold()
+
+    async def prepare(self, slices: Sequence[Sequence[Record | Gap]]) -> None:
+        """Take in the records of a transaction. A checkpoint for each episode that has to be read.
+
+        Raises: `RecoveryFailed`, `Unavailable`, `InvalidInput`, `Closed`, as reading does.
+        """
+        incomplete: list[Record] = []
+        for items in slices:
+            for item in items:
+                if not isinstance(item, Gap) and (ending := self._took(item)) is not None:
+                    incomplete.append(ending)
+        for ending in incomplete:
+            records = await self._read(ending)
+            if records and ending.stream not in self._deleted:
+                self._ended[ending.stream] = records
+
+    def take(self, items: Sequence[Record | Gap]) -> None:
+        """See `prepare`."""
+
+    def _took(self, record: Record) -> Record | None:
+        """Take in one record. Gives it back if it ends an episode that is not in hand."""
+        stream, payload = record.stream, record.payload
+        known = self._in_hand.get(stream)
+        if known is not None and record.seq <= known.records[-1].seq:
+            return None  # a record that was stored twice (row 10)
+        if known is not None and record.seq == known.records[-1].seq + 1:
+            known.records.append(record)
+            known.size += len(payload)
+            self._in_hand_bytes += len(payload)
+            if payload.startswith(_STEP):
+                if self._in_hand_bytes > self._most_bytes:
+                    self._let_go()
+                return None
+        elif known is not None:
+            self._drop(stream)  # something is missing between: the log has it, or nobody
+            known = None
+        if payload.startswith(_STEP):
+            return None
+        kind = _kind(payload)
+        if kind == STARTED and record.seq == 1:
+            self._in_hand[stream] = _InHand(record)
+            self._in_hand_bytes += len(payload)
+        elif kind == ENDED and stream not in self._ended:
+            self._drop(stream)
+            if known is None:
+                return record
+            self._ended[stream] = known.records
+        elif kind == DELETED:
+            self._drop(stream)
+            self._ended.pop(stream, None)
+            self._deleted[stream] = None
+        elif kind is not None:
+            self._advice.take(kind, record)
+        return None
+
+    def _drop(self, stream: bytes) -> None:
+        gone = self._in_hand.pop(stream, None)
+        if gone is not None:
+            self._in_hand_bytes -= gone.size
+
+    def _let_go(self) -> None:
+        while self._in_hand and self._in_hand_bytes > self._most_bytes:
+            self._drop(next(iter(self._in_hand)))
+
+    async def _read(self, ending: Record) -> list[Record]:
+        """The records of an episode up to its ending; none if they are not sound, or it was deleted meanwhile."""
+        slices = self._journal.read(ending.stream)
+        records: list[Record] = []
+        try:
+            while found := await slices.next_slice():
+                records += [record for record in found if record.seq <= ending.seq]
+                if found[-1].seq >= ending.seq:
+                    break
+        except (Damaged, Forked, KeyDestroyed):
+            return []
+        return records
+
+    def changes(self) -> list[Change]:
+        """What to change for what was taken in since. In a worker thread."""
+        ended, gone = self._ended, [(stream,) for stream in self._deleted]
+        self._ended, self._deleted = {}, {}
+        episodes: list[tuple[Any, ...]] = []
+        patterns: dict[str, tuple[str, str, str, str]] = {}
+        evidence: list[tuple[Any, ...]] = []
+        for stream, records in ended.items():
+            episode = _episode(stream, records)
+            if episode is None or episode.outcome is None:
+                continue
+            success, at, domain = success_of(episode.outcome), ended_ns(episode), domain_of(episode.context)
+            episodes.append((stream, episode.episode_id, success, outcome_kind(episode.outcome), at))
+            for it in extract(episode):
+                name = _pattern_id(domain, it.content)
+                if name not in patterns:
+                    content = msgspec.json.encode(it.content).decode()
+                    patterns[name] = (name, kind_of(it.content), domain, content)
+                seqs = ",".join(map(str, it.seqs))
+                evidence.append((name, stream, it.occurrences, it.ok, it.failed, success, at, f"[{seqs}]"))
+        found = (
+            Change(tables.ADD_EPISODE, episodes),
+            Change(tables.ADD_PATTERN, list(patterns.values())),
+            Change(tables.ADD_EVIDENCE, evidence),
+            *self._advice.changes(),
+            Change(tables.FORGET_EPISODE, gone),
+            Change(tables.FORGET_RECOMMENDATION, gone),
+            Change(tables.FORGET_SKILL, gone),
+        )
+        return [change for change in found if change.rows]
+
+
+_ids: dict[tuple[str, PatternContent], str] = {}
+_IDS_KEPT = 50_000
+
+
+def _pattern_id(domain: str, content: PatternContent) -> str:
+    """As `pattern_id`, remembered: most patterns come again."""
+    key = (domain, content)
+    found = _ids.get(key)
+    if found is None:
+        if len(_ids) >= _IDS_KEPT:
+            _ids.clear()
+        found = _ids[key] = pattern_id(domain, content)
+    return found
+
+
+def _kind(payload: bytes) -> str | None:
+    """The kind of a record, if it is one that the learner looks at."""
+    for head, kind in _HEADS.items():
+        if payload.startswith(head):
+            return kind
+    return None
+
+
+def _episode(stream: bytes, records: list[Record]) -> Episode | None:
+    """The episode that records make; None if they are not sound, or are no episode's."""
+    together = decode_records([record.payload for record in records])
+    try:
+        decoded = together or [decode_record(record.payload, "a record") for record in records]
+        meta = decoded[0].meta or {}
+        name = meta.get("id")
+        if meta.get("stream") != EPISODE_STREAM or not isinstance(name, str):
+            return None
+        if stream_id(EPISODE_STREAM, name) != stream:
+            return None  # their names collide on disk, or the record lies
+        fold = EpisodeFold(name)
+        for record, it in zip(records, decoded, strict=True):
+            fold.add(record.seq, record.lsn, it)
+        return fold.episode()
+    except EpisodeUnavailable:
+        return None
