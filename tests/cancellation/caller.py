@@ -57,12 +57,14 @@ class Caller:
         self.files: MemoryFileSystem
         self.receipts: list[tuple[str, Receipt, Logged]] = []
         self.again: list[Callable[[], Awaitable[object]]] = []
+        self.heard: set[int] = set()
+        """The commits (`id`) that somebody was told have failed."""
         self._numbers = 0
 
     def beside(self, name: str) -> Caller:
         """Another task beside this one; what it is told and does again is this one's as well."""
         other = Caller(name, self.watch, self.told, commit=self._commit, medium_fails=self._medium_fails)
-        other.memory, other.receipts, other.again = self.memory, self.receipts, self.again
+        other.memory, other.receipts, other.again, other.heard = self.memory, self.receipts, self.again, self.heard
         return other
 
     # ---- any public call -------------------------------------------------------------------------------------------
@@ -248,7 +250,7 @@ class Caller:
         """Cancelled: it will be stored all the same; await again."""
 
         async def wait() -> None:
-            with self.call():
+            with self.hearing(receipt), self.call():
                 await (receipt.reach_log() if reach_log else receipt.wait_durable())
             if not receipt.is_durable:
                 self.watch.object_to(f"{receipt!r} although waiting for it has returned")
@@ -262,13 +264,30 @@ class Caller:
     async def flush(self, name: str | None = None, *, by_handle: bool = False) -> None:
         """Cancelled: everything will be stored all the same; call again."""
         accepted = [receipt for episode, receipt, _ in self.receipts if name in (None, episode)]
-        call = self.memory.flush
+        flush = self.memory.flush
         if name is not None:
-            call = self.handle(name).flush if by_handle else lambda: self.memory.flush_steps(name)
+            flush = self.handle(name).flush if by_handle else lambda: self.memory.flush_steps(name)
+
+        async def call() -> None:
+            with self.hearing(*(receipt for episode, receipt, _ in self.receipts if name in (None, episode))):
+                await flush()
+
         await self.plain(call)
         for receipt in accepted:
-            if not receipt.is_durable and not self._medium_fails:
-                self.watch.object_to(f"{receipt!r} although flushing has returned")
+            if not receipt.is_durable and id(receipt._commit) not in self.heard:
+                self.watch.object_to(f"{receipt!r} although flushing has returned, and nobody was told")
+
+    @contextmanager
+    def hearing(self, *receipts: Receipt) -> Iterator[None]:
+        """Around a call that tells which of these have failed, each time for the first time or for the second."""
+        try:
+            yield
+        except OutcomeUnknown:
+            failed = {id(receipt._commit) for receipt in receipts if receipt._commit.done and not receipt.is_durable}
+            if not failed:
+                self.watch.object_to("an unknown outcome of nothing that has failed")
+            self.heard |= failed
+            raise
 
     async def end(self, name: str, outcome: TaskOutcome, *, by_handle: bool = False) -> None:
         """Cancelled: unknown; completing again is idempotent."""
@@ -276,7 +295,7 @@ class Caller:
         known.outcome, known.ending = outcome, Fate.UNKNOWN
 
         async def complete() -> None:
-            with self.call():
+            with self.hearing(*(receipt for episode, receipt, _ in self.receipts if episode == name)), self.call():
                 if isinstance(outcome, Interrupted):
                     done = await self.memory.abandon(name, outcome.reason)
                 elif by_handle:
@@ -284,6 +303,9 @@ class Caller:
                 else:
                     done = await self.memory.complete_episode(name, outcome)
             known.ending = Fate.STORED
+            for episode, receipt, _ in self.receipts:
+                if episode == name and not receipt.is_durable and id(receipt._commit) not in self.heard:
+                    self.watch.object_to(f"{name} has ended without {receipt!r}, and nobody was told")
             if done.outcome != outcome or not done.receipt.is_durable:
                 self.watch.object_to(f"completing {name} gave {done.outcome!r}, {done.receipt!r}")
 
@@ -360,7 +382,7 @@ class Caller:
         """Every receipt says what became of its step, at once."""
         for name, receipt, logged in self.receipts:
             try:
-                with trio.fail_after(1):
+                with self.hearing(receipt), trio.fail_after(1):
                     await receipt.wait_durable()
             except OutcomeUnknown as error:
                 logged.fate = Fate.UNKNOWN
@@ -384,7 +406,9 @@ class Caller:
                 await self.log(name)
         await self.start("afterwards")
         await self.log("afterwards", 2)
-        await self.flush()
+        with suppress(*((OutcomeUnknown,) if self._medium_fails else ())):
+            await self.flush()
+        await self.flush()  # what was to be told was told
         await self.settle()
         await self.end("afterwards", Success("done"))
         await self.memory.compact()

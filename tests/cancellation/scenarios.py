@@ -201,6 +201,27 @@ async def a_sync_that_fails(caller: Caller) -> None:
 
 
 @scenario(medium_fails=True)
+async def a_sync_that_fails_and_nobody_waits(caller: Caller) -> None:
+    """It is told once, to the first who flushes or completes; cancelled there he may not have been told."""
+    await caller.log("old", keyed=True)
+    await caller.flush()
+    await _lose_two_steps(caller)
+    with pytest.raises(OutcomeUnknown):
+        await caller.flush()
+    await caller.flush("old", by_handle=True)
+    await _lose_two_steps(caller)
+    with pytest.raises(OutcomeUnknown):
+        await caller.end("old", Success("done"))
+    await caller.end("old", Success("done"))
+
+
+async def _lose_two_steps(caller: Caller) -> None:
+    with _next_sync_fails():
+        await caller.log("old", 2)
+        await trio.sleep(2)
+
+
+@scenario(medium_fails=True)
 async def a_medium_that_is_full_for_a_while(caller: Caller) -> None:
     await caller.log("old", keyed=True)
     await caller.flush()

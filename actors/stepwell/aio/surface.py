@@ -852,20 +852,24 @@ class Memory:
         return found
 
     async def flush_steps(self, episode_id: str) -> None:
-        """Return once what was accepted for the episode and is under way is durable.
+        """Return once everything accepted for the episode is durable.
 
-        A write that had failed before this call is told by its receipts, not here.
+        A write that failed earlier, and of which nobody was told by a receipt, flush, checkpoint or completion, is
+        raised here, once, with the number of records that it concerns. Cancelled, nothing is told.
 
-        Raises: `NotFound`, `OutcomeUnknown` (the log failed or was closed first).
+        Raises: `InvalidInput`, `NotFound`, `OutcomeUnknown` (the log failed or was closed first), `LogFull` (nothing of
+        it is stored).
         """
         await self._door.call(lambda: self._target.flush_steps(episode_id))
 
     async def flush(self) -> None:
-        """Return once what was accepted for any episode, thread or scope and is under way is durable.
+        """Return once everything accepted for any episode, thread or scope is durable.
 
-        A write that had failed before this call is told by its receipts, not here.
+        A write that failed earlier, and of which nobody was told by a receipt, flush, checkpoint or completion, is
+        raised here, once: one error for all, which names the episodes and how many records of each. Cancelled, nothing
+        is told.
 
-        Raises: `OutcomeUnknown` (the log failed or was closed first).
+        Raises: `OutcomeUnknown` (the log failed or was closed first), `LogFull` (nothing of it is stored).
         """
         await self._door.call(lambda: self._target.flush())
 
@@ -1069,7 +1073,8 @@ class Memory:
 
         `metadata` is kept with the ending (`Episode.outcome_metadata`), and `actor`, who asked, in its event.
         Completing again with an equal outcome gives the same result. If cancelled the completion goes on; call again to
-        learn how it went.
+        learn how it went. Where records of the episode were lost, now or earlier, and nobody was told, this is raised
+        once instead, and the episode stays open: called again it ends without them.
         Raises: `InvalidInput`, `TooLarge`, `NotFound`, `InvalidState` (it has another ending), `EpisodeUnavailable`,
         `Closed`, `LogFull`, `OutcomeUnknown`.
         """
@@ -1080,7 +1085,8 @@ class Memory:
 
     async def checkpoint(self, episode_id: str, reason: str, *, note: str = "", actor: str = "") -> Checkpoint:
         """Note a place in an open episode to go on from, behind everything accepted for it, all of which is durable on
-        return. If cancelled, whether it was noted is unknown; `Episode.checkpoints` tells.
+        return. If cancelled, whether it was noted is unknown; `Episode.checkpoints` tells. A write that failed earlier
+        and of which nobody was told is raised, once, as by `flush_steps`; then nothing is noted.
 
         Raises: `InvalidInput`, `TooLarge`, `NotFound`, `InvalidState` (it has ended, or is being deleted),
         `EpisodeUnavailable`, `Unavailable`, `Closed`, `LogFull`, `OutcomeUnknown`.

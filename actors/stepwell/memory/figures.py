@@ -62,7 +62,8 @@ class MemoryStats(msgspec.Struct, frozen=True, kw_only=True):
     often (see `health`); `asleep_episodes` have no ending and no task. `mailbox_messages`, `mailbox_bytes` wait in the
     mailboxes, `in_hand_records` were taken from them and are not durable yet, `queue_bytes` wait for the writer or are
     on their way to the medium. `flush_lag_seconds`: the age of the oldest accepted record that is not durable, by the
-    wall clock; 0 if there is none.
+    wall clock; 0 if there is none. `untold_records`: accepted records whose write failed, and nobody has asked their
+    receipts or has been told by a flush, a checkpoint or a completion.
     """
 
     groups: int
@@ -87,6 +88,7 @@ class MemoryStats(msgspec.Struct, frozen=True, kw_only=True):
     in_hand_records: int
     queue_bytes: int
     flush_lag_seconds: float
+    untold_records: int
 
 
 class ParkedEpisode(msgspec.Struct, frozen=True, kw_only=True):

@@ -28,7 +28,8 @@ class HandingOver(EpisodeLifecycle, EpisodeReading, Relationships):
 
     async def checkpoint(self, episode_id: str, reason: str, *, note: str = "", actor: str = "") -> Checkpoint:
         """Note a place in an open episode to go on from, behind everything accepted for it, all of which is durable on
-        return. If cancelled, whether it was noted is unknown; `Episode.checkpoints` tells.
+        return. If cancelled, whether it was noted is unknown; `Episode.checkpoints` tells. A write that failed earlier
+        and of which nobody was told is raised, once, as by `flush_steps`; then nothing is noted.
 
         Raises: `InvalidInput`, `TooLarge`, `NotFound`, `InvalidState` (it has ended, or is being deleted),
         `EpisodeUnavailable`, `Unavailable`, `Closed`, `LogFull`, `OutcomeUnknown`.
@@ -45,6 +46,7 @@ class HandingOver(EpisodeLifecycle, EpisodeReading, Relationships):
         except StepwellError:
             await checkpoint()
             raise
+        await self._supervisor.flush(known)
         receipt = await organise(self._supervisor, known, change, only_open=True)
         assert receipt is not None
         episode = await self.get_episode(known)

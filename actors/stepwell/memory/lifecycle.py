@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 import trio
 
-from stepwell.errors import InvalidState, NotFound, OutcomeUnknown, StepwellError
-from stepwell.memory.completed import CompletedEpisode
+from stepwell.errors import InvalidState, NotFound, StepwellError
+from stepwell.memory.completed import CompletedEpisode, completed
 from stepwell.memory.core import MemoryCore, checked_id_in_turn
 from stepwell.memory.handle import EpisodeHandle
 from stepwell.memory.run_scope import RunScope
@@ -24,6 +24,7 @@ from stepwell.runtime.episode_task import being_deleted, ended_error
 from stepwell.runtime.reading import fold_episode
 from stepwell.runtime.receipt import Commit
 from stepwell.runtime.right_loop import checkpoint
+from stepwell.runtime.untold import called
 
 
 class EpisodeLifecycle(MemoryCore):
@@ -169,10 +170,20 @@ class EpisodeLifecycle(MemoryCore):
 
         `metadata` is kept with the ending (`Episode.outcome_metadata`), and `actor`, who asked, in its event.
         Completing again with an equal outcome gives the same result. If cancelled the completion goes on; call again to
-        learn how it went.
+        learn how it went. Where records of the episode were lost, now or earlier, and nobody was told, this is raised
+        once instead, and the episode stays open: called again it ends without them.
         Raises: `InvalidInput`, `TooLarge`, `NotFound`, `InvalidState` (it has another ending), `EpisodeUnavailable`,
         `Closed`, `LogFull`, `OutcomeUnknown`.
         """
+        request = await self._ended(episode_id, outcome, metadata=metadata, actor=actor)
+        if request.error is not None:
+            raise request.error
+        return completed(EpisodeId(episode_id), request)
+
+    async def _ended(
+        self, episode_id: str, outcome: TaskOutcome, *, metadata: dict[str, Any] | None = None, actor: str = ""
+    ) -> EndingRequest:
+        """As `complete_episode`, but if the ending alone was lost it stands in the request that is given back."""
         try:
             known = checked_id(episode_id)
             checked = checked_outcome(outcome, self._config.limits)
@@ -195,9 +206,10 @@ class EpisodeLifecycle(MemoryCore):
                 continue
             request = self._request_ending(cell, checked, metadata or {}, asked_by)
             await request.done.wait()
-            if request.error is not None:
+            if request.error is not None and not request.is_sent:
+                self._supervisor.untold.tell_with(called(known), request.error)
                 raise request.error
-            return _completed(known, request)
+            return request
 
     @trio.lowlevel.enable_ki_protection
     def _request_ending(
@@ -209,6 +221,7 @@ class EpisodeLifecycle(MemoryCore):
             self._journal.check_open(critical=True)
             if cell.deleting:
                 raise being_deleted(cell.episode_id)
+            self._supervisor.untold.tell(cell.called)
             request = cell.ending_request = EndingRequest(outcome, metadata, actor)
             cell.make_urgent()
         elif request.outcome != outcome:
@@ -233,17 +246,3 @@ class EpisodeLifecycle(MemoryCore):
                     Interrupted("the memory was closed before the run had ended", cause="cancelled"), {}
                 )
                 cell.make_urgent()
-
-
-def _completed(episode_id: EpisodeId, request: EndingRequest) -> CompletedEpisode:
-    ending = request.ending
-    if ending is None or request.receipt is None:
-        raise OutcomeUnknown(f"episode {episode_id!r} was completed, but its ending is not known")
-    return CompletedEpisode(
-        episode_id=episode_id,
-        outcome=ending.outcome,
-        reward=ending.reward,
-        reflection=ending.reflection,
-        summary=ending.summary,
-        receipt=request.receipt,
-    )

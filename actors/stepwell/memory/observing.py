@@ -57,6 +57,7 @@ class Observing(MemoryCore):
             commit_latency=_latency(log.commit_latency),
             slow_syncs=log.slow_syncs,
             write_errors=log.write_errors,
+            untold_records=self._supervisor.untold.records,
             restarts=oversight.restarts,
             rejected=dict(oversight.refused),
             redacted=0 if self._redaction is None else self._redaction.count,

@@ -29,7 +29,8 @@ def open_memory(
 
     `":memory:"` keeps nothing. `read_only=True` opens beside a living writer and changes nothing; each reading call
     shows what that has written by then, which may be not yet durable. Leaving the block stores everything that was
-    accepted and resolves every receipt; what the body raises leaves unchanged.
+    accepted and resolves every receipt; what the body raises leaves unchanged. What could not be stored, and nobody was
+    told of, is counted in a line to `logging` and in `stats()`, and raises nothing.
     Raises on entering: `InvalidInput` (not a directory, or one of something else), `LogLocked`, `CorruptLog`,
     `RecoveryFailed`, `NotFound` (only with `read_only`), `WrongLoop` (not inside Trio). On leaving: the cause, if the
     log was lost while open.
@@ -156,6 +157,8 @@ class OpenMemory:
         left = self._runtime.left_behind
         for error_leaving in filter(None, (body, interrupted) if left else ()):
             error_leaving.add_note(f"stepwell: closing was cut short; {left} accepted records had not reached the log")
+        if body is not None and self._runtime.untold:
+            body.add_note(f"stepwell: the write of {self._runtime.untold} accepted records failed, and nobody was told")
         if self._runtime.failure is not None:
             raising = failure_to_raise(self._runtime.failure, body)
             if raising is not body:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import trio
 
-from stepwell.errors import InvalidState, LogFull, NotFound, OutcomeUnknown, StepwellError
-from stepwell.memory.completed import CompletedEpisode
+from stepwell.errors import Closed, InvalidState, LogFull, NotFound, OutcomeUnknown, StepwellError
+from stepwell.memory.completed import CompletedEpisode, completed
 from stepwell.memory.handle import EpisodeHandle
 from stepwell.model.ending import checked_outcome
 from stepwell.model.outcome import Abstained, Failure, Interrupted, PartialSuccess, Success, TaskOutcome
@@ -60,10 +61,11 @@ class RunScope:
     The ending: any ordinary exception (groups flattened) → `Failure` with its type and message; only `Cancelled`,
     `GeneratorExit`, `KeyboardInterrupt` or `SystemExit` → `Interrupted(cause="cancelled")`; otherwise what was set, or
     `Success("")`. It is durable when the block has been left, written inside a shield with `grace_seconds`; a Ctrl-C
-    meanwhile leaves behind it, and a second one gives it up. What the
-    body raised leaves unchanged; if the ending could not be written it carries a note that says so. A body that ended
-    well then raises the reason (`Closed`, `LogFull`, `OutcomeUnknown`). The block may complete the episode. One that is
-    deleted meanwhile needs no ending: the block is left as if there were none.
+    meanwhile leaves behind it, and a second one gives it up. What the body raised leaves unchanged; if the ending, or
+    steps before it, could not be written it carries a note that says so. A body that ended well then raises the reason
+    (`Closed`, `LogFull`, `OutcomeUnknown`). If steps were lost, at any time, and nobody was told, a run that believed
+    in success ends as a `Failure` that says so; an ending that alone was lost is written again. The block may complete
+    the episode. One that is deleted meanwhile needs no ending: the block is left as if there were none.
 
     Cancelled or interrupted while it is being entered, an episode whose id was generated ends as well; one with an id
     of the caller's is left as `start_episode` leaves it: enter again with the same id.
@@ -115,28 +117,45 @@ class RunScope:
         except StepwellError as problem:
             if error is None:
                 raise
-            error.add_note(f"stepwell: the ending of episode {handle.id!r} could not be written: {problem}")
+            what = "the ending" if self.completed is None else "records"
+            error.add_note(f"stepwell: {what} of episode {handle.id!r} could not be written: {problem}")
 
     async def _write(self, handle: RunningEpisode, outcome: TaskOutcome) -> None:
         with trio.move_on_after(self._memory._config.grace_seconds, shield=True):
-            try:
-                try:
-                    self.completed = await handle.complete(outcome)
-                except InvalidState:
-                    await self._take_ending_of_the_body(handle, outcome)
-            except NotFound:
-                pass  # it was deleted
-            except (LogFull, OutcomeUnknown) as lost:
-                # Steps accepted in the block did not reach the log: the run did not end as it believes.
-                try:
-                    self.completed = await handle.complete(Failure(_describe(lost)))
-                except InvalidState:
-                    # But it did: there is an ending, and only its acknowledgement was lost. Raises if it is another.
-                    self.completed = await handle.complete(outcome)
-                    return
-                raise
+            with suppress(NotFound):  # it was deleted
+                await self._complete(handle, outcome)
             return
         raise OutcomeUnknown(f"the ending of episode {handle.id!r} was not durable within the grace; reopen and look")
+
+    async def _complete(self, handle: RunningEpisode, outcome: TaskOutcome) -> None:
+        """Write the ending. Raises: what was lost before it; then the ending does not say that all went well."""
+        steps_lost: StepwellError | None = None
+        ending_lost: BaseException | None = None
+        while True:
+            try:
+                request = await self._memory._ended(handle.id, outcome)
+            except InvalidState:
+                await self._take_ending_of_the_body(handle, outcome)
+                break
+            except (LogFull, OutcomeUnknown) as lost:
+                # Steps accepted in the block did not reach the log: the run did not end as it believes.
+                if steps_lost is not None:
+                    raise
+                steps_lost = lost
+                if not isinstance(outcome, Failure | Interrupted):
+                    outcome = Failure(_describe(lost))
+                continue
+            except Closed:
+                if ending_lost is not None:
+                    raise ending_lost from None  # nobody can tell any more whether it is there
+                raise
+            if request.error is None:
+                self.completed = completed(handle.id, request)
+                break
+            # It alone was lost. Once the episode is rebuilt from the log, that says whether it is there.
+            ending_lost = request.error
+        if steps_lost is not None:
+            raise steps_lost
 
     async def _take_ending_of_the_body(self, handle: RunningEpisode, outcome: TaskOutcome) -> None:
         """The episode has an ending already. One the body wrote itself counts; one forced by closing does not."""

@@ -53,33 +53,29 @@ class StepLogging(MemoryCore):
         return receipt
 
     async def flush_steps(self, episode_id: str) -> None:
-        """Return once what was accepted for the episode and is under way is durable.
+        """Return once everything accepted for the episode is durable.
 
-        A write that had failed before this call is told by its receipts, not here.
+        A write that failed earlier, and of which nobody was told by a receipt, flush, checkpoint or completion, is
+        raised here, once, with the number of records that it concerns. Cancelled, nothing is told.
 
-        Raises: `NotFound`, `OutcomeUnknown` (the log failed or was closed first).
+        Raises: `InvalidInput`, `NotFound`, `OutcomeUnknown` (the log failed or was closed first), `LogFull` (nothing of
+        it is stored).
         """
         known = await checked_id_in_turn(episode_id)
         self._supervisor.check_thread()
-        cell = self._supervisor.cells.get(known)
-        if cell is None:
-            if not await self._supervisor.is_stored(known):
-                raise not_found(known)
-            return
-        for commit in cell.pending_commits:
-            await commit.reach_log()
+        await self._supervisor.flush(known)
+        if known not in self._cells and not await self._supervisor.is_stored(known):
+            raise not_found(known)
 
     async def flush(self) -> None:
-        """Return once what was accepted for any episode, thread or scope and is under way is durable.
+        """Return once everything accepted for any episode, thread or scope is durable.
 
-        A write that had failed before this call is told by its receipts, not here.
+        A write that failed earlier, and of which nobody was told by a receipt, flush, checkpoint or completion, is
+        raised here, once: one error for all, which names the episodes and how many records of each. Cancelled, nothing
+        is told.
 
-        Raises: `OutcomeUnknown` (the log failed or was closed first).
+        Raises: `OutcomeUnknown` (the log failed or was closed first), `LogFull` (nothing of it is stored).
         """
         await checkpoint()
         self._supervisor.check_thread()
-        pending = [(cell, commit) for cell in self._supervisor.every_cell() for commit in cell.pending_commits]
-        for cell, commit in pending:
-            cell.make_urgent(commit)
-        for _cell, commit in pending:
-            await commit.reach_log()
+        await self._supervisor.flush()

@@ -33,6 +33,7 @@ from stepwell.runtime.ending_request import EndingRequest
 from stepwell.runtime.keys import IdempotencyKeys, StagedStep
 from stepwell.runtime.receipt import Commit, Receipt
 from stepwell.runtime.state import EpisodeState
+from stepwell.runtime.untold import UntoldFailures, called
 
 if TYPE_CHECKING:
     from stepwell.runtime.passivation import Place
@@ -86,6 +87,7 @@ class EpisodeCell:
         "_sleeper",
         "_steps",
         "_steps_allowed",
+        "_untold",
         "_urgent",
         "_uses",
         "accepting",
@@ -111,7 +113,13 @@ class EpisodeCell:
     )
 
     def __init__(
-        self, episode_id: EpisodeId, journal: Journal, config: MemoryConfig, flusher: Flusher, uses: Iterator[int]
+        self,
+        episode_id: EpisodeId,
+        journal: Journal,
+        config: MemoryConfig,
+        flusher: Flusher,
+        uses: Iterator[int],
+        untold: UntoldFailures,
     ):
         self.episode_id = episode_id
         self.stream = stream_id(EPISODE_STREAM, episode_id)
@@ -121,7 +129,7 @@ class EpisodeCell:
         self.ending_request: EndingRequest | None = None
         self.failure: BaseException | None = None
         self.restarts = 0
-        self._uses = uses
+        self._uses, self._untold = uses, untold
         self.used = self.drained_at = self.wanted_by = 0
         self.place: Place | None = None
         self.organisation: Organisation | None = None
@@ -277,13 +285,17 @@ class EpisodeCell:
         """Accept the first record of a new episode."""
         self._journal.check_open()
         self._last_ns = time_ns
-        return self._enqueue(payload, 1, len(payload) + _PER_RECORD, flags=FLAG_OPENS)
+        receipt = self._enqueue(payload, 1, len(payload) + _PER_RECORD, flags=FLAG_OPENS)
+        receipt._commit.asked_again = 1
+        return receipt
 
     @trio.lowlevel.enable_ki_protection
     def accept_ending(self, payload: bytes, time_ns: int) -> Receipt:
         """Accept the record that ends the episode; it may use the reserve of a full disk."""
         self._last_ns = max(self._last_ns, time_ns)
-        return self._enqueue(payload, 1, len(payload) + _PER_RECORD, flags=FLAG_CLOSES, critical=True)
+        receipt = self._enqueue(payload, 1, len(payload) + _PER_RECORD, flags=FLAG_CLOSES, critical=True)
+        receipt._commit.asked_again = 1
+        return receipt
 
     @trio.lowlevel.enable_ki_protection
     def accept_change(self, change: Change) -> Receipt | None:
@@ -485,6 +497,11 @@ class EpisodeCell:
         return self._mail_count, self._mail_bytes
 
     @property
+    def called(self) -> str:
+        """What an error calls it."""
+        return called(self.episode_id)
+
+    @property
     def is_stored(self) -> bool:
         """Whether the start of the episode is in the log."""
         return not (self._commits and self._commits[0].flags & FLAG_OPENS)
@@ -585,6 +602,7 @@ class EpisodeCell:
         for commit in commits:
             self._keys.forget(commit)
             commit.resolve(0, error)
+            self._untold.note(self.called, commit, error)
         if self.ending_request is not None and not self.ending_request.is_stored:
             # It was to end with everything before it stored; that is no longer so, and the caller must decide anew.
             request, self.ending_request = self.ending_request, None

@@ -15,6 +15,7 @@ class EndingRequest:
     """An episode that is to end: with what, and what came of it.
 
     `ending` is there before it is stored where nothing had to be worked out: it was recorded as an event of a run.
+    `is_sent`: everything before it is durable, and it is on its way to the log alone.
     """
 
     def __init__(self, outcome: TaskOutcome, metadata: dict[str, Any], actor: str = ""):
@@ -22,6 +23,7 @@ class EndingRequest:
         self.ending: Ending | None = None
         self.receipt: Receipt | None = None
         self.error: BaseException | None = None
+        self.is_sent = False
         self.done = trio.Event()
 
     @property

@@ -253,6 +253,7 @@ async def _write_ending(cell: EpisodeCell, journal: Journal, limits: Limits, req
         request.finish(error=error)
         return False
     receipt = cell.accept_ending(payload, now_ns)
+    request.is_sent = True
     cell.make_urgent()
     cell.send()
     try:

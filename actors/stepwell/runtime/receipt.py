@@ -12,12 +12,15 @@ from stepwell.errors import OutcomeUnknown, StepwellError
 
 if TYPE_CHECKING:
     from stepwell.runtime.cell import EpisodeCell
+    from stepwell.runtime.untold import Loss
 
 
 class Commit(msgspec.Struct, gc=False, eq=False):
     """Records of one episode that go to the log in one batch. One object for all of them, none per step.
 
-    `accepted_ns`: when the first of them was accepted.
+    `accepted_ns`: when the first of them was accepted. `asked_again`: how many are a start or an ending, which who asked
+    for it asks for again. `losses`: what whoever asks a receipt is told of, if it failed;
+    see `untold`.
     """
 
     # There may be one for every step, each alive until its group is on the medium. Were they known to the garbage
@@ -36,6 +39,8 @@ class Commit(msgspec.Struct, gc=False, eq=False):
     done: bool = False
     error: StepwellError | None = None
     keys: list[str] | None = None
+    asked_again: int = 0
+    losses: tuple[Loss, ...] = ()
     _waiter: trio.lowlevel.Task | None = None
     _more_waiters: trio.lowlevel.ParkingLot | None = None
 
@@ -85,7 +90,15 @@ class Commit(msgspec.Struct, gc=False, eq=False):
         """Wait until it is done, and raise why it failed if it did."""
         await self.wait()
         if self.error is not None:
+            self.note_told()
             raise self.error
+
+    @trio.lowlevel.enable_ki_protection
+    def note_told(self) -> None:
+        """It failed, and its holder is being told."""
+        losses, self.losses = self.losses, ()
+        for loss in losses:
+            loss.untold.asked(loss)
 
 
 class Receipt(msgspec.Struct, frozen=True, eq=False, gc=False):
@@ -121,10 +134,12 @@ class Receipt(msgspec.Struct, frozen=True, eq=False, gc=False):
     def check_durable(self) -> None:
         """Raises: `OutcomeUnknown` if it is known that the record cannot be told to be on the medium."""
         error = self._commit.error
+        if error is None:
+            return
+        self._commit.note_told()
         if isinstance(error, OutcomeUnknown):
             raise error
-        if error is not None:
-            raise OutcomeUnknown(f"accepted, but it did not reach the log: {error}") from error
+        raise OutcomeUnknown(f"accepted, but it did not reach the log: {error}") from error
 
     async def reach_log(self) -> None:
         """As `wait_durable`, but raises the very reason: a `Rejected` says more than `OutcomeUnknown`."""

@@ -59,6 +59,8 @@ class Runtime:
             )
         self.failure: BaseException | None = None
         self.left_behind = 0
+        self.untold = 0
+        """Records that had failed when the tasks ended, and nobody was told of."""
         self.running = trio.Event()
         """The tasks are there, or were."""
         self._scope = trio.CancelScope(shield=True)
@@ -102,6 +104,7 @@ class Runtime:
         except Exception as error:
             self._fail(error)
         finally:
+            self.untold = self.supervisor.untold.records
             self.left_behind = self.supervisor.give_up()
             self.journal.finish()
             self.lifecycle.close()
@@ -175,6 +178,8 @@ class Runtime:
                     interrupted = error
         if self.left_behind:
             _logger.error("closing was cut short: %d accepted records had not reached the log", self.left_behind)
+        if self.untold:
+            _logger.error("the write of %d accepted records failed, and nobody was told before closing", self.untold)
         return interrupted
 
 

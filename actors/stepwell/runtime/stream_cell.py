@@ -20,6 +20,7 @@ from stepwell.runtime.cell import EpisodeCell, Flusher
 from stepwell.runtime.config import MemoryConfig
 from stepwell.runtime.receipt import Receipt
 from stepwell.runtime.stream_kind import StreamKind, StreamState
+from stepwell.runtime.untold import UntoldFailures, called
 
 _PER_RECORD = batch_cost(0, 1) - batch_cost(0, 0)
 
@@ -38,8 +39,9 @@ class StreamCell(EpisodeCell):
         config: MemoryConfig,
         flusher: Flusher,
         uses: Iterator[int],
+        untold: UntoldFailures,
     ):
-        super().__init__(EpisodeId(name), journal, config, flusher, uses)
+        super().__init__(EpisodeId(name), journal, config, flusher, uses, untold)
         self.kind = kind
         self.generation = 0
         self.contents: StreamState | None = None
@@ -49,6 +51,11 @@ class StreamCell(EpisodeCell):
     def name(self) -> str:
         """Its name within its kind."""
         return self.episode_id
+
+    @property
+    def called(self) -> str:
+        """What an error calls it."""
+        return called(self.name, self.kind.noun)
 
     @property
     def last_seq(self) -> int:

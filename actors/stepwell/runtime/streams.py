@@ -26,6 +26,7 @@ from stepwell.runtime.stream_cell import StreamCell
 from stepwell.runtime.stream_kind import StreamKind
 from stepwell.runtime.stream_reading import find_generation
 from stepwell.runtime.stream_task import stream_task
+from stepwell.runtime.untold import called
 
 if TYPE_CHECKING:
     from stepwell.runtime.supervisor import Supervisor
@@ -99,7 +100,15 @@ class Streams:
         supervisor = self._supervisor
         supervisor.check_open()
         assert self._nursery is not None
-        cell = StreamCell(kind, name, self._journal, supervisor.config, supervisor.flusher, supervisor.passivator.uses)
+        cell = StreamCell(
+            kind,
+            name,
+            self._journal,
+            supervisor.config,
+            supervisor.flusher,
+            supervisor.passivator.uses,
+            supervisor.untold,
+        )
         self.cells[kind.name, name] = cell
         supervisor.passivator.enter(cell)
         self._nursery.start_soon(self._run, cell, name=f"stepwell {kind.noun} {name}")
@@ -185,6 +194,7 @@ class Streams:
             if await self._journal.look_up(stream):
                 now_ns = max(time.time_ns(), await last_time_ns(self._journal, stream))
                 await delete(self._journal, stream, _cleared(now_ns, clearing.actor))
+            self._supervisor.untold.forget(called(name, kind.noun))
         except OSError as failure:
             error = OutcomeUnknown(
                 f"{kind.noun} {name!r} is cleared, but its key may still be on the medium ({failure}); clear it again"

@@ -29,6 +29,7 @@ from stepwell.runtime.passivation import Passivator
 from stepwell.runtime.reading import last_time_ns, not_found
 from stepwell.runtime.right_loop import get_ident, wrong_loop
 from stepwell.runtime.streams import Streams
+from stepwell.runtime.untold import UntoldFailures, called
 
 REBUILDS = 8
 """Episodes rebuilt from the log at a time; the others wait their turn, first come, first served."""
@@ -51,6 +52,7 @@ class Supervisor:
         self.passivator = Passivator(config.idle_seconds, config.max_live_episodes)
         self.rebuilds = trio.CapacityLimiter(REBUILDS)
         self.cells: dict[str, EpisodeCell] = {}
+        self.untold = UntoldFailures()
         self.redaction = None if config.redact is None else Redaction(config.redact)
         self.closing = False
         self.thread = get_ident()
@@ -82,7 +84,7 @@ class Supervisor:
     def _add(self, episode_id: EpisodeId, *, fresh: bool) -> EpisodeCell:
         self.check_open()
         assert self._nursery is not None
-        cell = EpisodeCell(episode_id, self.journal, self.config, self.flusher, self.passivator.uses)
+        cell = EpisodeCell(episode_id, self.journal, self.config, self.flusher, self.passivator.uses, self.untold)
         cell.redaction = self.redaction
         if fresh:
             cell.state.value, cell.accepting = "live", True
@@ -188,6 +190,7 @@ class Supervisor:
             else:
                 now_ns = max(time.time_ns(), await last_time_ns(self.journal, stream))
                 await delete(self.journal, stream, encode_deleted(now_ns, deletion.actor))
+                self.untold.forget(called(episode_id))
                 if self.lifecycle.watchers:
                     self.lifecycle.tell("deleted", episode_id=episode_id)
         except OSError as failure:
@@ -334,6 +337,26 @@ class Supervisor:
         if cell is not None:
             for commit in cell.pending_commits:
                 await commit.wait()
+
+    async def flush(self, episode_id: EpisodeId | None = None) -> None:
+        """Wait until everything accepted for the episode, or for all streams, has a result. A checkpoint.
+
+        Raises: what failed of it, and what had failed before and nobody was told of (`UntoldFailures.tell`).
+        """
+        await trio.lowlevel.checkpoint()
+        if episode_id is None:
+            cells = self.every_cell()
+        else:
+            cells = [self.cells[episode_id]] if episode_id in self.cells else []
+        pending = [(cell, commit) for cell in cells for commit in cell.pending_commits]
+        for cell, commit in pending:
+            cell.make_urgent(commit)
+        for _cell, commit in pending:
+            await commit.wait()
+        self.untold.tell(None if episode_id is None else called(episode_id))
+        for _cell, commit in pending:
+            if commit.error is not None:  # another caller was told of it first
+                raise commit.error
 
     async def settle_all(self) -> None:
         """Wait until everything accepted before this call has a result. A checkpoint."""

@@ -27,6 +27,7 @@ from stepstore.journal import Batch, Journal, Submission
 from stepstore.log.frame import MAX_BATCH_BYTES, batch_cost
 from stepwell.errors import StepwellError, TooLarge
 from stepwell.runtime.receipt import Receipt
+from stepwell.runtime.untold import share_telling
 
 
 class Part(Protocol):
@@ -154,3 +155,5 @@ class Transaction:
         for part, batch in zip(self._submitted, submission.batches, strict=True):
             part.finish(lsn, submission.error)
             lsn += len(batch.payloads)
+        if submission.error is not None:
+            share_telling([part.receipt._commit for part in self._submitted if part.receipt is not None])

@@ -253,7 +253,8 @@ async def test_with_the_log_full_the_run_is_a_failure_written_into_the_reserve(a
             await episode.log_step(step(2))
             await trio.sleep(1)  # the interval sends it, and the medium has no room
             await episode.log_step(step(3))
-    assert not getattr(caught.value, "__notes__", [])
+    (note,) = caught.value.__notes__
+    assert "records of episode 'e' could not be written" in note, "it says nothing of the ending, which is there"
     full = False
     found = await found_after_reopening(disk)
     assert isinstance(found.outcome, Failure)

@@ -20,6 +20,7 @@ from stepwell import (
     Closed,
     EpisodeUnavailable,
     ExecutionStep,
+    Failure,
     InvalidState,
     LogFull,
     Memory,
@@ -364,20 +365,77 @@ async def test_a_run_whose_steps_may_be_lost_does_not_end_as_a_success(
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-async def test_a_run_whose_ending_is_not_acknowledged_has_one_ending_and_says_so(
+async def test_a_run_whose_ending_alone_is_lost_gets_that_very_ending_once(
+    policy: Policy, autojump_clock: MockClock
+) -> None:
+    """Its steps are durable, so it ended as it believes: the ending is looked for, and written again if missing."""
+    journal = two_episodes()
+    async with open_memory_on(journal) as memory:
+        ask(journal, policy, lambda submitted: "ended" in submitted.kinds, n=2)
+        await run(memory)
+        assert journal.policies_left == (1 if policy == "lose_ack" else 0)
+        assert run_records(journal) == ["started", "step", "ended"]
+        assert (await memory.get_episode("run")).outcome == Success("fine")
+
+
+async def test_a_run_whose_ending_is_lost_again_and_again_says_so_within_the_grace(autojump_clock: MockClock) -> None:
+    journal = two_episodes()
+    async with open_memory_on(journal, MemoryConfig(grace_seconds=2)) as memory:
+        began = trio.current_time()
+        ask(journal, "fail", lambda submitted: "ended" in submitted.kinds, n=100)
+        with pytest.raises(OutcomeUnknown, match="within the grace"):
+            await run(memory)
+        assert trio.current_time() - began == pytest.approx(2)
+        journal.clear_policies()
+        await memory.complete_episode("run", Success("fine"))
+    assert run_records(journal) == ["started", "step", "ended"]
+
+
+async def test_a_run_whose_ending_is_lost_as_the_memory_closes_says_that_it_is_unknown(
+    autojump_clock: MockClock,
+) -> None:
+    journal = two_episodes()
+    scope = trio.CancelScope()
+
+    async def leave_the_run(memory: Memory) -> None:
+        await memory.start_episode("a run", episode_id="run")
+        async with memory.episode("a run", episode_id="run"):
+            journal.hang_next(when=lambda submitted: "ended" in submitted.kinds)
+            journal.fail_next(when=lambda submitted: "ended" in submitted.kinds)
+
+    async with trio.open_nursery() as outside:
+        with scope:
+            async with open_memory_on(journal, MemoryConfig(grace_seconds=60)) as memory:
+
+                async def told() -> None:
+                    with pytest.raises(OutcomeUnknown, match="fail_next"):
+                        await leave_the_run(memory)
+
+                outside.start_soon(told)
+                await journal.wait_hanging()
+                outside.start_soon(_release, journal)
+    assert run_records(journal) == ["started"]
+
+
+async def _release(journal: MemoryJournal) -> None:
+    await trio.sleep(1)  # by then the memory is closing
+    journal.release()
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+async def test_a_run_that_failed_anyway_and_lost_steps_ends_as_the_failure_it_was(
     policy: Policy, autojump_clock: MockClock
 ) -> None:
     journal = two_episodes()
     async with open_memory_on(journal) as memory:
-        ask(journal, policy, lambda submitted: "ended" in submitted.kinds)
-        if policy == "lose_ack":
-            await run(memory)  # the very ending is there: it is looked for
-        else:
-            with pytest.raises(LogFull if policy == "reject" else OutcomeUnknown):
-                await run(memory)
-        assert run_records(journal) == ["started", "step", "ended"]
-        outcome = (await memory.get_episode("run")).outcome
-        assert (outcome == Success("fine")) == (policy == "lose_ack")
+        ask(journal, policy, lambda submitted: "step" in submitted.kinds)
+        with pytest.raises(ValueError, match="broken") as caught:
+            async with memory.episode("a run", episode_id="run") as episode:
+                await episode.log_step(step(1, key="k"))
+                raise ValueError("broken")
+        (note,) = caught.value.__notes__
+        assert "records of episode 'run' could not be written" in note
+        assert (await memory.get_episode("run")).outcome == Failure("ValueError: broken")
 
 
 # ---- several things at once ------------------------------------------------------------------------------------------
