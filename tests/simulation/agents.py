@@ -52,6 +52,7 @@ WEIGHTS = {
     "transaction": 4,
     "burst": 4,
     "nowait": 4,
+    "flush_late": 6,
     "step_scope": 1,
     "run_scope": 2,
     "complete": 2,
@@ -163,6 +164,9 @@ class Agent:
                 definite = isinstance(error, Rejected | InvalidState | NotFound)
                 model.learn(sent, attempt, Fate.REFUSED if definite else Fate.UNKNOWN)
                 self.note(f"{attempt} of {sent.name}: {type(error).__name__}")
+            is_told = attempt is None or attempt.what == "end"
+            if isinstance(error, OutcomeUnknown) or (is_told and isinstance(error, LogFull)):
+                model.hear(sent)
             if isinstance(error, Closed):
                 raise
             if not isinstance(error, expected) and not self._excused(sent, error, was_started):
@@ -394,6 +398,8 @@ class Agent:
             raise
         except StepwellError as error:
             self.model.learn(sent, attempt, Fate.UNKNOWN if isinstance(error, OutcomeUnknown) else Fate.REFUSED)
+            if isinstance(error, OutcomeUnknown):
+                self.model.hear(sent)
             if isinstance(error, Closed):
                 raise
             if not self._excused(sent, error):
@@ -414,19 +420,25 @@ class Agent:
         start, end = Attempt("start"), Attempt("end", outcome=chosen)
         self.model.begin(sent, start)
         scope = self.memory.episode(sent.task, episode_id=name)
+        before: list[Attempt] = []
         try:
-            with suppress(BodyError):
-                async with scope as episode:
-                    self.model.learn(sent, start, Fate.STORED)
-                    await self._run_body(sent, end, episode)
-                    if how == "set":
-                        episode._set(outcome)
-                    if how == "raise":
-                        raise BodyError(text)
+            async with scope as episode:
+                self.model.learn(sent, start, Fate.STORED)
+                await self._run_body(sent, end, episode)
+                before = self._accepted(sent)
+                if how == "set":
+                    episode._set(outcome)
+                if how == "raise":
+                    raise BodyError(text)
+        except BodyError as error:
+            if getattr(error, "__notes__", []):
+                self.model.hear(sent)
         except trio.Cancelled:
+            self.model.hear(sent)  # by a note
             self._scope_left(sent, start, end, None)
             raise
         except StepwellError as error:
+            self.model.hear(sent)
             self._scope_left(sent, start, end, error)
             if isinstance(error, Closed):
                 raise
@@ -437,6 +449,7 @@ class Agent:
             return
         if scope.completed is not None:
             self.model.learn(sent, end, Fate.STORED if scope.completed.outcome == chosen else Fate.UNKNOWN)
+            self.model.check_told(sent, before, "a run scope")
             self.model.count("run scopes")
         elif not sent.was_asked_to("delete"):
             # What the body raised leaves unchanged, also where the ending could not be written.
@@ -483,6 +496,7 @@ class Agent:
             if done.outcome != outcome or not done.receipt.is_durable:
                 self.model.object_to(f"{sent.name}: completing it with {outcome!r} gave {done!r}")
             self._check_settled(sent, before, "completing it")
+            self.model.check_told(sent, before, "completing it")
 
     async def do_abandon(self) -> None:
         sent = self.some_episode()
@@ -507,18 +521,31 @@ class Agent:
                 self.model.object_to(f"{sent.name}: {attempt} is not durable behind {behind}")
 
     async def do_flush(self) -> None:
-        before = {name: self._accepted(sent) for name, sent in self.model.episodes.items()}
-
-        if await self.call(None, None, lambda: self._done(self.memory.flush())) is not None:
-            for name, attempts in before.items():
-                self._check_settled(self.model.episodes[name], attempts, "a flush")
+        await self._flush(None)
 
     async def do_flush_one(self) -> None:
-        sent = self.some_episode()
-        before = self._accepted(sent)
+        await self._flush(self.some_episode())
 
-        if await self.call(sent, None, lambda: self._done(self.memory.flush_steps(sent.name))) is not None:
-            self._check_settled(sent, before, "a flush")
+    async def _flush(self, sent: Sent | None) -> None:
+        flushed = list(self.model.episodes.values()) if sent is None else [sent]
+        before = [(one, self._accepted(one)) for one in flushed]
+        flush = self.memory.flush if sent is None else lambda: self.memory.flush_steps(sent.name)
+        if await self.call(sent, None, lambda: self._done(flush())) is not None:
+            for one, attempts in before:
+                self._check_settled(one, attempts, "a flush")
+                self.model.check_told(one, attempts, "a flush")
+
+    async def do_flush_late(self) -> None:
+        """Steps that nobody waits for have a fate by the time somebody asks whether everything is durable."""
+        sent = self.some_episode()
+        for _ in range(self.random.randrange(1, 4)):
+            number, step = self.new_step(sent)
+            await self.accept(sent, (number,), lambda step=step: self.memory.log_step(sent.name, step))  # type: ignore[misc]
+        await trio.sleep(self.random.choice((0.1, 1.0, 5.0)))
+        if self.random.random() < 0.2:
+            await self._complete(sent, self.new_outcome())
+        else:
+            await self._flush(self.random.choice((sent, None)))
 
     async def do_wait(self) -> None:
         sent = self.some_episode()
@@ -528,6 +555,7 @@ class Agent:
             try:
                 await attempt.receipt.wait_durable()
             except OutcomeUnknown as error:
+                self.model.hear(sent, attempt.receipt)
                 self.model.learn(sent, attempt, Fate.UNKNOWN)
                 if not self._excused(sent, error):
                     self.model.object_to(f"{sent.name}: no reason for {error!r} of {attempt}")

@@ -37,13 +37,20 @@ class Fate(Enum):
 
 @dataclass(eq=False)
 class Attempt:
-    """One call that hands in steps (several: one atomic batch), starts, ends or deletes an episode."""
+    """One call that hands in steps (several: one atomic batch), starts, ends or deletes an episode. `told`: somebody
+    was told that it failed."""
 
     what: str
     numbers: tuple[int, ...] = ()
     outcome: TaskOutcome | None = None
     fate: Fate = Fate.UNDER_WAY
     receipt: Receipt | None = None
+    told: bool = False
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether its write is known to have failed, told or not. This asks nobody."""
+        return self.receipt is not None and self.receipt._commit.done and not self.receipt.is_durable
 
     def __str__(self) -> str:
         return f"{self.what} {','.join(map(str, self.numbers))}".strip()
@@ -138,6 +145,28 @@ class Model:
         if elsewhere:
             self.object_to(f"{sent.name}: {what} is at seq {seq} and was at seq {elsewhere[0]}")
         sent.shown[seq] = what, lsn or known_lsn
+
+    def hear(self, sent: Sent | None, receipt: Receipt | None = None) -> None:
+        """Somebody was told what has failed so far of an episode, or of all; or only what a receipt stands for: its
+        batch, and the other parts of its transaction."""
+        for one in self.episodes.values() if sent is None else (sent,):
+            for attempt in one.attempts:
+                if not attempt.has_failed or attempt.told:
+                    continue
+                assert attempt.receipt is not None
+                if receipt is None or attempt.receipt._commit is receipt._commit:
+                    attempt.told = True
+                    self.count("losses told by a receipt" if receipt is not None else "losses told by another call")
+        for parts in self.transactions if receipt is not None else ():
+            if any(attempt.receipt is receipt for _sent, attempt in parts):
+                for _sent, attempt in parts:
+                    attempt.told = True
+
+    def check_told(self, sent: Sent, before: Iterable[Attempt], behind: str) -> None:
+        """A call has returned that says that these, which were accepted before, are durable."""
+        for attempt in before:
+            if attempt.has_failed and not attempt.told and not sent.was_asked_to("delete"):
+                self.object_to(f"{sent.name}: {attempt} has failed, and {behind} has returned with nobody told")
 
     def freeze(self) -> None:
         """The process dies at this very moment: what receipts say now was promised; nothing more is told."""
