@@ -221,6 +221,9 @@ class Caller:
                         logged.fate = Fate.NEVER
                     raise
                 note(transaction)
+                if isinstance(error, OutcomeUnknown):
+                    told = [transaction.receipt_of(name) for name in staged]
+                    self.heard |= {id(receipt._commit) for receipt in told if receipt is not None}
                 raise
             note(transaction)
             if transaction.receipt is None or not transaction.receipt.is_durable:

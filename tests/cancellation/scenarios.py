@@ -215,6 +215,21 @@ async def a_sync_that_fails_and_nobody_waits(caller: Caller) -> None:
     await caller.end("old", Success("done"))
 
 
+@scenario(medium_fails=True)
+async def a_completion_and_a_transaction_that_fail(caller: Caller) -> None:
+    """Who waits for what fails is told, of all that it concerns."""
+    await caller.log("old", keyed=True)
+    await caller.flush()
+    with _next_sync_fails():
+        await caller.log("old", 2)
+        with pytest.raises(OutcomeUnknown):
+            await caller.end("old", Success("done"))
+    with _next_sync_fails(), pytest.raises(OutcomeUnknown):
+        await caller.commit("old", "long")
+    await caller.flush()
+    await caller.end("old", Success("done"))
+
+
 async def _lose_two_steps(caller: Caller) -> None:
     with _next_sync_fails():
         await caller.log("old", 2)
