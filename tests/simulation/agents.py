@@ -165,7 +165,7 @@ class Agent:
                 model.learn(sent, attempt, Fate.REFUSED if definite else Fate.UNKNOWN)
                 self.note(f"{attempt} of {sent.name}: {type(error).__name__}")
             is_told = attempt is None or attempt.what == "end"
-            if isinstance(error, OutcomeUnknown) or (is_told and isinstance(error, LogFull)):
+            if isinstance(error, OutcomeUnknown) or (is_told and isinstance(error, LogFull | Closed)):
                 model.hear(sent)
             if isinstance(error, Closed):
                 raise

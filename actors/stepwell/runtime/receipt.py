@@ -18,9 +18,8 @@ if TYPE_CHECKING:
 class Commit(msgspec.Struct, gc=False, eq=False):
     """Records of one episode that go to the log in one batch. One object for all of them, none per step.
 
-    `accepted_ns`: when the first of them was accepted. `asked_again`: how many are a start or an ending, which who asked
-    for it asks for again. `losses`: what whoever asks a receipt is told of, if it failed;
-    see `untold`.
+    `accepted_ns`: when the first of them was accepted. `asked_again`: how many are a start or an ending, for which its
+    caller asks again. `losses`: what whoever asks a receipt is told of, if it failed; see `untold`.
     """
 
     # There may be one for every step, each alive until its group is on the medium. Were they known to the garbage

@@ -18,11 +18,15 @@ from stepwell import (
     LogFull,
     Memory,
     MemoryConfig,
+    Message,
     NotFound,
     OutcomeUnknown,
     Receipt,
+    Role,
+    RunId,
     StepwellError,
     Success,
+    events,
 )
 from stepwell.runtime.untold import NAMED
 from stepwell.testing import MemoryJournal, Submitted, open_memory_on
@@ -350,6 +354,39 @@ async def test_a_start_and_an_ending_are_asked_for_again_and_not_told_by_others(
         await trio.sleep(1)
         await memory.flush()
         await both()
+
+
+@pytest.mark.parametrize("clears", [False, True])
+async def test_a_flush_of_everything_tells_of_a_conversation_too_unless_it_was_cleared(
+    clears: bool, autojump_clock: MockClock
+) -> None:
+    journal = MemoryJournal()
+    async with open_memory_on(journal, MemoryConfig(idle_seconds=1)) as memory:
+        journal.fail_next()
+        await memory.short_term.append("e", Message(role=Role.USER, content="hi"))
+        await trio.sleep(60)
+        assert memory.stats().untold_records == 1
+        if clears:
+            await memory.short_term.clear("e")
+        else:
+            with pytest.raises(OutcomeUnknown, match="thread 'e': 1 record unknown"):
+                await memory.flush()
+        await memory.flush()
+        assert memory.stats().untold_records == 0
+
+
+async def test_the_events_of_a_run_are_told_its_start_and_its_ending_as_well(autojump_clock: MockClock) -> None:
+    """They are accepted like steps; nobody asks for them again."""
+    journal, run = MemoryJournal(), RunId.new()
+    async with open_memory_on(journal) as memory:
+        journal.fail_next()
+        await memory.episodic.record(run, events.Started(agent="planner"))
+        await memory.episodic.record(run, events.Completed())
+        await trio.sleep(1)
+        with pytest.raises(OutcomeUnknown, match=f"'{run}': 2 records"):
+            await memory.flush()
+        with pytest.raises(NotFound):
+            await memory.flush_steps(run)
 
 
 async def test_what_fails_while_the_memory_closes_is_counted_in_the_log(
