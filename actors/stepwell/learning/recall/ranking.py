@@ -105,7 +105,9 @@ class Ranking:
         first = heapq.nlargest(20 * wanted, reversed(found), key=found.__getitem__)
         kept = self._accepted_around(first, accepts, wanted)
         if len(kept) < wanted and len(first) < len(found):
-            kept = self._accepted_around(sorted(reversed(found), key=found.__getitem__, reverse=True), accepts, wanted)
+            newest_first = reversed(found)  # and so they stay where scores are equal
+            ranked = sorted(newest_first, key=found.__getitem__, reverse=True)
+            kept = self._accepted_around(ranked, accepts, wanted)
         return kept
 
     @staticmethod
