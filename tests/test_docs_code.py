@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from stepwell.cli.app import cli
 from tests.docs_blocks import PAGES, ROOT, RUN_ELSEWHERE, blocks, environment_of, programs, run
 
 
@@ -47,6 +48,8 @@ def test_the_collector_sees_what_there_is(tmp_path: Path) -> None:
     assert found[4].text == "$ echo hello\nhello\n"
 
 
+SHOWN_ELSEWHERE = ()
+"""Commands without a picture on the page of the command line: described on a page of their own."""
 HEADING = re.compile(r"^#{1,6} +(.+?) *#*$", re.M)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
@@ -70,3 +73,18 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert target.exists(), f"{page.name}: {link}"
         if anchor and target.suffix == ".md" and target.name != "api.md":
             assert anchor in anchors(target), f"{page.name}: {link}; there are {sorted(anchors(target))}"
+
+
+def test_pictures_fetch_nothing_and_are_all_shown() -> None:
+    pages = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    for picture in (ROOT / "docs").rglob("*.svg"):
+        text = picture.read_text(encoding="utf-8")
+        outside = set(re.findall(r"(?:href|src|url)\s*[=(]\s*[\"']?(https?:[^\"')]+)", text))
+        assert not outside, f"{picture.name}: {outside}"
+        assert picture.relative_to(ROOT / "docs").as_posix() in pages, f"{picture.name} is on no page"
+
+
+def test_every_command_has_a_picture() -> None:
+    page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    missing = [name for name in cli.commands if f"`stepwell {name}" not in page]
+    assert sorted(missing) == sorted(SHOWN_ELSEWHERE), f"tools/terminal_pictures.py takes no picture of {missing}"

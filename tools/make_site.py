@@ -24,7 +24,7 @@ SECTIONS: dict[str, list[str]] = {
     "Start": ["index.md", "quickstart.md", "concepts.md", "howto.md", "cli.md", "testing.md"],
     "Memory": ["learning.md", "retrieval.md", "recall.md", "ports.md", "features.md"],
     "Contracts": ["durability.md", "format.md", "reliability.md", "operations.md", "security.md"],
-    "Reference": ["api.md", "decisions.md", "comparison.md", "changelog.md"],
+    "Reference": ["api.md", "decisions.md", "comparison.md", "trials-cli.md", "trials.md", "changelog.md"],
 }
 FROM_THE_TOP = {"SECURITY.md": "security.md", "CHANGELOG.md": "changelog.md"}
 """Pages that people look for at the top of a repository, and what they are called on the site."""
@@ -98,6 +98,7 @@ inventories = []
 
 [project.plugins.mkdocstrings.handlers.python.options]
 docstring_style = "google"
+preload_modules = ["stepstore"]
 inherited_members = true
 members_order = "source"
 show_root_heading = true

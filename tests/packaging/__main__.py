@@ -3,9 +3,9 @@
     make package-test
     python -m tests.packaging --python /usr/bin/python3.12
 
-In each environment, which has nothing else in it, a program logs, is reopened and read; the command line is asked for its
-version and for an episode; without extras each feature of an extra says what to install; nothing is imported that does
-not have to be. Printed at the end: sizes, what is in the wheel, and how long `import stepwell` takes.
+In each environment, which has nothing else in it, a program logs, is reopened and read; the command line is asked for
+its version and for an episode; without extras each feature of an extra says what to install. Printed: sizes, what is in
+the wheel, and how long `import stepwell` takes.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-_WIDE = 100
+_WIDE = 120
 
 OUTCOME_STYLES = {
     "success": "green",
