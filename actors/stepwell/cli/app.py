@@ -92,8 +92,9 @@ def import_(files: tuple[Path, ...], strict: bool, directory: Path, as_json: boo
 def export(out: str, form: str | None, archive: bool, directory: Path, as_json: bool) -> None:
     """Write every episode to a file.
 
-    As JSON lines, as a Parquet table of steps, or as OpenTelemetry spans. A name ending in .gz is compressed, - is standard output. The file appears whole or not at all, and only its owner
-    may read a new one. Parquet needs the extra stepwell[parquet].
+    As JSON lines, as a Parquet table of steps, or as OpenTelemetry spans. A name ending in .gz is compressed, - is
+    standard output. The file appears whole or not at all, and only its owner may read a new one. Parquet needs the
+    extra stepwell[parquet].
 
     With --archive OUT is a new directory, which gets a checked copy of the files of the log that are finished, as they
     are. It needs neither the memory to be closed nor a key. `stepwell verify --dir OUT` checks such a copy again,
@@ -163,7 +164,8 @@ def verify(directory: Path, as_json: bool) -> None:
 def stats(over_time: bool | None, directory: Path, as_json: bool) -> None:
     """Show how much a memory holds, and what happened over time.
 
-    Also what compacting would give back. Works while another process writes. What that process counts, `memory.stats()` tells in it.
+    Also what compacting would give back. Works while another process writes. What that process counts, `memory.stats()`
+    tells in it.
     """
     from stepwell.cli.statistics import run_stats
 
@@ -203,7 +205,8 @@ def salvage(source: Path, target: Path, key_file: Path | None, yes: bool, as_jso
 def backup(target: Path, directory: Path, as_json: bool) -> None:
     """Copy a memory that nobody has open, and check every byte.
 
-    ARCHIVE is a new directory. A program that has the memory open backs it up with `await memory.backup(target)`, and goes on meanwhile.
+    ARCHIVE is a new directory. A program that has the memory open backs it up with `await memory.backup(target)`, and
+    goes on meanwhile.
     """
     from stepwell.cli.archiving import run_backup
 

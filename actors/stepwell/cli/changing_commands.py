@@ -21,8 +21,9 @@ from stepwell.cli.output import reporting_errors
 def delete(episode_ids: tuple[str, ...], purge: bool, yes: bool, directory: Path, as_json: bool) -> None:
     """Delete episodes for good.
 
-    Nothing reads them from now on, and their ids are never used again. Takes whole ids only, and shows what they are before it asks. No other process may have the memory open for
-    writing: there, `await memory.delete_episode(id)` does the same.
+    Nothing reads them from now on, and their ids are never used again. Takes whole ids only, and shows what they are
+    before it asks. No other process may have the memory open for writing: there, `await memory.delete_episode(id)` does
+    the same.
     """
     from stepwell.cli.erasing import run_delete
 
@@ -39,8 +40,8 @@ def delete(episode_ids: tuple[str, ...], purge: bool, yes: bool, directory: Path
 def compact(purge: bool, yes: bool, directory: Path, as_json: bool) -> None:
     """Give back the space of deleted episodes and merge small files.
 
-    A memory in use does so by itself. With --purge it asks first, searches the whole directory behind that for what may be left, and tells what it looked
-    at; exit code 1 if it cannot prove that nothing is.
+    A memory in use does so by itself. With --purge it asks first, searches the whole directory behind that for what may
+    be left, and tells what it looked at; exit code 1 if it cannot prove that nothing is.
     """
     from stepwell.cli.erasing import run_compact
 
