@@ -68,6 +68,7 @@ async def test_a_run_scope_is_the_parent_of_what_is_done_in_it(spans: Spans) -> 
         step, scope = spans.ended
         assert (step.name, scope.name) == ("stepwell.log_step", "stepwell.episode")
         assert step.parent is not None
+        assert scope.context is not None
         assert step.parent.span_id == scope.context.span_id
         async with memory.atomic() as tx:
             tx.log_step((await plain.start_episode("other")).id, ExecutionStep("tool", "act"))
