@@ -5,13 +5,15 @@ BIN := $(VENV)/bin
 RUN := $(VENV)/.installed
 DEV := $(VENV)/.installed-dev
 
-.PHONY: demo test coverage check bench crash crash-long interruptions interruptions-long clean help
+.PHONY: demo test coverage check docs package-test bench crash crash-long interruptions interruptions-long clean help
 
 help:
 	@echo "make demo    watch 200 agents lose no acknowledged step to kill -9"
 	@echo "make test    run the tests"
 	@echo "make coverage  the tests of the log again, counting lines and branches: fails below 100 % of stepstore.log"
 	@echo "make check   ruff, mypy --strict, pyright, layering"
+	@echo "make docs    build the documentation site in site/; a warning is an error"
+	@echo "make package-test  build wheel and sdist, install them on every Python there is, minimal and with all extras"
 	@echo "make bench   measure (takes a few minutes)"
 	@echo "make crash   the short forms of the crash suites and of the simulation (crash-long: the long ones, hours)"
 	@echo "make interruptions   cancel, and press Ctrl-C, at every moment (short; interruptions-long: all of it)"
@@ -52,6 +54,12 @@ check: $(DEV)
 	@$(BIN)/pyright
 	@$(BIN)/lint-imports
 
+docs: $(DEV)
+	@$(BIN)/python tools/make_site.py
+
+package-test: $(DEV)
+	@$(BIN)/python -m tests.packaging
+
 CRASH := enumerator failing_calls kill9 atomic_kill9 bit_flips truncations power_cuts real_errors ghost_pages fuzz
 
 crash: $(DEV)
@@ -86,4 +94,4 @@ bench: $(DEV)
 	@$(BIN)/python -m bench wake
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -86,6 +86,7 @@ def command(*arguments: str) -> Callable[[Path], None]:
     """A command of the command line, whose output no terminal would obey, and whose errors are all foreseen."""
 
     def run(directory: Path) -> None:
+        code: str | int | None = None
         out, complaints = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.StringIO()
         with redirect_stdout(out), redirect_stderr(complaints):
             try:

@@ -90,10 +90,11 @@ def import_(files: tuple[Path, ...], strict: bool, directory: Path, as_json: boo
 @json_option
 @reporting_errors
 def export(out: str, form: str | None, archive: bool, directory: Path, as_json: bool) -> None:
-    """Write every episode to OUT: as JSON lines, as a Parquet table of steps, or as OpenTelemetry spans.
+    """Write every episode to a file.
 
-    A name ending in .gz is compressed, - is standard output. The file appears whole or not at all, and only its owner
-    may read a new one. Parquet needs the extra stepwell[parquet].
+    As JSON lines, as a Parquet table of steps, or as OpenTelemetry spans. A name ending in .gz is compressed, - is
+    standard output. The file appears whole or not at all, and only its owner may read a new one. Parquet needs the
+    extra stepwell[parquet].
 
     With --archive OUT is a new directory, which gets a checked copy of the files of the log that are finished, as they
     are. It needs neither the memory to be closed nor a key. `stepwell verify --dir OUT` checks such a copy again,
@@ -161,9 +162,10 @@ def verify(directory: Path, as_json: bool) -> None:
 @json_option
 @reporting_errors
 def stats(over_time: bool | None, directory: Path, as_json: bool) -> None:
-    """Show how much a memory holds, what compacting would give back, and what happened over time.
+    """Show how much a memory holds, and what happened over time.
 
-    Works while another process writes. What that process counts, `memory.stats()` tells in it.
+    Also what compacting would give back. Works while another process writes. What that process counts, `memory.stats()`
+    tells in it.
     """
     from stepwell.cli.statistics import run_stats
 
@@ -201,9 +203,10 @@ def salvage(source: Path, target: Path, key_file: Path | None, yes: bool, as_jso
 @json_option
 @reporting_errors
 def backup(target: Path, directory: Path, as_json: bool) -> None:
-    """Copy a memory that nobody has open into a new directory, and check every byte of the copy.
+    """Copy a memory that nobody has open, and check every byte.
 
-    A program that has the memory open backs it up with `await memory.backup(target)`, and goes on meanwhile.
+    ARCHIVE is a new directory. A program that has the memory open backs it up with `await memory.backup(target)`, and
+    goes on meanwhile.
     """
     from stepwell.cli.archiving import run_backup
 

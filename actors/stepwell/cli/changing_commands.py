@@ -19,10 +19,11 @@ from stepwell.cli.output import reporting_errors
 @json_option
 @reporting_errors
 def delete(episode_ids: tuple[str, ...], purge: bool, yes: bool, directory: Path, as_json: bool) -> None:
-    """Delete episodes for good: nothing reads them from now on, and their ids are never used again.
+    """Delete episodes for good.
 
-    Takes whole ids only, and shows what they are before it asks. No other process may have the memory open for
-    writing: there, `await memory.delete_episode(id)` does the same.
+    Nothing reads them from now on, and their ids are never used again. Takes whole ids only, and shows what they are
+    before it asks. No other process may have the memory open for writing: there, `await memory.delete_episode(id)` does
+    the same.
     """
     from stepwell.cli.erasing import run_delete
 
@@ -37,10 +38,10 @@ def delete(episode_ids: tuple[str, ...], purge: bool, yes: bool, directory: Path
 @json_option
 @reporting_errors
 def compact(purge: bool, yes: bool, directory: Path, as_json: bool) -> None:
-    """Give back the space of deleted episodes and merge small files; a memory in use does so by itself.
+    """Give back the space of deleted episodes and merge small files.
 
-    With --purge it asks first, searches the whole directory behind that for what may be left, and tells what it looked
-    at; exit code 1 if it cannot prove that nothing is.
+    A memory in use does so by itself. With --purge it asks first, searches the whole directory behind that for what may
+    be left, and tells what it looked at; exit code 1 if it cannot prove that nothing is.
     """
     from stepwell.cli.erasing import run_compact
 

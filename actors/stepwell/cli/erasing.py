@@ -52,14 +52,14 @@ def run_delete(episode_ids: Sequence[str], directory: Path, *, purge: bool, yes:
         return
     from rich.text import Text
 
-    text = Text("deleted", style="bold green")
-    text.append(f" {count_text(len(wanted), 'episode')} of {directory}", style="not bold default")
+    text = Text().append("deleted", style="bold green")
+    text.append(f" {count_text(len(wanted), 'episode')} of {directory}")
     if report is not None:
         text.append("\n").append_text(report_text(report))
     else:
         text.append(
             "\n  their bytes stay in the log until it is compacted; `stepwell compact --purge` removes them",
-            style="dim not bold",
+            style="dim",
         )
     stdout_console().print(text, soft_wrap=True)
 
@@ -127,26 +127,24 @@ def report_text(report: CompactionReport) -> Text:
     """What a compaction or a purge did, for people."""
     from rich.text import Text
 
-    text = Text("compacted", style="bold green")
+    text = Text().append("compacted", style="bold green")
     saved = report.bytes_before - report.bytes_after
     text.append(
         f"  {count_text(report.files_rewritten, 'file')} into {report.files_written:,}: "
         f"{count_text(report.streams_removed, 'deleted episode')} and {count_text(report.records_removed, 'record')} "
         f"left out, {count_text(max(0, saved), 'byte')} given back",
-        style="not bold default",
     )
     for path in report.left_alone:
-        text.append(f"\n  ✗ {printable(path, 500)} is damaged and was left alone", style="not bold red")
+        text.append(f"\n  ✗ {printable(path, 500)} is damaged and was left alone", style="red")
     if isinstance(report, DeletionReport):
         text.append("\n  proven", style="bold green")
         text.append(
             f"  nothing of {count_text(report.streams_purged, 'deleted episode')} is left: "
             f"{count_text(report.files_checked, 'file')} with {count_text(report.batches_checked, 'batch')} decoded, "
             f"{count_text(report.bytes_searched, 'byte')} searched for {count_text(report.samples, 'piece')} of them",
-            style="not bold default",
         )
         for path in (*report.quarantine_removed, *report.salvaged_removed):
-            text.append(f"\n  · removed {printable(path, 500)}", style="not bold default")
+            text.append(f"\n  · removed {printable(path, 500)}")
         for place in report.out_of_reach:
-            text.append(f"\n  · not looked at: {printable(place, 500)}", style="not bold dim")
+            text.append(f"\n  · not looked at: {printable(place, 500)}", style="dim")
     return text

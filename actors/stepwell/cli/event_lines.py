@@ -44,7 +44,7 @@ def event_line(item: Event | Gap) -> Text:
 
     if isinstance(item, Gap):
         return Text(f"records {item.first_lsn:,} to {item.last_lsn:,} cannot be read", style="bold red")
-    line = Text(f"{item.time:%H:%M:%S}.{item.time.microsecond // 1000:03} ", style="dim")
+    line = Text().append(f"{item.time:%H:%M:%S}.{item.time.microsecond // 1000:03} ", style="dim")
     line.append(f"{printable(item.stream, _EPISODE_WIDTH) or '?'}  ", style="cyan")
     try:
         return line.append_text(_said(item))
@@ -67,12 +67,12 @@ def _said(event: Event) -> Text:
     if event.kind == ENDED:
         outcome = data["outcome"]
         kind = str(outcome["kind"])
-        line = Text("■ " + kind.replace("_", " "), style=f"bold {OUTCOME_STYLES.get(kind, 'white')}")
+        line = Text().append("■ " + kind.replace("_", " "), style=f"bold {OUTCOME_STYLES.get(kind, 'white')}")
         said = outcome.get("verdict") or outcome.get("reason") or ""
         if said:
-            line.append(": " + printable(str(said), 160), style="not bold")
+            line.append(": " + printable(str(said), 160))
         if (reward := data.get("reward")) is not None:
-            line.append(f"  reward {reward['total']:.2f}", style="not bold yellow")
+            line.append(f"  reward {reward['total']:.2f}", style="yellow")
         return line
     if event.kind == DELETED:
         return Text("deleted", style="bold magenta")

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 import trio
 
-from stepwell import Memory, open_memory
+from stepwell import Memory
+from stepwell.cli.options import opened
 from stepwell.cli.output import count_text, duration_text, print_json, printable, stdout_console
 from stepwell.model.episode import Episode, EpisodeStatus
 from stepwell.model.outcome import outcome_kind
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-_WIDE = 100
+_WIDE = 120
 
 OUTCOME_STYLES = {
     "success": "green",
@@ -33,7 +34,7 @@ def run_list(directory: Path, *, limit: int, status: EpisodeStatus | None, as_js
     """Print the newest episodes of the memory in a directory."""
 
     async def show() -> None:
-        async with open_memory(directory, read_only=True) as memory:
+        async with opened(directory) as memory:
             episodes, total = await newest_episodes(memory, limit=limit, status=status)
         if as_json:
             print_json({"episodes": [episode_row(episode) for episode in episodes], "total": total})

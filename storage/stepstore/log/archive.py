@@ -224,6 +224,7 @@ def archive_finished(
     """
     files = files or OsFileSystem()
     path, target = posixpath.normpath(path), posixpath.normpath(target)
+    taken_away: FileNotFoundError | None = None
     for _ in range(_LOOKS):
         log = open_log_read_only(files, path)
         try:
