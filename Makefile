@@ -52,7 +52,7 @@ check: $(DEV)
 	@$(BIN)/pyright
 	@$(BIN)/lint-imports
 
-CRASH := enumerator failing_calls kill9 atomic_kill9 bit_flips truncations power_cuts real_errors ghost_pages fuzz
+CRASH := enumerator failing_calls kill9 atomic_kill9 projector_kill9 bit_flips truncations power_cuts real_errors ghost_pages fuzz
 
 crash: $(DEV)
 	@$(BIN)/python -m tests.crash.syncs

@@ -34,6 +34,7 @@ from stepwell import (
     open_memory,
 )
 from stepwell.model.outcome import outcome_kind
+from tests.catalog_contents import catalog_contents
 from tests.support import open_on
 
 WORDS = ["fix", "Über", "test", "net", "retest"]
@@ -228,6 +229,19 @@ def test_every_combination_of_conditions_finds_what_plain_python_finds(
     trio.run(main)
 
 
+async def test_words_that_a_new_description_keeps_are_still_found() -> None:
+    """The words of the old text were taken out of the full text behind those of the new one, or before, as it came."""
+    async with open_on(MemoryFileSystem()) as memory:
+        await memory.start_episode("mend the net", episode_id="e")
+        await memory.list_episodes(at_least=1)
+        await memory.update_episode("e", description="sell the net")
+        found = {
+            word: (await memory.list_episodes(EpisodeFilter(text=word), at_least=2)).items
+            for word in ("mend", "sell", "the", "net")
+        }
+        assert {word: len(items) for word, items in found.items()} == {"mend": 0, "sell": 1, "the": 1, "net": 1}
+
+
 async def test_a_range_with_many_rows_finds_the_same_as_one_with_few(monkeypatch: pytest.MonkeyPatch) -> None:
     """The two ways in which a range of rewards or endings is read."""
     async with open_on(MemoryFileSystem()) as memory:
@@ -304,18 +318,6 @@ async def test_a_bad_condition_is_refused_by_name(fields: dict[str, Any], path: 
             await memory.list_episodes(EpisodeFilter(**fields))
 
 
-def rows(path: Path) -> dict[str, list[tuple[Any, ...]]]:
-    """What a catalog holds."""
-    connection = sqlite3.connect(path / "catalog.sqlite")
-    try:
-        return {
-            table: connection.execute(f"SELECT * FROM {table} ORDER BY 1, 2").fetchall()
-            for table in ("episode", "episode_tag", "episode_text_terms")
-        }
-    finally:
-        connection.close()
-
-
 def image_of(path: Path) -> dict[str, bytes]:
     """Every file in a directory."""
     return {file.name: file.read_bytes() for file in path.iterdir() if file.is_file()}
@@ -340,7 +342,7 @@ async def make_log(path: Path) -> None:
 async def test_a_catalog_that_cannot_be_trusted_is_folded_anew_to_the_same_content(tmp_path: Path, spoil: str) -> None:
     await make_log(tmp_path)
     before = await listed(tmp_path)
-    content, file = rows(tmp_path), tmp_path / "catalog.sqlite"
+    content, file = catalog_contents(tmp_path), tmp_path / "catalog.sqlite"
     if spoil == "removed":
         file.unlink()
     elif spoil == "no database":
@@ -353,8 +355,8 @@ async def test_a_catalog_that_cannot_be_trusted_is_folded_anew_to_the_same_conte
             connection.execute("DELETE FROM episode")
         connection.close()
     assert await listed(tmp_path) == before
-    assert rows(tmp_path) == content
-    assert len(content["episode"]) == 5
+    assert catalog_contents(tmp_path) == content
+    assert len(content["episodes"]) == 5
 
 
 async def test_a_catalog_ahead_of_its_log_is_a_witness_that_records_have_vanished(tmp_path: Path) -> None:
