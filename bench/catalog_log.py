@@ -40,7 +40,7 @@ class Fleet:
 
     def __init__(self, seed: int = 1):
         self._dice = random.Random(seed)
-        syllables = "ba ce di fo gu ka le mi no pu ra se ti vo zu".split()
+        syllables = ["ba", "ce", "di", "fo", "gu", "ka", "le", "mi", "no", "pu", "ra", "se", "ti", "vo", "zu"]
         self.words = ["".join(self._dice.choices(syllables, k=3)) + str(number % 10) for number in range(WORDS)]
         self.agents = [f"agent-{number}" for number in range(50)]
         self.tags = [f"team:{number}" for number in range(400)]

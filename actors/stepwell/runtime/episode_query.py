@@ -31,6 +31,7 @@ _COLUMNS = (
     "e.id, e.episode_id, e.task, e.task_type, e.agent, e.domain, e.language, e.framework, e.complexity, e.tags, "
     "e.started_ns, e.last_ns, e.ended_ns, e.outcome, e.steps, e.failed_steps, e.reward, e.archived"
 )
+_ALL_KEYS = -(2**63), 2**63 - 1
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MICROSECOND = dt.timedelta(microseconds=1)
 _CURSOR_BYTES = 16
@@ -83,8 +84,26 @@ def _microseconds(time: dt.datetime) -> int:
     return (time - _EPOCH) // _MICROSECOND
 
 
-class EpisodeQuery:
+class EpisodeQuery(NamedTuple):
     """One page: at most `limit` rows behind the row with key `after`, from the newest start or the oldest."""
+
+    filter: EpisodeFilter
+    order: Order
+    limit: int
+    after: int | None
+
+    def run(self, connection: sqlite3.Connection) -> list[Found]:
+        """Read it."""
+        return _Reading(*self).run(connection)
+
+
+def count_episodes(connection: sqlite3.Connection, filter: EpisodeFilter) -> int:
+    """How many episodes a filter lets through."""
+    return _Reading(filter, "newest", 0, None).count(connection)
+
+
+class _Reading:
+    """One reading of a page, from a filter to rows."""
 
     def __init__(self, filter: EpisodeFilter, order: Order, limit: int, after: int | None):
         self._filter, self._order, self._limit = filter, order, limit
@@ -107,11 +126,7 @@ class EpisodeQuery:
         if text is not None:
             if filter.text_match == "words":
                 return self._read(connection, [("f", " AND episode_text MATCH ?", [_words(text)])])
-            if filter.text_match == "exact":
-                self._also("e.task = ?", text)
-            else:
-                connection.create_function("is_part", 2, _is_part, deterministic=True)
-                self._also("is_part(?, e.task)", text.casefold())
+            self._match_text(connection)
         if filter.tags_any is not None and not filter.tags_all:
             tags = sorted({_key(tag) for tag in filter.tags_any})
             return self._read(connection, [("t", " AND t.tag = ?", [tag]) for tag in tags])
@@ -125,6 +140,27 @@ class EpisodeQuery:
         if outcomes is not None and not self._is_led:
             return self._read(connection, [("e", " AND e.outcome = ?", [kind]) for kind in outcomes])
         return self._read(connection, [("e", "", [])])
+
+    def count(self, connection: sqlite3.Connection) -> int:
+        """How many rows there are."""
+        filter = self._filter
+        source = "episode e"
+        if filter.text is not None and filter.text_match == "words":
+            source = "episode_text f CROSS JOIN episode e ON e.id = f.rowid"
+            self._also("episode_text MATCH ?", _words(filter.text))
+        else:
+            self._match_text(connection)
+        if filter.outcomes is not None:
+            kinds = sorted(set(filter.outcomes))
+            self._also(f"e.outcome IN ({', '.join('?' * len(kinds))})", *kinds)
+        self._have_tags()
+        for column, (condition, values) in self._ranges.items():
+            self._also(condition.format(column=f"e.{column}"), *values)
+        where = "".join(f" AND {condition}" for condition in self._conditions)
+        statement = f"SELECT count(*) FROM {source} WHERE e.id BETWEEN ? AND ?{where}"
+        if not self._conditions and (self._low, self._high) == _ALL_KEYS:
+            statement = "SELECT count(*) FROM episode WHERE ? < ?"  # the smallest index is enough
+        return int(connection.execute(statement, [self._low, self._high, *self._values]).fetchone()[0])
 
     # ---- conditions --------------------------------------------------------------------------------------------------
 
@@ -147,7 +183,7 @@ class EpisodeQuery:
             self._is_led = True
         elif filter.status == "ended":
             self._also("+e.outcome IS NOT NULL")
-        low, high = -(2**63), 2**63 - 1
+        low, high = _ALL_KEYS
         if filter.started_from is not None:
             low = _key_from(_microseconds(filter.started_from))
         if filter.started_before is not None:
@@ -164,6 +200,23 @@ class EpisodeQuery:
             condition = " AND ".join(f"{{column}} {sign} ?" for sign, _value in given)
             self._ranges[column] = (condition, [value for _sign, value in given])
 
+    def _match_text(self, connection: sqlite3.Connection) -> None:
+        """A condition for the text, where it is not looked for word by word."""
+        if (text := self._filter.text) is None:
+            return
+        if self._filter.text_match == "exact":
+            self._also("e.task = ?", text)
+        else:
+            connection.create_function("is_part", 2, _is_part, deterministic=True)
+            self._also("is_part(?, e.task)", text.casefold())
+
+    def _have_tags(self) -> None:
+        """Conditions for all tags that are asked for."""
+        if self._filter.tags_all:
+            self._has_tags([[_key(tag)] for tag in self._filter.tags_all])
+        if self._filter.tags_any is not None:
+            self._has_tags([sorted({_key(tag) for tag in self._filter.tags_any})])
+
     def _has_tags(self, groups: list[list[str]]) -> None:
         """Conditions for tags: one of each group."""
         for group in groups:
@@ -176,10 +229,8 @@ class EpisodeQuery:
         """Read the page from each branch: the table that gives the order, and a condition of its own."""
         filter = self._filter
         leader = branches[0][0]
-        if leader == "f" and filter.tags_all:
-            self._has_tags([[_key(tag)] for tag in filter.tags_all])
-        if leader == "f" and filter.tags_any is not None:
-            self._has_tags([sorted({_key(tag) for tag in filter.tags_any})])
+        if leader == "f":
+            self._have_tags()
         if filter.outcomes is not None and not (leader == "e" and not self._is_led):
             kinds = sorted(set(filter.outcomes))
             self._also(f"+e.outcome IN ({', '.join('?' * len(kinds))})", *kinds)

@@ -225,6 +225,7 @@ def test_every_combination_of_conditions_finds_what_plain_python_finds(
                 right = [it.episode_id for it in everything.items if lets_through(filter, it)]
                 assert [it.episode_id for it in await all_pages(memory, filter, limit, "newest")] == right
                 assert [it.episode_id for it in await all_pages(memory, filter, limit, "oldest")] == right[::-1]
+                assert await memory.count_episodes(filter) == len(right)
 
     trio.run(main)
 
