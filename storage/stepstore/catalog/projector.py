@@ -14,7 +14,7 @@ from stepstore.errors import Closed, CorruptLog, InvalidInput, InvalidState, Una
 from stepstore.journal import Gap, Journal, Record, RecordBatch
 from stepstore.restarting import error_text
 
-BATCH_RECORDS, BATCH_BYTES = 32_768, 16 * 1024 * 1024
+BATCH_RECORDS, BATCH_BYTES = 98_304, 64 * 1024 * 1024
 """One transaction takes about so much at most."""
 SLICE_RECORDS = 1_024
 """So many are asked for first."""

@@ -22,7 +22,7 @@ _VARIABLES = 32_000
 _PRAGMAS = (
     "journal_mode = WAL",
     "synchronous = NORMAL",  # a transaction that a power cut takes takes its cursor along
-    "wal_autocheckpoint = 8192",  # 32 MiB
+    "wal_autocheckpoint = 16384",  # 64 MiB
     "cache_size = -32768",  # 32 MiB for each connection
     "temp_store = MEMORY",  # of a catalog in memory nothing may reach a file
 )

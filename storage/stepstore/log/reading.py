@@ -62,6 +62,9 @@ class RecordBatch(NamedTuple):
         return _records(*self)
 
 
+_make_batch: Callable[[Iterable[object]], RecordBatch] = partial(tuple.__new__, RecordBatch)
+
+
 class Gap(NamedTuple):
     """Records of the log that a follower cannot be given: their bytes are damaged, or their key was destroyed."""
 
@@ -354,7 +357,12 @@ class SegmentReader:
             if number + 1 < segment.index.frame_count:
                 end_lsn = index.frame_place(segment, number + 1)[0]
             try:
-                for item in self._read_frame(window, segment, lsn, offset, end_lsn - 1, after, deleting):
+                items = self._read_frame(window, segment, lsn, offset, end_lsn - 1, after, deleting)
+                if lsn > after and end_lsn - 1 <= upto:  # all of it is wanted, as nearly always
+                    found.extend(items)
+                    count += end_lsn - lsn
+                    items = iter(())
+                for item in items:
                     if isinstance(item, RecordBatch):
                         if item.first_lsn <= after or item.first_lsn + len(item.payloads) - 1 > upto:
                             item = _between(item, after, upto)
@@ -424,7 +432,7 @@ class SegmentReader:
             if payloads is None:
                 yield Gap(lsn, lsn + count - 1)
             else:
-                yield RecordBatch(stream, first_seq, lsn, payloads)
+                yield _make_batch((stream, first_seq, lsn, payloads))
         if header.last_lsn < last_lsn:
             yield Gap(header.last_lsn + 1, last_lsn)  # the index lacks a frame
 

@@ -89,7 +89,7 @@ filters_drawn = st.fixed_dictionaries(
         "reward_from": st.sampled_from([0, 0.1, 0.5, 1.2]),
         "reward_to": st.sampled_from([0, 0.5, 1.2, 2.0]),
         "archived": st.booleans(),
-        "text": st.sampled_from(["fix", "TEST fix", "uber", "est", "*", '"fix" OR', "Über", "fix test"]),
+        "text": st.sampled_from(["fix", "TEST fix", "uber", "est", "*", '"fix" OR', "Über", "fix test", "test", "fix net"]),
         "text_match": st.sampled_from(["words", "substring", "exact"]),
     },
 )
@@ -255,6 +255,31 @@ async def test_a_range_with_many_rows_finds_the_same_as_one_with_few(monkeypatch
         monkeypatch.setattr("stepwell.runtime.episode_query.SPARSE", 0)
         assert [await all_pages(memory, filter, 2, "newest") for filter in filters] == sparse
         assert [len(found) for found in sparse] == [8, 8, 4]
+
+
+async def test_an_exact_text_is_the_same_text_and_not_the_same_words() -> None:
+    texts = ["fix it", "Fix it", "fix  it", "fix, it", "fix it now", "…", '"', "ü", " ".join(["fix it"] * 20)]
+    async with open_on(MemoryFileSystem()) as memory:
+        for text in texts:
+            await memory.start_episode(text)
+        for text in texts:
+            page = await memory.list_episodes(EpisodeFilter(text=text, text_match="exact"), at_least=len(texts))
+            assert [it.task_description for it in page.items] == [text]
+
+
+async def test_one_that_took_long_is_found_by_when_it_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A range of endings is read from the start of the earliest that may lie in it."""
+    monkeypatch.setattr("stepwell.runtime.episode_query.SPARSE", 0)
+    async with open_on(MemoryFileSystem()) as memory:
+        await memory.start_episode("early", episode_id="long")
+        for number in range(5):
+            handle = await memory.start_episode("short", episode_id=f"short-{number}")
+            await handle.complete(Success())
+        receipt = (await memory.complete_episode("long", Success())).receipt
+        assert receipt is not None
+        end = (await memory.get_episode("long")).end_time
+        page = await memory.list_episodes(EpisodeFilter(ended_from=end), at_least=receipt.lsn)
+        assert [it.episode_id for it in page.items] == ["long"]
 
 
 async def test_pages_cover_each_episode_once_while_others_come_and_go() -> None:
