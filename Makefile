@@ -60,7 +60,7 @@ docs: $(DEV)
 package-test: $(DEV)
 	@$(BIN)/python -m tests.packaging
 
-CRASH := enumerator failing_calls kill9 atomic_kill9 bit_flips truncations power_cuts real_errors ghost_pages fuzz
+CRASH := enumerator failing_calls kill9 atomic_kill9 projector_kill9 bit_flips truncations power_cuts real_errors ghost_pages fuzz
 
 crash: $(DEV)
 	@$(BIN)/python -m tests.crash.syncs

@@ -48,7 +48,9 @@ class ChildEndedError(Exception):
     """A child ended by itself instead of logging until it was killed."""
 
 
-def run_round(rng: random.Random, life: Callable[..., None], *arguments: object) -> bytes:
+def run_round(
+    rng: random.Random, life: Callable[..., None], *arguments: object, seconds: float = LOGGING_SECONDS
+) -> bytes:
     """Start a child, let it live for a random time, and kill it; gives what it reported. Its life is a function of a
     module that the children preload; it gets the connection to report through, and the arguments."""
     # Children are forked by a server that has everything imported: starting an interpreter takes longer than a round.
@@ -65,7 +67,7 @@ def run_round(rng: random.Random, life: Callable[..., None], *arguments: object)
                 _read_until(pipe, output, time.monotonic() + rng.uniform(0, OPENING_SECONDS))
             else:
                 select.select([pipe], [], [])
-                _read_until(pipe, output, time.monotonic() + rng.uniform(0.002, LOGGING_SECONDS))
+                _read_until(pipe, output, time.monotonic() + rng.uniform(0.002, seconds))
         finally:
             child.kill()
             child.join()

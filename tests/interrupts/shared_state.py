@@ -26,7 +26,7 @@ CHANGING = {
 
 REASONS: dict[str, str] = {
     "stepstore/journal/in_memory_streams.py InMemoryStreams.copy": "nobody else has the copy yet",
-    "stepwell/runtime/episode_query.py EpisodeQuery._also": "a query is its caller's alone",
+    "stepwell/runtime/episode_query.py _Reading._also": "nobody else has it",
 }
 """Of those that run unprotected: why nothing is torn."""
 

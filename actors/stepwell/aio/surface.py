@@ -782,6 +782,15 @@ class Memory:
         )
         return found
 
+    async def count_episodes(self, filter: EpisodeFilter | None = None, *, at_least: int | None = None) -> int:
+        """How many episodes a filter lets through, all of them without one; as up to date as a list.
+
+        It looks at all of them that the filter's best index leaves. Cancelling breaks off the count.
+        Raises: as `list_episodes`.
+        """
+        found: int = await self._door.call(lambda: self._target.count_episodes(filter, at_least=at_least))
+        return found
+
     async def add_tags(self, episode_id: str, tags: Sequence[str], *, actor: str = "") -> None:
         """Add tags to an episode, behind those it has. One that it has already, in whatever case, stays as it is.
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
 from stepwell._version import __version__
-from stepwell.cli import changing_commands, watching_commands
+from stepwell.cli import catalog_commands, changing_commands, watching_commands
 from stepwell.cli.options import CommandGroup, directory_option, episode_argument, example, json_option, key_option
 from stepwell.cli.output import reporting_errors
 
@@ -109,20 +108,6 @@ def export(out: str, form: str | None, archive: bool, directory: Path, as_json: 
         run_archive(directory, Path(out), as_json=as_json)
     else:
         run_export(out, directory, form=form, as_json=as_json)
-
-
-@cli.command("list", epilog=example("stepwell list --status open --dir agent-memory"))
-@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="At most so many, newest first.")
-@click.option("--status", type=click.Choice(["open", "ended"]), help="Only those.")
-@directory_option
-@key_option
-@json_option
-@reporting_errors
-def list_(limit: int, status: Any, directory: Path, as_json: bool) -> None:
-    """List episodes, newest first."""
-    from stepwell.cli.listing import run_list
-
-    run_list(directory, limit=limit, status=status, as_json=as_json)
 
 
 @cli.command(epilog=example("stepwell show audit-017-heapq --dir agent-memory"))
@@ -228,5 +213,5 @@ def restore(source: Path, target: Path, as_json: bool) -> None:
     run_restore(source, target, as_json=as_json)
 
 
-for _command in (*watching_commands.COMMANDS, *changing_commands.COMMANDS):
+for _command in (*catalog_commands.COMMANDS, *watching_commands.COMMANDS, *changing_commands.COMMANDS):
     cli.add_command(_command)

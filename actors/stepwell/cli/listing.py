@@ -1,19 +1,16 @@
-"""`stepwell list`: the episodes of a memory, newest first."""
+"""`stepwell list`: the episodes of a memory, by what they are."""
 
 from __future__ import annotations
 
-from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 import trio
 
-from stepwell import Memory
+from stepwell import EpisodeFilter, ListedEpisode
 from stepwell.cli.options import opened
 from stepwell.cli.output import count_text, duration_text, print_json, printable, stdout_console
-from stepwell.model.episode import Episode, EpisodeStatus
-from stepwell.model.outcome import outcome_kind
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -30,63 +27,52 @@ OUTCOME_STYLES = {
 }
 
 
-def run_list(directory: Path, *, limit: int, status: EpisodeStatus | None, as_json: bool) -> None:
-    """Print the newest episodes of the memory in a directory."""
+def run_list(
+    directory: Path, conditions: dict[str, Any], *, limit: int, cursor: str | None, oldest: bool, as_json: bool
+) -> None:
+    """Print a page of the list of the memory in a directory."""
 
     async def show() -> None:
         async with opened(directory) as memory:
-            episodes, total = await newest_episodes(memory, limit=limit, status=status)
+            filter = EpisodeFilter(**conditions)
+            page = await memory.list_episodes(
+                filter, limit=limit, cursor=cursor, order="oldest" if oldest else "newest"
+            )
+            total = await memory.count_episodes()
         if as_json:
-            print_json({"episodes": [episode_row(episode) for episode in episodes], "total": total})
-        elif not episodes:
-            click.echo("no episodes" if status is None else f"no {status} episodes")
+            found: dict[str, Any] = {"episodes": [episode_row(episode) for episode in page.items], "total": total}
+            if page.next_cursor is not None:
+                found["next_cursor"] = page.next_cursor
+            print_json(found)
+        elif not page.items:
+            click.echo("no such episodes" if conditions else "no episodes")
         else:
             console = stdout_console()
-            console.print(episode_table(episodes, total, width=console.width))
+            console.print(episode_table(page.items, total, width=console.width))
 
     trio.run(show)
 
 
-async def newest_episodes(memory: Memory, *, limit: int, status: EpisodeStatus | None) -> tuple[list[Episode], int]:
-    """The newest episodes in the state asked for, and how many episodes there are in all."""
-    if status is None:
-        newest: deque[str] = deque(maxlen=limit)
-        total = 0
-        async for episode_id in memory.episode_ids():
-            newest.append(episode_id)
-            total += 1
-        return [await memory.get_episode(episode_id) for episode_id in reversed(newest)], total
-    ids = [episode_id async for episode_id in memory.episode_ids()]
-    found: list[Episode] = []
-    for episode_id in reversed(ids):
-        if len(found) == limit:
-            break
-        episode = await memory.get_episode(episode_id)
-        if episode.status == status:
-            found.append(episode)
-    return found, len(ids)
-
-
-def episode_row(episode: Episode) -> dict[str, Any]:
+def episode_row(episode: ListedEpisode) -> dict[str, Any]:
     """What `list` says of an episode, for programs."""
     return {
         "episode_id": episode.episode_id,
         "status": episode.status,
-        "outcome": None if episode.outcome is None else outcome_kind(episode.outcome),
-        "steps": len(episode.steps),
+        "outcome": episode.outcome,
+        "steps": episode.steps,
         "failed_steps": episode.failed_steps,
         "started": episode.start_time.isoformat(),
         "ended": None if episode.end_time is None else episode.end_time.isoformat(),
         "duration_seconds": None if episode.duration is None else episode.duration.total_seconds(),
         "agent": episode.agent,
-        "domain": episode.context.domain,
+        "domain": episode.domain,
         "tags": episode.tags,
-        "reward": None if episode.reward is None else episode.reward.total,
+        "reward": episode.reward,
         "task": episode.task_description,
     }
 
 
-def episode_table(episodes: list[Episode], total: int, *, width: int) -> Table:
+def episode_table(episodes: list[ListedEpisode], total: int, *, width: int) -> Table:
     """The same for people, in a terminal of `width` columns: a narrow one does without the agent."""
     from rich.table import Table
     from rich.text import Text
@@ -104,7 +90,7 @@ def episode_table(episodes: list[Episode], total: int, *, width: int) -> Table:
         cells: list[str | Text] = [
             Text(printable(episode.episode_id, 200)),
             outcome_text(episode),
-            f"{len(episode.steps):,}",
+            f"{episode.steps:,}",
             f"{episode.start_time:%Y-%m-%d %H:%M}",
             duration_text(None if episode.duration is None else episode.duration.total_seconds()),
         ]
@@ -116,11 +102,10 @@ def episode_table(episodes: list[Episode], total: int, *, width: int) -> Table:
     return table
 
 
-def outcome_text(episode: Episode) -> Text:
+def outcome_text(episode: ListedEpisode) -> Text:
     """The outcome as a coloured word, `open` where there is none yet."""
     from rich.text import Text
 
     if episode.outcome is None:
         return Text("open", style="bold cyan")
-    kind = outcome_kind(episode.outcome)
-    return Text(kind.removesuffix("_success"), style=OUTCOME_STYLES[kind])
+    return Text(episode.outcome.removesuffix("_success"), style=OUTCOME_STYLES[episode.outcome])

@@ -9,7 +9,7 @@ from stepwell.memory.core import MemoryCore
 from stepwell.model import validation as check
 from stepwell.model.episode_filter import EpisodeFilter, checked_filter
 from stepwell.model.listed_episode import Page
-from stepwell.runtime.episode_query import EpisodeQuery, cursor_text, parse_cursor
+from stepwell.runtime.episode_query import EpisodeQuery, count_episodes, cursor_text, parse_cursor
 from stepwell.runtime.right_loop import checkpoint
 
 MOST_ITEMS = 1_000
@@ -61,3 +61,20 @@ class Finding(MemoryCore):
             items=[item.episode for item in found],
             next_cursor=cursor_text(checked, order, found[-1].key) if has_more else None,
         )
+
+    async def count_episodes(self, filter: EpisodeFilter | None = None, *, at_least: int | None = None) -> int:
+        """How many episodes a filter lets through, all of them without one; as up to date as a list.
+
+        It looks at all of them that the filter's best index leaves. Cancelling breaks off the count.
+        Raises: as `list_episodes`.
+        """
+        try:
+            checked = checked_filter(filter)
+            if at_least is not None:
+                check.check_number(at_least, "at_least", minimum=0, whole=True)
+        except StepwellError:
+            await checkpoint()
+            raise
+        await checkpoint()
+        episodes = self._runtime.projections.episodes
+        return await episodes.read(lambda connection: count_episodes(connection, checked), at_least=at_least)

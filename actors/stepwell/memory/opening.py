@@ -48,7 +48,10 @@ class OpenMemory:
         read_only: bool,
         files: FileSystem | None,
         restarts: RestartPolicy | None = None,
+        *,
+        fresh_catalogs: bool = False,
     ):
+        self._fresh_catalogs = fresh_catalogs
         self._path, self._config, self._read_only, self._files = path, config, read_only, files
         self._restarts = restarts
         self._entered = False
@@ -117,7 +120,7 @@ class OpenMemory:
         )
         projections = Projections(self._journal, options)
         if on_disk:
-            await trio.to_thread.run_sync(projections.prepare)
+            await trio.to_thread.run_sync(projections.prepare, self._fresh_catalogs)
         return projections
 
     @property

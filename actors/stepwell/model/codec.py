@@ -320,15 +320,22 @@ def kind_head(kind: str) -> bytes:
     return b"\x85" + bytes([SCHEMA_VERSION]) + cbor2.dumps(kind)
 
 
-def step_time_ns(payload: bytes) -> int | None:
-    """When a step was accepted; None for the record of anything else. Decodes nothing."""
-    if payload.startswith(_STEP_HEAD):
-        return int.from_bytes(payload[_STEP_HEAD_BYTES : _STEP_HEAD_BYTES + 8], "big")
-    return None
+PLAIN_STEP = _STEP_HEAD
+"""How the record of a step begins that this version writes, and every other record does not."""
 
 
-_FAILURE = re.compile(rb"\x82[\x01\x02][\x60-\x7b]")
-"""The head of a failed result: an array of two, its code, and a text. May stand elsewhere in a step, too."""
+def plain_step_time_ns(payload: bytes) -> int:
+    """When such a step was accepted. Decodes nothing."""
+    return int.from_bytes(payload[_STEP_HEAD_BYTES : _STEP_HEAD_BYTES + 8], "big")
+
+
+_FAILURE = re.compile(rb"\x82[\x01\x02]").search
+
+
+def may_have_failed(payload: bytes) -> bool:
+    """Whether the head of a failed result (an array of two, and its code) is somewhere in these steps; in nearly all of
+    those that have it, it is one. Decodes nothing."""
+    return _FAILURE(payload) is not None
 
 
 def is_failed_step(payload: bytes) -> bool:
@@ -336,7 +343,7 @@ def is_failed_step(payload: bytes) -> bool:
 
     Raises: `EpisodeUnavailable` (reason "undecodable").
     """
-    if _FAILURE.search(payload) is None:
+    if not may_have_failed(payload):
         return False
     coded = step_fields(decode_record(payload, "a step").data)[3]
     return coded is not None and coded[0] in (_RESULT_CODES[StepError], _RESULT_CODES[StepTimeout])

@@ -53,6 +53,7 @@ EPISODE = Table(
         "(reward) WHERE reward IS NOT NULL",
         "(last_ns)",
         "(archived) WHERE archived = 1",
+        "(ended_ns - started_ns)",
     ),
 )
 EPISODE_TAG = Table(

@@ -8,10 +8,18 @@ from typing import Any
 import msgspec
 
 from stepstore.catalog import CatalogOptions, Change, Projection
-from stepstore.journal import Gap, Journal, Record
+from stepstore.journal import Gap, Journal, Record, RecordBatch
 from stepwell.errors import EpisodeUnavailable
 from stepwell.model.analysis import RewardScore
-from stepwell.model.codec import DecodedRecord, decode_record, decode_records, is_failed_step, step_time_ns
+from stepwell.model.codec import (
+    PLAIN_STEP,
+    DecodedRecord,
+    decode_record,
+    decode_records,
+    is_failed_step,
+    may_have_failed,
+    plain_step_time_ns,
+)
 from stepwell.model.event import (
     ARCHIVED,
     DELETED,
@@ -32,6 +40,9 @@ from stepwell.model.tags import tag_key, with_tags, without_tags
 from stepwell.runtime import episode_catalog as catalog
 from stepwell.runtime.edges import EdgeFold
 
+_TOGETHER = 64
+"""So many records that are no steps are decoded at once: that takes half the time, unless they are very large."""
+
 
 def episode_projection(journal: Journal, options: CatalogOptions) -> Projection:
     """The catalog of episodes of a journal."""
@@ -48,17 +59,17 @@ class _EndingFacts(msgspec.Struct, frozen=True):
 class _Touched:
     """What some records say of one stream."""
 
-    def __init__(self) -> None:
-        self.start: EpisodeStart | None = None
-        self.episode_id = ""
-        self.start_ns = self.last_ns = self.last_seq = self.last_other_seq = self.steps = self.failed = 0
-        self.ended_ns: int | None = None
-        self.outcome: str | None = None
-        self.reward: float | None = None
-        self.description: str | None = None
-        self.archived: int | None = None
-        self.retagged: list[tuple[list[str], list[str]]] = []
-        """What was taken away, and what was put behind, one after the other."""
+    # On the class, as most of a stream's records say nothing of most of this.
+    start: EpisodeStart | None = None
+    episode_id = ""
+    start_ns = last_ns = last_seq = last_other_seq = steps = failed = 0
+    ended_ns: int | None = None
+    outcome: str | None = None
+    reward: float | None = None
+    description: str | None = None
+    archived: int | None = None
+    retagged: tuple[tuple[list[str], list[str]], ...] = ()
+    """What was taken away, and what was put behind, one after the other."""
 
     def tags(self) -> list[str]:
         """The tags of an episode that started here."""
@@ -77,32 +88,57 @@ class EpisodeCatalogFold:
         self._deleted: dict[bytes, None] = {}
         self._edges = EdgeFold()
 
-    def take(self, items: Sequence[Record | Gap]) -> None:
-        """Take up some records."""
+    def take_batches(self, items: Sequence[RecordBatch | Gap]) -> None:
+        """Take up some batches of records."""
+        # Nearly all are steps that succeeded, and are only counted: what is done for each costs an agent that logs
+        # them as much.
         others: list[Record] = []
-        stream, touched = b"", _Touched()
+        touched_by, plain = self._touched, PLAIN_STEP
         for item in items:
             if isinstance(item, Gap):
                 continue
-            payload = item.payload
-            if (time_ns := step_time_ns(payload)) is None:
-                others.append(item)
+            stream, first_seq, _first_lsn, payloads = item
+            if False in [payload.startswith(plain) for payload in payloads]:
+                self._take_apart(item, others)
                 continue
-            if item.stream != stream:
-                stream = item.stream
-                touched = self._touched_by(stream)
-            if item.seq <= touched.last_seq:
-                continue  # a record that was stored twice (row 10)
-            try:
-                touched.failed += is_failed_step(payload)
-            except EpisodeUnavailable:
-                continue
-            touched.steps += 1
-            touched.last_seq = item.seq
+            touched = touched_by.get(stream)
+            if touched is None:
+                touched = touched_by[stream] = _Touched()
+            count = len(payloads)
+            if first_seq <= touched.last_seq:  # records that were stored twice (row 10)
+                payloads = payloads[touched.last_seq + 1 - first_seq :]
+                if not payloads:
+                    continue
+            if may_have_failed(payloads[0] if count == 1 else b"".join(payloads)):
+                _count_one_by_one(touched, payloads)
+            else:
+                touched.steps += len(payloads)
+            touched.last_seq = first_seq + count - 1
+            time_ns = plain_step_time_ns(payloads[-1])
             if time_ns > touched.last_ns:
                 touched.last_ns = time_ns
-        if others:
-            self._take_others(others)
+        for start in range(0, len(others), _TOGETHER):
+            self._take_others(others[start : start + _TOGETHER])
+
+    def take(self, items: Sequence[Record | Gap]) -> None:
+        """Take up some records."""
+        self.take_batches(
+            [it if isinstance(it, Gap) else RecordBatch(it.stream, it.seq, it.lsn, [it.payload]) for it in items]
+        )
+
+    def _take_apart(self, batch: RecordBatch, others: list[Record]) -> None:
+        """A batch that holds something else than plain steps."""
+        if len(batch.payloads) == 1:
+            others.append(Record(batch.stream, batch.first_seq, batch.first_lsn, batch.payloads[0]))
+            return
+        touched = self._touched_by(batch.stream)
+        for record in batch.records():
+            if not record.payload.startswith(PLAIN_STEP):
+                others.append(record)
+            elif record.seq > touched.last_seq:
+                _count_one_by_one(touched, [record.payload])
+                touched.last_seq = record.seq
+                touched.last_ns = max(touched.last_ns, plain_step_time_ns(record.payload))
 
     def _touched_by(self, stream: bytes) -> _Touched:
         found = self._touched.get(stream)
@@ -133,8 +169,10 @@ class EpisodeCatalogFold:
                     touched.steps += 1
             except (EpisodeUnavailable, msgspec.ValidationError):
                 continue
-            touched.last_seq = max(touched.last_seq, record.seq)
-            touched.last_ns = max(touched.last_ns, decoded.time_ns)
+            if record.seq > touched.last_seq:
+                touched.last_seq = record.seq
+            if decoded.time_ns > touched.last_ns:
+                touched.last_ns = decoded.time_ns
 
     def changes(self) -> list[Change]:
         """What to change for what was taken since."""
@@ -171,6 +209,15 @@ class EpisodeCatalogFold:
         )
         self._touched, self._deleted = {}, {}
         return [change for change in found if change.rows]
+
+
+def _count_one_by_one(touched: _Touched, steps: list[bytes]) -> None:
+    for payload in steps:
+        try:
+            touched.failed += is_failed_step(payload)
+        except EpisodeUnavailable:
+            continue
+        touched.steps += 1
 
 
 def _new_row(stream: bytes, it: _Touched) -> tuple[tuple[Any, ...], dict[str, None]]:
@@ -222,7 +269,7 @@ def _end(touched: _Touched, _record: Record, decoded: DecodedRecord) -> None:
 
 def _tag(touched: _Touched, _record: Record, decoded: DecodedRecord) -> None:
     record = msgspec.convert(decoded.data, Tagged)
-    touched.retagged.append((record.removed, record.added))
+    touched.retagged += ((record.removed, record.added),)
 
 
 def _update(touched: _Touched, _record: Record, decoded: DecodedRecord) -> None:

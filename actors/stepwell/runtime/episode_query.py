@@ -2,8 +2,8 @@
 
 The order is that of the keys of the rows. Every index ends with the key, so one condition that an index answers gives
 its rows in order, and reading stops when the page is full. Where a condition names several values, each is read like
-that, and the pages are merged. A range of endings or rewards gives no order: if few rows lie in it they are sorted,
-else the rows are read in order and most fit.
+that, and the pages are merged. A range of endings or rewards gives no order: if few rows lie in it their keys
+are sorted, else the rows are read in order and many fit; how long the longest episode took says where to begin.
 """
 
 from __future__ import annotations
@@ -25,14 +25,16 @@ from stepwell.model.tags import tag_key
 from stepwell.runtime.episode_catalog import KEY_BITS
 
 Order: TypeAlias = Literal["newest", "oldest"]
-SPARSE = 4_000
+SPARSE = 16_000
 """A range with fewer rows than this is read by its own index and sorted."""
 _COLUMNS = (
     "e.id, e.episode_id, e.task, e.task_type, e.agent, e.domain, e.language, e.framework, e.complexity, e.tags, "
     "e.started_ns, e.last_ns, e.ended_ns, e.outcome, e.steps, e.failed_steps, e.reward, e.archived"
 )
+_ALL_KEYS = -(2**63), 2**63 - 1
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MICROSECOND = dt.timedelta(microseconds=1)
+_PHRASE_WORDS = 12
 _CURSOR_BYTES = 16
 
 
@@ -83,8 +85,26 @@ def _microseconds(time: dt.datetime) -> int:
     return (time - _EPOCH) // _MICROSECOND
 
 
-class EpisodeQuery:
+class EpisodeQuery(NamedTuple):
     """One page: at most `limit` rows behind the row with key `after`, from the newest start or the oldest."""
+
+    filter: EpisodeFilter
+    order: Order
+    limit: int
+    after: int | None
+
+    def run(self, connection: sqlite3.Connection) -> list[Found]:
+        """Read it."""
+        return _Reading(*self).run(connection)
+
+
+def count_episodes(connection: sqlite3.Connection, filter: EpisodeFilter) -> int:
+    """How many episodes a filter lets through."""
+    return _Reading(filter, "newest", 0, None).count(connection)
+
+
+class _Reading:
+    """One reading of a page, from a filter to rows."""
 
     def __init__(self, filter: EpisodeFilter, order: Order, limit: int, after: int | None):
         self._filter, self._order, self._limit = filter, order, limit
@@ -107,11 +127,11 @@ class EpisodeQuery:
         if text is not None:
             if filter.text_match == "words":
                 return self._read(connection, [("f", " AND episode_text MATCH ?", [_words(text)])])
-            if filter.text_match == "exact":
-                self._also("e.task = ?", text)
-            else:
-                connection.create_function("is_part", 2, _is_part, deterministic=True)
-                self._also("is_part(?, e.task)", text.casefold())
+            if filter.text_match == "exact" and (words := _first_words(text)):
+                # What is the same text has the same words in the same order, and those are found by an index.
+                self._match_text(connection)
+                return self._read(connection, [("f", " AND episode_text MATCH ?", [words])])
+            self._match_text(connection)
         if filter.tags_any is not None and not filter.tags_all:
             tags = sorted({_key(tag) for tag in filter.tags_any})
             return self._read(connection, [("t", " AND t.tag = ?", [tag]) for tag in tags])
@@ -125,6 +145,27 @@ class EpisodeQuery:
         if outcomes is not None and not self._is_led:
             return self._read(connection, [("e", " AND e.outcome = ?", [kind]) for kind in outcomes])
         return self._read(connection, [("e", "", [])])
+
+    def count(self, connection: sqlite3.Connection) -> int:
+        """How many rows there are."""
+        filter = self._filter
+        source = "episode e"
+        if filter.text is not None and filter.text_match == "words":
+            source = "episode_text f CROSS JOIN episode e ON e.id = f.rowid"
+            self._also("episode_text MATCH ?", _words(filter.text))
+        else:
+            self._match_text(connection)
+        if filter.outcomes is not None:
+            kinds = sorted(set(filter.outcomes))
+            self._also(f"e.outcome IN ({', '.join('?' * len(kinds))})", *kinds)
+        self._have_tags()
+        for column, (condition, values) in self._ranges.items():
+            self._also(condition.format(column=f"e.{column}"), *values)
+        where = "".join(f" AND {condition}" for condition in self._conditions)
+        statement = f"SELECT count(*) FROM {source} WHERE e.id BETWEEN ? AND ?{where}"
+        if not self._conditions and (self._low, self._high) == _ALL_KEYS:
+            statement = "SELECT count(*) FROM episode WHERE ? < ?"  # the smallest index is enough
+        return int(connection.execute(statement, [self._low, self._high, *self._values]).fetchone()[0])
 
     # ---- conditions --------------------------------------------------------------------------------------------------
 
@@ -147,7 +188,7 @@ class EpisodeQuery:
             self._is_led = True
         elif filter.status == "ended":
             self._also("+e.outcome IS NOT NULL")
-        low, high = -(2**63), 2**63 - 1
+        low, high = _ALL_KEYS
         if filter.started_from is not None:
             low = _key_from(_microseconds(filter.started_from))
         if filter.started_before is not None:
@@ -164,6 +205,23 @@ class EpisodeQuery:
             condition = " AND ".join(f"{{column}} {sign} ?" for sign, _value in given)
             self._ranges[column] = (condition, [value for _sign, value in given])
 
+    def _match_text(self, connection: sqlite3.Connection) -> None:
+        """A condition for the text, where it is not looked for word by word."""
+        if (text := self._filter.text) is None:
+            return
+        if self._filter.text_match == "exact":
+            self._also("e.task = ?", text)
+        else:
+            connection.create_function("is_part", 2, _is_part, deterministic=True)
+            self._also("is_part(?, e.task)", text.casefold())
+
+    def _have_tags(self) -> None:
+        """Conditions for all tags that are asked for."""
+        if self._filter.tags_all:
+            self._has_tags([[_key(tag)] for tag in self._filter.tags_all])
+        if self._filter.tags_any is not None:
+            self._has_tags([sorted({_key(tag) for tag in self._filter.tags_any})])
+
     def _has_tags(self, groups: list[list[str]]) -> None:
         """Conditions for tags: one of each group."""
         for group in groups:
@@ -176,20 +234,20 @@ class EpisodeQuery:
         """Read the page from each branch: the table that gives the order, and a condition of its own."""
         filter = self._filter
         leader = branches[0][0]
-        if leader == "f" and filter.tags_all:
-            self._has_tags([[_key(tag)] for tag in filter.tags_all])
-        if leader == "f" and filter.tags_any is not None:
-            self._has_tags([sorted({_key(tag) for tag in filter.tags_any})])
+        if leader == "f":
+            self._have_tags()
         if filter.outcomes is not None and not (leader == "e" and not self._is_led):
             kinds = sorted(set(filter.outcomes))
             self._also(f"+e.outcome IN ({', '.join('?' * len(kinds))})", *kinds)
         by_range = self._take_ranges(connection, may_lead=leader == "e" and not self._is_led and not branches[0][1])
         source, key = {
-            "e": ("episode e" + (f" INDEXED BY {by_range}" if by_range else ""), "e.id"),
+            "e": ("episode e", "e.id"),
             "t": ("episode_tag t CROSS JOIN episode e ON e.id = t.episode", "t.episode"),
             "f": ("episode_text f CROSS JOIN episode e ON e.id = f.rowid", "f.rowid"),
         }[leader]
         direction = "DESC" if self._order == "newest" else "ASC"
+        if by_range:  # the index gives the keys of the page, and only then rows are looked up
+            return self._read_by_range(connection, by_range, direction)
         where = "".join(f" AND {condition}" for condition in self._conditions)
         found: dict[int, tuple[Any, ...]] = {}
         for _leader, condition, values in branches:
@@ -202,9 +260,28 @@ class EpisodeQuery:
         keys = sorted(found, reverse=self._order == "newest")[: self._limit]
         return [_listed(found[key]) for key in keys]
 
+    def _read_by_range(self, connection: sqlite3.Connection, index: str, direction: str) -> list[Found]:
+        """Read the page by an index of a range: it has few rows, and gives their keys to be sorted."""
+        where = "".join(f" AND {condition}" for condition in self._conditions)
+        statement = (
+            f"SELECT {_COLUMNS} FROM episode e WHERE e.id IN (SELECT e.id FROM episode e INDEXED BY {index} "
+            f"WHERE e.id BETWEEN ? AND ?{where} ORDER BY e.id {direction} LIMIT ?) ORDER BY e.id {direction}"
+        )
+        arguments = [self._low, self._high, *self._values, self._limit]
+        return [_listed(row) for row in connection.execute(statement, arguments)]
+
+    def _bound_by_duration(self, connection: sqlite3.Connection) -> None:
+        """What ended at some time or later had not started earlier than the longest duration before that."""
+        ended_from = _ns(self._filter.ended_from)
+        if ended_from is not None:
+            (longest,) = connection.execute("SELECT max(ended_ns - started_ns) FROM episode").fetchone()
+            if longest is not None:
+                self._low = max(self._low, _key_from((ended_from - longest) // 1000))
+
     def _take_ranges(self, connection: sqlite3.Connection, *, may_lead: bool) -> str:
         """Take up the ranges; gives the index to read by, "" for the order of the keys."""
         index = ""
+        self._bound_by_duration(connection)
         for column, (condition, values) in self._ranges.items():
             named = condition.format(column=column)
             if may_lead and not index:
@@ -235,6 +312,14 @@ def _ns(time: dt.datetime | None) -> int | None:
 def _words(text: str) -> str:
     """The words of a text as phrases: nothing in them means anything to the full-text search."""
     return " ".join('"' + word.replace('"', '""') + '"' for word in text.replace("\0", " ").split())
+
+
+def _first_words(text: str) -> str:
+    """The first words of a text as one phrase; "" where it is not certain that the full text sees words in it."""
+    first = " ".join(text.replace("\0", " ").split()[:_PHRASE_WORDS])
+    if not any(character.isascii() and character.isalnum() for character in first):
+        return ""
+    return '"' + first.replace('"', '""') + '"'
 
 
 def _is_part(folded: str, text: str) -> bool:

@@ -28,13 +28,16 @@ class Projections:
         """What runs in the background for them."""
         return tuple(service for projection in self for service in projection.services)
 
-    def prepare(self) -> None:
-        """Look whether one of them has seen records that the log has not. Blocks; before they run.
+    def prepare(self, fresh: bool = False) -> None:
+        """Look whether one of them has seen records that the log has not; `fresh`: drop what there is instead. Blocks;
+        before they run.
 
         Raises: `CorruptLog` (row 2 of recovery).
         """
         try:
             for projection in self:
+                if fresh:
+                    projection.catalog.store.drop()
                 projection.prepare()
         except BaseException:
             self.release()

@@ -28,6 +28,7 @@ class Catalog:
         self.in_threads = in_threads
         self._writing = trio.CapacityLimiter(1)
         self._reading = self._writing if path is None else trio.CapacityLimiter(1)
+        self._working = trio.CapacityLimiter(1)
         self._read_now: object = None
 
     async def write(self, call: Callable[..., T], *args: Any) -> T:
@@ -68,6 +69,10 @@ class Catalog:
                 if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_INTERRUPT:
                     continue  # it was meant for the reading before this one
                 raise Unavailable(f"the catalog cannot be read ({error}); `stepwell rebuild` makes it anew") from error
+
+    async def blocking(self, call: Callable[..., T], *args: Any) -> T:
+        """Call something that takes time and uses nothing of the catalog. A checkpoint."""
+        return await self._blocking(lambda: call(*args), self._working)
 
     async def purge(self) -> list[str]:
         """Rewrite the file while nobody reads; see `CatalogStore.purge`. A checkpoint. Raises: `sqlite3.Error`."""

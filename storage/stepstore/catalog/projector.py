@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import trio
 
 from stepstore.catalog.catalog import Catalog
 from stepstore.catalog.store import Change, is_damage
 from stepstore.errors import Closed, CorruptLog, InvalidInput, InvalidState, Unavailable
-from stepstore.journal import Gap, Journal, Record
+from stepstore.journal import Gap, Journal, Record, RecordBatch
 from stepstore.restarting import error_text
 
-BATCH_RECORDS, BATCH_BYTES = 16_384, 8 * 1024 * 1024
+BATCH_RECORDS, BATCH_BYTES = 98_304, 64 * 1024 * 1024
 """One transaction takes about so much at most."""
+SLICE_RECORDS = 1_024
+"""So many are asked for first."""
 INLINE_RECORDS = 512
 """The same without threads: it holds up the event loop for about a millisecond."""
+PLACE_RECORDS = 10_000
+"""So many records at most are behind the place that is stored where they change nothing."""
 LINGER_SECONDS = 0.2
 """So much time passes between two transactions while nobody waits, so that many small commits cost one."""
 _CLOSED = "the memory is closed; open it again to look something up in its catalog"
@@ -36,11 +40,19 @@ class Fold(Protocol):
 
 
 @runtime_checkable
+class BatchFold(Fold, Protocol):
+    """A fold that would rather have the records as they were stored together: that is cheaper."""
+
+    def take_batches(self, items: Sequence[RecordBatch | Gap]) -> None:
+        """Take up some batches of records."""
+
+
+@runtime_checkable
 class ReadingFold(Fold, Protocol):
     """A fold that has to read from the journal what lies before the records it is given."""
 
     async def prepare(self, slices: Sequence[Sequence[Record | Gap]]) -> None:
-        """Called with the records of the next transaction, in the event loop, before they are taken. Raises: as
+        """Called with some records of the next transaction, in the event loop, before they are taken. Raises: as
         reading does; the projector fails with it, and is run again."""
 
 
@@ -62,6 +74,7 @@ class Projector:
         self._moved = trio.lowlevel.ParkingLot()
         self._hurry = trio.lowlevel.ParkingLot()
         self._last_commit = -LINGER_SECONDS
+        self._stored = 0
         self._is_damaged = False
 
     async def run(self) -> None:
@@ -101,6 +114,7 @@ class Projector:
             self.position = self.check_cursor()
         except (InvalidInput, InvalidState):
             self.position = await self._anew()
+        self._stored = self.position
         self.is_ready = True
         self._moved.unpark_all()
 
@@ -124,37 +138,53 @@ class Projector:
         return 0
 
     async def _follow(self, lsn: int | None) -> None:
-        """Follow up to a durable LSN, or until the journal ends."""
+        """Follow up to a durable LSN, or until the journal ends. What was folded is stored while more is folded: SQLite
+        does not need the interpreter meanwhile."""
+        folded, to_store = trio.open_memory_channel[_Folded](0)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._store, to_store)
+                async with folded:
+                    await self._fold(lsn, folded)
+        except BaseExceptionGroup as group:
+            raise _first_of(group) from None
+
+    async def _fold(self, lsn: int | None, folded: trio.MemorySendChannel[_Folded]) -> None:
         journal, fold = self._journal, self._make_fold()
         async with journal.follow(self.position) as follower:
-            while lsn is None or self.position < lsn:
-                found = await follower.next_slice()
+            while lsn is None or follower.position < lsn:
+                found = await follower.next_batches(SLICE_RECORDS)
                 if found is None:
                     return
-                if not found:
-                    self._moved_to(follower.position)
-                    continue
-                slices, records, size = [found], len(found), _size(found)
-                most = BATCH_RECORDS if self._catalog.in_threads else INLINE_RECORDS
                 if lsn is None and follower.position >= journal.durable_lsn:
                     await self._linger()
+                records, size = await self._take(fold, found)
+                most = BATCH_RECORDS if self._catalog.in_threads else INLINE_RECORDS
                 while records < most and size < BATCH_BYTES and follower.position < journal.durable_lsn:
-                    more = await follower.next_slice()
-                    if more is None:
+                    found = await follower.next_batches(SLICE_RECORDS)
+                    if found is None:
                         break
-                    slices.append(more)
-                    records, size = records + len(more), size + _size(more)
-                if isinstance(fold, ReadingFold):
-                    await fold.prepare(slices)
-                await self._catalog.write(self._apply, fold, slices, journal.cursor(follower.position))
-                self.transactions += 1
-                self._last_commit = trio.current_time()
-                self._moved_to(follower.position)
+                    more_records, more_size = await self._take(fold, found)
+                    records, size = records + more_records, size + more_size
+                changes = await self._catalog.blocking(fold.changes)
+                await folded.send(_Folded(changes, follower.position, journal.cursor(follower.position)))
 
-    def _apply(self, fold: Fold, slices: list[list[Record | Gap]], cursor: str) -> None:
-        for items in slices:
-            fold.take(items)
-        self._catalog.store.apply(fold.changes(), cursor)
+    async def _take(self, fold: Fold, found: list[RecordBatch | Gap]) -> tuple[int, int]:
+        """Have the fold take up some records; how many, and how many bytes."""
+        if isinstance(fold, ReadingFold):
+            await fold.prepare([[item] if isinstance(item, Gap) else item.records() for item in found])
+        return await self._catalog.blocking(_take, fold, found)
+
+    async def _store(self, to_store: trio.MemoryReceiveChannel[_Folded]) -> None:
+        store = self._catalog.store
+        async for changes, position, cursor in to_store:
+            # Where nothing changes, the place alone is worth a transaction now and then: what is folded twice from an
+            # old one changes nothing again.
+            if changes or position - self._stored >= PLACE_RECORDS:
+                await self._catalog.write(store.apply, changes, cursor)
+                self.transactions += 1
+                self._last_commit, self._stored = trio.current_time(), position
+            self._moved_to(position)
 
     @trio.lowlevel.enable_ki_protection
     def _moved_to(self, position: int) -> None:
@@ -212,5 +242,28 @@ class Projector:
             self._waiters -= 1
 
 
-def _size(items: list[Record | Gap]) -> int:
-    return sum(len(item.payload) for item in items if isinstance(item, Record))
+class _Folded(NamedTuple):
+    """What some records change, and the place behind them."""
+
+    changes: list[Change]
+    position: int
+    cursor: str
+
+
+def _take(fold: Fold, items: list[RecordBatch | Gap]) -> tuple[int, int]:
+    """Take up some records; how many, and how many bytes."""
+    if isinstance(fold, BatchFold):
+        fold.take_batches(items)
+    else:
+        for item in items:
+            fold.take([item] if isinstance(item, Gap) else item.records())
+    payloads = [item.payloads for item in items if isinstance(item, RecordBatch)]
+    return sum(map(len, payloads)), sum(len(payload) for several in payloads for payload in several)
+
+
+def _first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The error that ended the two tasks, and not what it did to the other one; the group if they were cancelled."""
+    found: BaseException | None = group.split(trio.Cancelled)[1]
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    return group if found is None else found

@@ -73,14 +73,10 @@ class FullText:
         take = f"INSERT INTO {self.name}({self.name}, rowid, {columns}) VALUES ('delete', old.{key}, {values('old')});"
         yield f"CREATE TRIGGER {self.name}_put AFTER INSERT ON {self.table} WHEN {any_text('new')} BEGIN {put} END"
         yield f"CREATE TRIGGER {self.name}_take AFTER DELETE ON {self.table} WHEN {any_text('old')} BEGIN {take} END"
-        yield (
-            f"CREATE TRIGGER {self.name}_old AFTER UPDATE OF {columns} ON {self.table} WHEN {any_text('old')} "
-            f"BEGIN {take} END"
-        )
-        yield (
-            f"CREATE TRIGGER {self.name}_new AFTER UPDATE OF {columns} ON {self.table} WHEN {any_text('new')} "
-            f"BEGIN {put} END"
-        )
+        # In one trigger: which of two comes first is not defined, and words of both texts would go with the old one.
+        take = take.replace(" VALUES (", " SELECT ").replace(");", f" WHERE {any_text('old')};")
+        put = put.replace(" VALUES (", " SELECT ").replace(");", f" WHERE {any_text('new')};")
+        yield f"CREATE TRIGGER {self.name}_change AFTER UPDATE OF {columns} ON {self.table} BEGIN {take} {put} END"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,9 +14,18 @@ from stepstore.catalog.schema import CatalogSchema
 T = TypeVar("T")
 
 _BESIDE = ("", "-wal", "-shm", "-journal")
-_CHUNKS = (256, 32, 4, 1)
-"""Rows of one statement: few different statements, so that SQLite need not compile each anew."""
+_MOST_ROWS = 1_024
+"""Of one statement."""
+_FEW_ROWS = (16, 4, 1)
+"""What is less than two of the first is cut into such pieces, so that SQLite need not compile each number anew."""
 _VARIABLES = 32_000
+_PRAGMAS = (
+    "journal_mode = WAL",
+    "synchronous = NORMAL",  # a transaction that a power cut takes takes its cursor along
+    "wal_autocheckpoint = 16384",  # 64 MiB
+    "cache_size = -32768",  # 32 MiB for each connection
+    "temp_store = MEMORY",  # of a catalog in memory nothing may reach a file
+)
 _CODES_OF_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
@@ -75,7 +84,7 @@ class CatalogStore:
         if self.path is not None:  # a new one is for its owner alone; the files beside it take its mode
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         connection = sqlite3.connect(
-            self.path or ":memory:", isolation_level=None, check_same_thread=False, cached_statements=256
+            self.path or ":memory:", isolation_level=None, check_same_thread=False, cached_statements=64
         )
         try:
             self._prepare(connection)
@@ -89,7 +98,13 @@ class CatalogStore:
             connection.create_function(name, count, function, deterministic=True)
         # A transaction that a power cut takes takes its cursor along: nothing has to be synced at each commit.
         # What is sorted stays in memory: of a catalog in memory nothing may reach a file.
-        for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "cache_size = -32768", "temp_store = MEMORY"):
+        for pragma in (
+            "journal_mode = WAL",
+            "synchronous = NORMAL",
+            "cache_size = -32768",
+            "temp_store = MEMORY",
+            "wal_autocheckpoint = 8192",
+        ):
             connection.execute(f"PRAGMA {pragma}")
 
     def _stored(self, name: str) -> str | None:
@@ -246,8 +261,10 @@ def _run(connection: sqlite3.Connection, change: Change) -> None:
     statement, rows, again = change
     done = 0
     while done < len(rows):
-        width = len(rows[done])
-        size = next(size for size in _CHUNKS if size == 1 or (done + size <= len(rows) and size * width <= _VARIABLES))
+        width, left = len(rows[done]), len(rows) - done
+        size = min(left, _MOST_ROWS, _VARIABLES // width)
+        if size < 2 * _FEW_ROWS[0]:
+            size = next(few for few in _FEW_ROWS if few <= size)
         one = f"({', '.join('?' * width)})"
         text = statement.replace("{values}", "VALUES " + ", ".join([one] * size))
         values = [value for row in rows[done : done + size] for value in row]

@@ -17,6 +17,7 @@ from stepstore.journal.contract import Journal as Journal
 from stepstore.journal.contract import JournalReport as JournalReport
 from stepstore.journal.contract import JournalStats as JournalStats
 from stepstore.journal.contract import Record as Record
+from stepstore.journal.contract import RecordBatch as RecordBatch
 from stepstore.journal.contract import RecordSlices as RecordSlices
 from stepstore.journal.contract import Submission as Submission
 from stepstore.journal.in_memory import InMemoryJournal as InMemoryJournal

@@ -29,6 +29,7 @@ from stepstore.log.opening import RecoveryReport
 from stepstore.log.purge import DeletionReport as DeletionReport
 from stepstore.log.reading import Gap as Gap
 from stepstore.log.reading import Record as Record
+from stepstore.log.reading import RecordBatch as RecordBatch
 from stepstore.log.submission import Gate as Gate
 from stepstore.log.submission import Submission as Submission
 from stepstore.log.writer import WriterStats

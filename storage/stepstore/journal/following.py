@@ -10,7 +10,7 @@ import abc
 
 import trio
 
-from stepstore.log.reading import Gap, Record
+from stepstore.log.reading import Gap, Record, RecordBatch
 
 
 class FollowedSlices(trio.abc.ReceiveChannel[list[Record | Gap]]):
@@ -30,6 +30,14 @@ class FollowedSlices(trio.abc.ReceiveChannel[list[Record | Gap]]):
     async def next_slice(self) -> list[Record | Gap] | None:
         """The next records, waiting for them if need be; may be empty; None at the end. A checkpoint. Cancelled or
         failed, the next call gives the same ones."""
+
+    async def next_batches(self, records: int) -> list[RecordBatch | Gap] | None:
+        """As `next_slice`, batch by batch, and about so many records if there are: cheaper for who takes many. A
+        follower gives either slices or batches, not both."""
+        found = await self.next_slice()
+        if found is None:
+            return None
+        return [it if isinstance(it, Gap) else RecordBatch(it.stream, it.seq, it.lsn, [it.payload]) for it in found]
 
     @trio.lowlevel.enable_ki_protection
     async def receive(self) -> list[Record | Gap]:

@@ -30,7 +30,7 @@ from stepstore.log.cursor import Cursor, epoch_of, judge_cursor, parse_cursor
 from stepstore.log.files import FileSystem, OsFileSystem
 from stepstore.log.index import STREAM_DELETED, STREAM_FORKED, STREAM_GAP
 from stepstore.log.opening import LogOptions, OpenLog, open_log, open_log_read_only
-from stepstore.log.reading import FramePosition, Gap, Position, SegmentReader
+from stepstore.log.reading import FramePosition, Gap, Position, RecordBatch, SegmentReader
 from stepstore.log.refreshing import refresh
 from stepstore.log.scrubber import LogScrubber
 from stepstore.log.writer import LogWriter, WriterStats
@@ -345,10 +345,23 @@ class SegmentLogFollower(FollowedSlices):
         return (first.first_lsn if isinstance(first, Gap) else first.lsn) - 1
 
     async def next_slice(self) -> list[Record | Gap] | None:
-        journal, writer = self._journal, self._journal._writer
         if self._ready:
             await trio.lowlevel.checkpoint()
             return self._ready.popleft()
+        found = await self._read(self._journal._reader.read_frames, SLICE_RECORDS)
+        if not found:
+            return found
+        self._ready.extend(found[start : start + SLICE_RECORDS] for start in range(0, len(found), SLICE_RECORDS))
+        return self._ready.popleft()
+
+    async def next_batches(self, records: int) -> list[RecordBatch | Gap] | None:
+        return await self._read(self._journal._reader.read_batches, records)
+
+    async def _read(
+        self, read: Callable[[FramePosition, int, int], tuple[list[T], FramePosition]], records: int
+    ) -> list[T] | None:
+        """Wait for something durable, and read it. A checkpoint; cancelled or failed, it is as if nothing was read."""
+        journal, writer = self._journal, self._journal._writer
         if self._position.after >= journal.durable_lsn:
             if writer is None:
                 await trio.lowlevel.checkpoint()
@@ -356,12 +369,9 @@ class SegmentLogFollower(FollowedSlices):
             if not await writer.wait_durable_beyond(self._position.after):
                 return None
         try:
-            found, self._position = await journal._blocking(
-                journal._reader.read_frames, self._position, journal.durable_lsn, SLICE_RECORDS
-            )
+            found, self._position = await journal._blocking(read, self._position, journal.durable_lsn, records)
         except (Closed, RecoveryFailed):
             if journal._released:  # whoever lags behind when the journal ends goes on from a cursor next time
                 return None
             raise
-        self._ready.extend(found[start : start + SLICE_RECORDS] for start in range(0, len(found), SLICE_RECORDS))
-        return self._ready.popleft() if self._ready else []
+        return found

@@ -49,6 +49,22 @@ def _records(stream: bytes, first_seq: int, first_lsn: int, payloads: list[bytes
     return list(map(_make_record, zip(itertools.repeat(stream), *numbers, payloads, strict=False)))
 
 
+class RecordBatch(NamedTuple):
+    """Records of one stream that follow each other in the log, as they were stored together."""
+
+    stream: bytes
+    first_seq: int
+    first_lsn: int
+    payloads: list[bytes]
+
+    def records(self) -> list[Record]:
+        """The same one by one."""
+        return _records(*self)
+
+
+_make_batch: Callable[[Iterable[object]], RecordBatch] = partial(tuple.__new__, RecordBatch)
+
+
 class Gap(NamedTuple):
     """Records of the log that a follower cannot be given: their bytes are damaged, or their key was destroyed."""
 
@@ -278,6 +294,19 @@ class SegmentReader:
     # ---- in log order ------------------------------------------------------------------------------------------------
 
     def read_frames(self, position: FramePosition, upto: int, records: int) -> tuple[list[Record | Gap], FramePosition]:
+        """As `read_batches`, record by record."""
+        found, position = self.read_batches(position, upto, records)
+        items: list[Record | Gap] = []
+        for item in found:
+            if isinstance(item, Gap):
+                items.append(item)
+            else:
+                items += item.records()
+        return items, position
+
+    def read_batches(
+        self, position: FramePosition, upto: int, records: int
+    ) -> tuple[list[RecordBatch | Gap], FramePosition]:
         """The next records in log order behind a position, up to record `upto`, about so many (whole frames); what is
         damaged is a `Gap`. Snapshots are left out, and so is all of a deleted stream but its tombstone. An empty list:
         nothing is left behind the old position and up to the new one.
@@ -296,7 +325,7 @@ class SegmentReader:
 
     def _read_frames(
         self, position: FramePosition, upto: int, records: int
-    ) -> tuple[list[Record | Gap], FramePosition]:
+    ) -> tuple[list[RecordBatch | Gap], FramePosition]:
         index = self._index
         after, segment, number = position
         segments = index.segments
@@ -305,16 +334,18 @@ class SegmentReader:
                 return [], position
             segment = segments[index.segment_of_lsn(after + 1, segments)]
             number = index.frame_of_lsn(segment, after + 1)
-        found: list[Record | Gap] = []
+        found: list[RecordBatch | Gap] = []
+        count = 0
         deleting = index.holding_deletions()
         window = _Window(self._files)
-        while len(found) < records and after < upto:
+        while count < records and after < upto:
             ends = segment.end_lsn  # asked first: a frame taken up meanwhile is counted before this moves
             is_behind = number >= segment.index.frame_count
             lsn, offset = (ends + 1, 0) if is_behind else index.frame_place(segment, number)
             if lsn > after + 1:  # frames follow each other without a hole, also in a file that was rewritten
                 before, after = after, min(lsn - 1, upto)
                 found.append(Gap(before + 1, after))
+                count += 1
                 continue
             if is_behind:
                 place = segments.index(segment) + 1
@@ -326,15 +357,26 @@ class SegmentReader:
             if number + 1 < segment.index.frame_count:
                 end_lsn = index.frame_place(segment, number + 1)[0]
             try:
-                for item in self._read_frame(window, segment, lsn, offset, end_lsn - 1, after, deleting):
-                    first, last = (item.first_lsn, item.last_lsn) if isinstance(item, Gap) else (item.lsn, item.lsn)
-                    if last > after and first <= upto:
+                items = self._read_frame(window, segment, lsn, offset, end_lsn - 1, after, deleting)
+                if lsn > after and end_lsn - 1 <= upto:  # all of it is wanted, as nearly always
+                    found.extend(items)
+                    count += end_lsn - lsn
+                    items = iter(())
+                for item in items:
+                    if isinstance(item, RecordBatch):
+                        if item.first_lsn <= after or item.first_lsn + len(item.payloads) - 1 > upto:
+                            item = _between(item, after, upto)
+                        if item.payloads:
+                            count += len(item.payloads)
+                            found.append(item)
+                    elif item.last_lsn > after and item.first_lsn <= upto:
+                        count += 1
                         found.append(item)
             except (Unavailable, InvalidInput):
                 if not found:
                     raise
-                last_found = found[-1]
-                after = last_found.last_lsn if isinstance(last_found, Gap) else last_found.lsn
+                last = found[-1]
+                after = last.last_lsn if isinstance(last, Gap) else last.first_lsn + len(last.payloads) - 1
                 break
             after = max(after, min(end_lsn - 1, upto))
             if after < end_lsn - 1:
@@ -351,8 +393,8 @@ class SegmentReader:
         last_lsn: int,
         after: int,
         deleting: list[IndexedSegment],
-    ) -> Iterator[Record | Gap]:
-        """The records of the frame whose header is at `offset`, in log order; of its batches those behind `after`.
+    ) -> Iterator[RecordBatch | Gap]:
+        """The batches of the frame whose header is at `offset`, in log order, that end behind `after`.
         `deleting`: the segments that hold tombstones."""
         path = segment.path
         if not HEADER_BYTES <= offset < segment.end_offset:  # the index lies
@@ -373,23 +415,33 @@ class SegmentReader:
             yield Gap(first_lsn, last_lsn)
             return
         base = offset + fr.HEADER_BYTES
+        content = bytes(body) if whole else b""
         for stream, first_seq, lsn, count, size, crc, flags, payload_at, lengths_at in entries:
             if flags & KIND_FLAGS == FLAG_SNAPSHOT or lsn + count - 1 <= after:
                 continue
             if deleting and flags & KIND_FLAGS != FLAG_TOMBSTONE and self._index.is_deleted_in(deleting, stream):
                 continue
-            data = body[payload_at - base : payload_at - base + size]
             payloads = None
-            if whole or zlib.crc32(data) == crc:
+            if whole and not flags & CODED:  # nearly all of them
+                payloads = fr.payloads_at(content, payload_at - base, size, lengths_at - base, count)
+            elif whole or zlib.crc32(body[payload_at - base : payload_at - base + size]) == crc:
                 lengths = body[lengths_at - base : lengths_at - base + count * 4]
+                data = body[payload_at - base : payload_at - base + size]
                 with contextlib.suppress(KeyDestroyed):
                     payloads = self._split(stream, first_seq, flags & 0xFFFF, lengths, data)
             if payloads is None:
                 yield Gap(lsn, lsn + count - 1)
             else:
-                yield from _records(stream, first_seq, lsn, payloads)
+                yield _make_batch((stream, first_seq, lsn, payloads))
         if header.last_lsn < last_lsn:
             yield Gap(header.last_lsn + 1, last_lsn)  # the index lacks a frame
+
+
+def _between(batch: RecordBatch, after: int, upto: int) -> RecordBatch:
+    """What a batch has behind one record and up to another."""
+    stream, first_seq, first_lsn, payloads = batch
+    cut = max(0, after + 1 - first_lsn)
+    return RecordBatch(stream, first_seq + cut, first_lsn + cut, payloads[cut : max(0, upto + 1 - first_lsn)])
 
 
 def _damaged(stream: bytes, run: Run) -> Damaged:

@@ -34,6 +34,7 @@ from stepwell import (
     open_memory,
 )
 from stepwell.model.outcome import outcome_kind
+from tests.catalog_contents import catalog_contents
 from tests.support import open_on
 
 WORDS = ["fix", "Über", "test", "net", "retest"]
@@ -88,7 +89,7 @@ filters_drawn = st.fixed_dictionaries(
         "reward_from": st.sampled_from([0, 0.1, 0.5, 1.2]),
         "reward_to": st.sampled_from([0, 0.5, 1.2, 2.0]),
         "archived": st.booleans(),
-        "text": st.sampled_from(["fix", "TEST fix", "uber", "est", "*", '"fix" OR', "Über", "fix test"]),
+        "text": st.sampled_from(["fix", "TEST fix", "uber", "est", "*", '"fix" OR', "Über", "fix test", "test", "fix net"]),
         "text_match": st.sampled_from(["words", "substring", "exact"]),
     },
 )
@@ -224,8 +225,22 @@ def test_every_combination_of_conditions_finds_what_plain_python_finds(
                 right = [it.episode_id for it in everything.items if lets_through(filter, it)]
                 assert [it.episode_id for it in await all_pages(memory, filter, limit, "newest")] == right
                 assert [it.episode_id for it in await all_pages(memory, filter, limit, "oldest")] == right[::-1]
+                assert await memory.count_episodes(filter) == len(right)
 
     trio.run(main)
+
+
+async def test_words_that_a_new_description_keeps_are_still_found() -> None:
+    """The words of the old text were taken out of the full text behind those of the new one, or before, as it came."""
+    async with open_on(MemoryFileSystem()) as memory:
+        await memory.start_episode("mend the net", episode_id="e")
+        await memory.list_episodes(at_least=1)
+        await memory.update_episode("e", description="sell the net")
+        found = {
+            word: (await memory.list_episodes(EpisodeFilter(text=word), at_least=2)).items
+            for word in ("mend", "sell", "the", "net")
+        }
+        assert {word: len(items) for word, items in found.items()} == {"mend": 0, "sell": 1, "the": 1, "net": 1}
 
 
 async def test_a_range_with_many_rows_finds_the_same_as_one_with_few(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,6 +255,31 @@ async def test_a_range_with_many_rows_finds_the_same_as_one_with_few(monkeypatch
         monkeypatch.setattr("stepwell.runtime.episode_query.SPARSE", 0)
         assert [await all_pages(memory, filter, 2, "newest") for filter in filters] == sparse
         assert [len(found) for found in sparse] == [8, 8, 4]
+
+
+async def test_an_exact_text_is_the_same_text_and_not_the_same_words() -> None:
+    texts = ["fix it", "Fix it", "fix  it", "fix, it", "fix it now", "…", '"', "ü", " ".join(["fix it"] * 20)]
+    async with open_on(MemoryFileSystem()) as memory:
+        for text in texts:
+            await memory.start_episode(text)
+        for text in texts:
+            page = await memory.list_episodes(EpisodeFilter(text=text, text_match="exact"), at_least=len(texts))
+            assert [it.task_description for it in page.items] == [text]
+
+
+async def test_one_that_took_long_is_found_by_when_it_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A range of endings is read from the start of the earliest that may lie in it."""
+    monkeypatch.setattr("stepwell.runtime.episode_query.SPARSE", 0)
+    async with open_on(MemoryFileSystem()) as memory:
+        await memory.start_episode("early", episode_id="long")
+        for number in range(5):
+            handle = await memory.start_episode("short", episode_id=f"short-{number}")
+            await handle.complete(Success())
+        receipt = (await memory.complete_episode("long", Success())).receipt
+        assert receipt is not None
+        end = (await memory.get_episode("long")).end_time
+        page = await memory.list_episodes(EpisodeFilter(ended_from=end), at_least=receipt.lsn)
+        assert [it.episode_id for it in page.items] == ["long"]
 
 
 async def test_pages_cover_each_episode_once_while_others_come_and_go() -> None:
@@ -304,18 +344,6 @@ async def test_a_bad_condition_is_refused_by_name(fields: dict[str, Any], path: 
             await memory.list_episodes(EpisodeFilter(**fields))
 
 
-def rows(path: Path) -> dict[str, list[tuple[Any, ...]]]:
-    """What a catalog holds."""
-    connection = sqlite3.connect(path / "catalog.sqlite")
-    try:
-        return {
-            table: connection.execute(f"SELECT * FROM {table} ORDER BY 1, 2").fetchall()
-            for table in ("episode", "episode_tag", "episode_text_terms")
-        }
-    finally:
-        connection.close()
-
-
 def image_of(path: Path) -> dict[str, bytes]:
     """Every file in a directory."""
     return {file.name: file.read_bytes() for file in path.iterdir() if file.is_file()}
@@ -340,7 +368,7 @@ async def make_log(path: Path) -> None:
 async def test_a_catalog_that_cannot_be_trusted_is_folded_anew_to_the_same_content(tmp_path: Path, spoil: str) -> None:
     await make_log(tmp_path)
     before = await listed(tmp_path)
-    content, file = rows(tmp_path), tmp_path / "catalog.sqlite"
+    content, file = catalog_contents(tmp_path), tmp_path / "catalog.sqlite"
     if spoil == "removed":
         file.unlink()
     elif spoil == "no database":
@@ -353,8 +381,8 @@ async def test_a_catalog_that_cannot_be_trusted_is_folded_anew_to_the_same_conte
             connection.execute("DELETE FROM episode")
         connection.close()
     assert await listed(tmp_path) == before
-    assert rows(tmp_path) == content
-    assert len(content["episode"]) == 5
+    assert catalog_contents(tmp_path) == content
+    assert len(content["episodes"]) == 5
 
 
 async def test_a_catalog_ahead_of_its_log_is_a_witness_that_records_have_vanished(tmp_path: Path) -> None:
