@@ -24,6 +24,11 @@ PLACE_RECORDS = 10_000
 """So many records at most are behind the place that is stored where they change nothing."""
 LINGER_SECONDS = 0.2
 """So much time passes between two transactions while nobody waits, so that many small commits cost one."""
+RESTS, LONGEST_REST_SECONDS = 19, 2.0
+"""While nobody waits, it rests so many times as long as it folded for a transaction, and not longer than that: a burst
+of writes goes first, since what folds takes the time of those who write (they share one interpreter lock)."""
+MOST_BEHIND = 1_000_000
+"""So many records behind the log it does not rest: whoever reads next has to wait for all of them."""
 _CLOSED = "the memory is closed; open it again to look something up in its catalog"
 
 
@@ -73,7 +78,7 @@ class Projector:
         self._waiters = 0
         self._moved = trio.lowlevel.ParkingLot()
         self._hurry = trio.lowlevel.ParkingLot()
-        self._last_commit = -LINGER_SECONDS
+        self._rest_until = 0.0
         self._stored = 0
         self._is_damaged = False
 
@@ -156,8 +161,9 @@ class Projector:
                 found = await follower.next_batches(SLICE_RECORDS)
                 if found is None:
                     return
-                if lsn is None and follower.position >= journal.durable_lsn:
-                    await self._linger()
+                if lsn is None and journal.durable_lsn - follower.position < MOST_BEHIND:
+                    await self._rest()
+                began = trio.current_time()
                 records, size = await self._take(fold, found)
                 most = BATCH_RECORDS if self._catalog.in_threads else INLINE_RECORDS
                 while records < most and size < BATCH_BYTES and follower.position < journal.durable_lsn:
@@ -167,6 +173,8 @@ class Projector:
                     more_records, more_size = await self._take(fold, found)
                     records, size = records + more_records, size + more_size
                 changes = await self._catalog.blocking(fold.changes)
+                ended = trio.current_time()
+                self._rest_until = ended + min(max(LINGER_SECONDS, RESTS * (ended - began)), LONGEST_REST_SECONDS)
                 await folded.send(_Folded(changes, follower.position, journal.cursor(follower.position)))
 
     async def _take(self, fold: Fold, found: list[RecordBatch | Gap]) -> tuple[int, int]:
@@ -183,7 +191,7 @@ class Projector:
             if changes or position - self._stored >= PLACE_RECORDS:
                 await self._catalog.write(store.apply, changes, cursor)
                 self.transactions += 1
-                self._last_commit, self._stored = trio.current_time(), position
+                self._stored = position
             self._moved_to(position)
 
     @trio.lowlevel.enable_ki_protection
@@ -191,9 +199,9 @@ class Projector:
         self.position = position
         self._moved.unpark_all()
 
-    async def _linger(self) -> None:
+    async def _rest(self) -> None:
         if not self._waiters:
-            with trio.move_on_at(self._last_commit + LINGER_SECONDS):
+            with trio.move_on_at(self._rest_until):
                 await self._hurry.park()
 
     # ---- for those who read the catalog ------------------------------------------------------------------------------
