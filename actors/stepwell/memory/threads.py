@@ -75,8 +75,10 @@ class ThreadState:
         for seq, draft in enumerate(drafts, first_seq):
             if landmarks != (0, 0):
                 meta = {**(meta or {}), "at": list(landmarks)}
-            encode = encode_summary if isinstance(draft, ThreadSummary) else encode_message
-            payloads.append(encode(draft, time_ns, meta, self._limits))
+            if isinstance(draft, ThreadSummary):
+                payloads.append(encode_summary(draft, time_ns, meta, self._limits))
+            else:
+                payloads.append(encode_message(draft, time_ns, meta, self._limits))
             landmarks, meta = landmarks.behind(seq, draft), None
         return payloads
 

@@ -52,7 +52,8 @@ class InMemoryShortTerm:
         oversize: Oversize = "strict",
     ):
         self.kept: dict[str, list[Message | ThreadSummary]] = {} if kept is None else kept
-        self._counter, self._oversize = token_counter, oversize
+        self._counter = token_counter
+        self._oversize: Oversize = oversize
 
     async def append(self, thread: str, message: Message) -> Receipt:
         """See `ShortTermPort.append`."""

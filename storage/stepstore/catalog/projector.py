@@ -26,7 +26,8 @@ LINGER_SECONDS = 0.2
 """So much time passes between two transactions while nobody waits, so that many small commits cost one."""
 RESTS, LONGEST_REST_SECONDS = 19, 2.0
 """While nobody waits, it rests so many times as long as it folded for a transaction, and not longer than that: a burst
-of writes goes first, since what folds takes the time of those who write (they share one interpreter lock)."""
+of writes goes first, since what folds takes the time of those who write (they share one interpreter lock). The rest is
+over when nothing was written for LINGER_SECONDS."""
 MOST_BEHIND = 1_000_000
 """So many records behind the log it does not rest: whoever reads next has to wait for all of them."""
 _CLOSED = "the memory is closed; open it again to look something up in its catalog"
@@ -200,8 +201,11 @@ class Projector:
         self._moved.unpark_all()
 
     async def _rest(self) -> None:
-        if not self._waiters:
-            with trio.move_on_at(self._rest_until):
+        """Until the rest is over, somebody waits, or nobody writes any more."""
+        durable = -1
+        while not self._waiters and trio.current_time() < self._rest_until and durable != self._journal.durable_lsn:
+            durable = self._journal.durable_lsn
+            with trio.move_on_at(min(self._rest_until, trio.current_time() + LINGER_SECONDS)):
                 await self._hurry.park()
 
     # ---- for those who read the catalog ------------------------------------------------------------------------------

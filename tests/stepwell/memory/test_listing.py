@@ -89,7 +89,9 @@ filters_drawn = st.fixed_dictionaries(
         "reward_from": st.sampled_from([0, 0.1, 0.5, 1.2]),
         "reward_to": st.sampled_from([0, 0.5, 1.2, 2.0]),
         "archived": st.booleans(),
-        "text": st.sampled_from(["fix", "TEST fix", "uber", "est", "*", '"fix" OR', "Über", "fix test", "test", "fix net"]),
+        "text": st.sampled_from(
+            ["fix", "TEST fix", "uber", "est", "*", '"fix" OR', "Über", "fix test", "test", "fix net"]
+        ),
         "text_match": st.sampled_from(["words", "substring", "exact"]),
     },
 )
