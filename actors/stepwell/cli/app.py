@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from stepwell._version import __version__
-from stepwell.cli import changing_commands, watching_commands
+from stepwell.cli import changing_commands, learning_commands, watching_commands
 from stepwell.cli.options import CommandGroup, directory_option, episode_argument, example, json_option, key_option
 from stepwell.cli.output import reporting_errors
 
@@ -225,5 +225,5 @@ def restore(source: Path, target: Path, as_json: bool) -> None:
     run_restore(source, target, as_json=as_json)
 
 
-for _command in (*watching_commands.COMMANDS, *changing_commands.COMMANDS):
+for _command in (*watching_commands.COMMANDS, *learning_commands.COMMANDS, *changing_commands.COMMANDS):
     cli.add_command(_command)
