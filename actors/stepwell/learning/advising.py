@@ -1,8 +1,8 @@
 """Which advice comes first.
 
-score = 0.35 x similar + 0.25 x context + 0.25 x lift + 0.10 x recency + 0.05 x success + boost
+score = t x (0.35 x similar + 0.25 x context) + 0.25 x lift + 0.10 x recency + 0.05 x success + boost
 
-The weights are those that the reference system gives recommendations for a task (section 1.11); what they weigh is in
+The weights are those that the reference system gives recommendations for a task (section 1.11). What they weigh is in
 docs/learning.md.
 """
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 import msgspec
 
 from stepwell.learning.intervals import advice_boost
-from stepwell.learning.operations import general_error
 from stepwell.learning.wording import figures_text, share
 from stepwell.model.pattern import WARNINGS, AdviceRecord, ContextPattern, ErrorRecovery, Loop, Pattern, PatternContent
 from stepwell.model.recommendation import ScoreParts
@@ -57,10 +56,12 @@ def score_parts(pattern: Pattern, near: Nearness, advice: AdviceRecord, base: fl
     if success is not None and pattern.kind in WARNINGS:
         success = 1.0 - success
     context = DOMAIN_SHARE * near.same_domain + TAGS_SHARE * near.tagged
+    lifted = lift(pattern, base)
+    telling = min(1.0, 2 * lifted)  # that all similar episodes show it is no merit of what does not help
     return ScoreParts(
-        similar=SIMILAR_WEIGHT * near.similar,
-        context=CONTEXT_WEIGHT * context,
-        lift=LIFT_WEIGHT * lift(pattern, base),
+        similar=SIMILAR_WEIGHT * near.similar * telling,
+        context=CONTEXT_WEIGHT * context * telling,
+        lift=LIFT_WEIGHT * lifted,
         recency=RECENCY_WEIGHT * pattern.recency,
         success=SUCCESS_WEIGHT * (success or 0.0),
         boost=advice_boost(advice.helped, advice.judged),
@@ -84,8 +85,8 @@ def best(ranked: list[tuple[float, Pattern]], limit: int) -> list[int]:
     """The places of the best `limit`, in order, of patterns with their scores.
 
     At most half of them warn, rounded up, and at most half are of one kind, while there is anything else left. A
-    pattern that says the same as a better one is left out: with or without names, or that a call is not to be repeated
-    for another error. Equals are in the order of their ids.
+    pattern that says the same as a better one for another error is left out: the same remedy for the same operation,
+    or that a call is not to be repeated. Equals are in the order of their ids.
     """
     order = sorted(range(len(ranked)), key=lambda place: (-ranked[place][0], ranked[place][1].pattern_id))
     most = -(-limit // 2)
@@ -115,7 +116,7 @@ def best(ranked: list[tuple[float, Pattern]], limit: int) -> list[int]:
 
 def _gist(content: PatternContent) -> PatternContent | tuple[str, ...]:
     if isinstance(content, ErrorRecovery):
-        return ("recovery", general_error(content.error), content.operation, content.remedy)
+        return ("recovery", content.operation, content.remedy)
     if isinstance(content, Loop):
         return ("loop", content.operation)
     return content

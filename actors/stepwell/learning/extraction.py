@@ -35,6 +35,9 @@ MOST_OF_A_KIND = 20
 not make a thousand patterns."""
 SEQUENCE_OPERATIONS = 5
 SEQUENCE_MIN_OPERATIONS = 2
+MOST_ERRORS = 64
+MOST_DECISIONS = 200
+"""So many different error texts, and so many decisions, of one episode are looked at, the first ones."""
 RUN_ERRORS = 4
 """A success is the remedy of at most so many different errors before it, the nearest ones."""
 TAGS = 8
@@ -44,7 +47,6 @@ LABEL_CHARACTERS = 100
 _SCANNED_CHARACTERS = 400
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
-_DECISION_STEMS = ("if ", "when", "check", "verif", "validat", "ensur", "determin", "decid", "whether")
 _DECISION = re.compile(
     r"\b(?:if|when|whether|check(?:s|ed|ing)?|verif(?:y|ies|ied|ying)|validat(?:e|es|ed|ing)|ensur(?:e|es|ed|ing)|"
     r"determin(?:e|es|ed|ing)|decid(?:e|es|ed|ing))\b"
@@ -142,6 +144,7 @@ class _Walk:
         self._met: dict[DeadEnd, list[int]] = {}  # occurrences, place and seq of the last one
         self._last_success = -1
         self._run: dict[tuple[str, str], int] = {}
+        self._errors: dict[str, str] = {}
         before: EpisodeStep | None = None
         for place, step in enumerate(steps):
             if step.failed:
@@ -153,7 +156,14 @@ class _Walk:
             before = step
 
     def _failed(self, place: int, step: EpisodeStep, before: EpisodeStep | None) -> None:
-        error, operation = error_of(step.error_text or ""), operation_of(step)
+        text = step.error_text or ""
+        error = self._errors.get(text)
+        if error is None:
+            if len(self._errors) >= MOST_ERRORS:
+                self._run.clear()  # what succeeds next is the remedy of this one
+                return
+            error = self._errors[text] = error_of(text)
+        operation = operation_of(step)
         if before is not None and before.failed and same_call(before, step):
             self.loops.add(Loop(operation, general_error(error)), (before.seq, step.seq), failed=1)
         met = self._met.setdefault(DeadEnd(operation, error), [0, 0, 0])
@@ -195,19 +205,26 @@ def _sequence(walk: _Walk) -> Iterator[Sighting]:
 
 def _decisions(walk: _Walk) -> Iterator[Sighting]:
     tally = _Tally()
-    for place, step in enumerate(walk.steps):
-        action = step.action[:1_000].lower()
-        # Looking for a part first is several times as fast as the expression, and most actions are no decision.
-        if not any(stem in action for stem in _DECISION_STEMS) or not _DECISION.search(action):
-            continue
+    for place in islice(_decision_places(walk.steps), MOST_DECISIONS):
+        step = walk.steps[place]
         condition = sentence_of(step.action, CONDITION_CHARACTERS)
-        if " " not in condition:
-            continue  # a lone "check" says nothing of what is checked
         following = walk.steps[place + 1] if place + 1 < len(walk.steps) else None
         then = operation_of(following) if following is not None else ""
         content = DecisionPoint(condition, operation_of(step), then)
         tally.add(content, (step.seq,), ok=int(step.succeeded), failed=int(step.failed))
     yield from tally.sightings()
+
+
+def _decision_places(steps: list[EpisodeStep]) -> Iterator[int]:
+    for place, step in enumerate(steps):
+        # A lone "check" says nothing of what is checked.
+        if " " in step.action and _is_decision(step.action[:_SCANNED_CHARACTERS]):
+            yield place
+
+
+@lru_cache(maxsize=4_096)
+def _is_decision(action: str) -> bool:
+    return _DECISION.search(action.lower()) is not None
 
 
 def _contexts(episode: Episode) -> Iterator[Sighting]:

@@ -14,6 +14,7 @@ ERROR_CHARACTERS = 160
 NAME_CHARACTERS = 64
 SCANNED_CHARACTERS = 2_000
 _IDENTITY_CHARACTERS = 256
+_PARAMETERS_SHOWN = 4
 
 _WORD = re.compile(rf"\s*([^\W\d_]{{1,{WORD_CHARACTERS}}})(?!\w)")
 _QUOTED = re.compile(r"'([^'\n]*)'|\"([^\"\n]*)\"|`([^`\n]*)`")
@@ -77,16 +78,16 @@ def same_call(one: EpisodeStep, other: EpisodeStep) -> bool:
 
 
 def call_text(step: EpisodeStep, limit: int = 240) -> str:
-    """What was called, for a person: the longest text among the parameters, which is the command or the query or the
-    path where there is one, else the action."""
-    texts = [value for value in step.parameters.values() if isinstance(value, str)]
-    longest = max(texts, key=len, default="")
-    if shorten(longest, 8):
-        return shorten(longest, limit)
-    if step.parameters:
-        fields = ", ".join(f"{name}={value!r}"[:limit] for name, value in list(step.parameters.items())[:4])
-        return shorten(f"{step.action or step.tool}: {fields}", limit)
-    return shorten(step.action, limit) or shorten(step.tool, limit)
+    """What was called, for a person: its only parameter where that is a text (a command, a query), else what it was
+    called for and its parameters."""
+    parameters = list(step.parameters.items())[:_PARAMETERS_SHOWN]
+    if len(parameters) == 1 and isinstance(parameters[0][1], str) and shorten(parameters[0][1], 8):
+        return shorten(parameters[0][1], limit)
+    called = shorten(step.action, limit) or shorten(step.tool, limit)
+    fields = ", ".join(
+        f"{name}={value if isinstance(value, str) else repr(value)}"[:limit] for name, value in parameters
+    )
+    return shorten(f"{called} ({fields})", limit) if fields else called
 
 
 def sentence_of(action: str, limit: int) -> str:

@@ -15,7 +15,6 @@ from stepwell.learning.extraction import label
 from stepwell.learning.heuristics import heuristics_of
 from stepwell.learning.playbook import playbook_of
 from stepwell.memory.core import MemoryCore
-from stepwell.memory.skills import Skills
 from stepwell.model import validation as check
 from stepwell.model.context import TaskContext
 from stepwell.model.ending import checked_outcome
@@ -59,11 +58,6 @@ class Learning(MemoryCore):
     again and again (see `health`), they raise `Unavailable`; logging goes on. Patterns go with the episodes that show
     them: what was deleted teaches nothing.
     """
-
-    @property
-    def skills(self) -> Skills:
-        """Procedural skills: what somebody wrote down under a name, to be found again."""
-        return Skills(self)
 
     async def patterns(
         self,

@@ -14,6 +14,7 @@ from stepwell.memory.long_term import LongTermPort
 from stepwell.memory.observing import Observing
 from stepwell.memory.organising import Organising
 from stepwell.memory.short_term import ShortTermPort
+from stepwell.memory.skills import Skills
 from stepwell.memory.step_logging import StepLogging
 from stepwell.memory.upkeep import Upkeep
 from stepwell.model.ids import checked_id
@@ -30,12 +31,17 @@ class Memory(HandingOver, StepLogging, AtomicCommits, Organising, Finding, Learn
 
     def __init__(self, journal: Journal, config: MemoryConfig, runtime: Runtime):
         super().__init__(journal, config, runtime)
-        self._long_term = LongTermPort(self)
+        self._long_term, self._skills = LongTermPort(self), Skills(self)
         self._short_term, self._episodic = ShortTermPort(self), EpisodicPort(self)
 
     def handle(self, episode_id: str) -> EpisodeHandle:
         """A handle to an episode by id. Free: an unknown id is `NotFound` at first use. Raises: `InvalidInput`."""
         return EpisodeHandle(self, checked_id(episode_id))
+
+    @property
+    def skills(self) -> Skills:
+        """Procedural skills: what somebody wrote down under a name, to be found again; see `Skills`."""
+        return self._skills
 
     @property
     def short_term(self) -> ShortTermPort:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import trio
 
 from stepstore.journal.contract import append, delete
 from stepwell.errors import InvalidInput, NotFound, StepwellError
@@ -36,6 +37,8 @@ class Skills:
 
     def __init__(self, memory: MemoryCore):
         self._memory = memory
+        self._storing = trio.Lock()
+        """Two who store one name at once store one skill."""
 
     async def store(
         self,
@@ -80,19 +83,26 @@ class Skills:
         except StepwellError:
             await checkpoint()
             raise
+        await checkpoint()
+        async with self._storing:
+            return await self.get(await self._store(name, check.plain(data)))
+
+    async def _store(self, name: str, data: dict[str, Any]) -> str:
+        """Append a skill to the stream of that name, or to a new one; gives its id."""
+        memory = self._memory
         earlier = next(iter(await self._read(name=name)), None)
         memory._supervisor.check_open()
         memory._journal.check_open()
         skill_id = new_episode_id() if earlier is None else earlier.skill_id
-        stream, now = stream_id(SKILL_STREAM, skill_id), time.time_ns()
-        data = {"skill_id": skill_id, **check.plain(data)}
+        stream, limit = stream_id(SKILL_STREAM, skill_id), memory._config.limits.record_bytes
         meta = {"stream": SKILL_STREAM, "id": skill_id} if earlier is None else None
-        payload = encode_record(SKILL_STORED, now, data, meta, path="skill", limit=limits.record_bytes)
+        data = {"skill_id": skill_id, **data}
+        payload = encode_record(SKILL_STORED, time.time_ns(), data, meta, path="skill", limit=limit)
         if earlier is None:
             await append(memory._journal, stream, [payload], expected_seq=0)
         else:
             await append_next(memory._journal, stream, payload)
-        return await self.get(skill_id)
+        return skill_id
 
     async def get(self, skill_id: str) -> Skill:
         """The skill with an id. Raises: `InvalidInput`, `NotFound`, `Unavailable`, `Closed`."""

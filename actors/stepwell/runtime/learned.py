@@ -33,6 +33,8 @@ TAGGED_EPISODES = 1_000
 COMMON_PATTERNS = 100
 """So many of the most frequent patterns of a domain are always considered."""
 _COUNTS = "p.episodes, p.trials, p.wins, p.occurrences, p.ok, p.failed, p.first_ns, p.last_ns"
+_NOT_PASSED = "(p.kind <> 'dead_end' OR 2 * p.failed >= p.episodes)"
+"""What most episodes got past is no dead end."""
 _PATTERN = f"p.id, p.pattern_id, p.domain, p.content, {_COUNTS}"
 
 
@@ -75,7 +77,7 @@ def patterns(
     limit: int,
 ) -> list[Learned]:
     """The patterns with the most evidence for what they tell: the greatest `believed` first, then the most frequent."""
-    conditions = [f"p.kind IN ({', '.join('?' * len(kinds))})", "p.episodes >= ?"]
+    conditions = [f"p.kind IN ({', '.join('?' * len(kinds))})", "p.episodes >= ?", _NOT_PASSED]
     values: list[Any] = [*kinds, min_episodes]
     if domain is not None:
         conditions.append("p.domain = ?")
@@ -191,6 +193,8 @@ class Considered(msgspec.Struct, frozen=True):
     candidates: list[Candidate]
     rates: list[Learned]
     episodes: int
+    domains: list[str]
+    """Those with the most episodes, where there is none of the task's own."""
 
 
 def consider(
@@ -203,11 +207,15 @@ def consider(
     tagged = _tagged(connection, [it for it in rates if _is_tag(it.content)], total)
     alike = _alike(connection, similar)
     common = connection.execute(
-        "SELECT id FROM pattern WHERE domain = ? AND kind <> 'context_pattern' ORDER BY episodes DESC LIMIT ?",
+        f"SELECT p.id FROM pattern p WHERE p.domain = ? AND p.kind <> 'context_pattern' AND {_NOT_PASSED} "
+        "ORDER BY p.episodes DESC LIMIT ?",
         (domain, COMMON_PATTERNS),
     )
     keys = sorted({key for (key,) in common} | tagged.keys() | alike.keys())
-    considered = [_learned(row) for row in _rows(connection, f"SELECT {_PATTERN} FROM pattern p WHERE p.id IN", keys)]
+    considered = [
+        _learned(row)
+        for row in _rows(connection, f"SELECT {_PATTERN} FROM pattern p WHERE {_NOT_PASSED} AND p.id IN", keys)
+    ]
     considered = [it for it in considered if not isinstance(it.content, ContextPattern)]
     records: dict[str, AdviceRecord] = {}
     for begin in range(0, len(considered), _AT_ONCE):
@@ -220,14 +228,24 @@ def consider(
         )
         for it in considered
     ]
-    return Considered(candidates, rates, total)
+    return Considered(candidates, rates, total, [] if rates else _domains(connection))
 
 
 _AT_ONCE = 500
+_DOMAINS_NAMED = 5
 
 
 def _is_tag(content: PatternContent) -> bool:
     return isinstance(content, ContextPattern) and content.features[-1].startswith("tag:")
+
+
+def _domains(connection: sqlite3.Connection) -> list[str]:
+    rows = connection.execute(
+        "SELECT domain FROM pattern WHERE kind = 'context_pattern' AND json_array_length(content, '$.features') = 1 "
+        "ORDER BY episodes DESC, domain LIMIT ?",
+        (_DOMAINS_NAMED,),
+    )
+    return [domain for (domain,) in rows]
 
 
 def _rows(connection: sqlite3.Connection, select: str, keys: Sequence[Any]) -> Iterable[Sequence[Any]]:

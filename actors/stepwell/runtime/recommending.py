@@ -68,7 +68,7 @@ async def recommend(
         advice=advice,
         episodes=await _solved(journal, alike),
         base_rates=_base_rates(considered),
-        note="" if advice else _why_nothing(considered, domain),
+        note=_note(considered, domain, bool(advice)),
     )
 
 
@@ -142,14 +142,17 @@ def _base_rates(considered: Considered) -> list[BaseRate]:
     ]
 
 
-def _why_nothing(considered: Considered, domain: str) -> str:
+def _note(considered: Considered, domain: str, is_advised: bool) -> str:
+    """Why there is no advice, or none of the task's own domain; "" where there is."""
     if not considered.episodes:
         return "Nothing was learned yet: no episode of this memory has ended."
     if not considered.rates:
-        return (
-            f"Nothing was learned in the domain {domain!r}, and no task of the {considered.episodes:,} ended episodes "
-            "reads like this one; give the domain and the tags that those have."
-        )
+        others = f"; the domains there are: {', '.join(considered.domains)}"
+        if is_advised:
+            return f"No episode has the domain {domain!r}: this is from tasks that read like this one{others}."
+        return f"Nothing was learned in the domain {domain!r}, and no ended task reads like this one{others}."
+    if is_advised:
+        return ""
     return f"In the domain {domain!r} nothing happened in two episodes that could be advised or warned of."
 
 

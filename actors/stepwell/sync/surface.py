@@ -649,11 +649,6 @@ class Memory:
         found: ArchiveReport = self._door.call(lambda: self._target.backup(target))
         return found
 
-    @property
-    def skills(self) -> Skills:
-        """Procedural skills: what somebody wrote down under a name, to be found again."""
-        return Skills(self._door, self._target.skills)
-
     def patterns(
         self,
         kind: PatternKind | None = None,
@@ -1133,6 +1128,11 @@ class Memory:
         """A handle to an episode by id. Free: an unknown id is `NotFound` at first use. Raises: `InvalidInput`."""
         found: EpisodeHandle = self._door.call_plain(lambda: self._target.handle(episode_id))
         return found
+
+    @property
+    def skills(self) -> Skills:
+        """Procedural skills: what somebody wrote down under a name, to be found again; see `Skills`."""
+        return Skills(self._door, self._target.skills)
 
     @property
     def short_term(self) -> ShortTermPort:

@@ -423,6 +423,46 @@ async def test_when_the_disk_fails_nobody_is_told_that_a_recommendation_was_stor
         assert (await memory.recommendation_stats()).recommendations == 0
 
 
+async def test_what_was_acknowledged_is_there_after_a_power_cut_at_the_worst_moment() -> None:
+    files = MemoryFileSystem()
+    async with open_on(files) as memory:
+        await taught(memory)
+        found = await memory.recommend("List the orders", SHOP)
+        name = found.advice[0].pattern_id
+        recommended = files.durable_copy()
+        await memory.feedback(found.id, applied=[name], outcome=Success())
+        judged = files.durable_copy()
+        skill = await memory.skills.store("deploy")
+        used = await memory.skills.used(skill.skill_id, Success())
+        stored = files.durable_copy()
+        await memory.skills.delete(skill.skill_id)
+        deleted = files.durable_copy()
+    async with open_on(recommended) as memory:
+        assert (await memory.recommendation_stats()).recommendations == 1
+        await memory.feedback(found.id, applied=[name], outcome=Success())
+    async with open_on(judged) as memory:
+        assert (await memory.explain(name)).advice.helped == 1.0
+    async with open_on(stored) as memory:
+        assert await memory.skills.get(skill.skill_id) == used
+    async with open_on(deleted) as memory:
+        assert await memory.skills.find() == []
+
+
+async def test_two_who_give_feedback_at_once_take_two_numbers() -> None:
+    async with open_memory(":memory:") as memory:
+        await taught(memory)
+        found = await memory.recommend("List the orders", SHOP)
+        seqs: list[int] = []
+
+        async def tell(outcome: TaskOutcome) -> None:
+            seqs.append((await memory.feedback(found.id, outcome=outcome)).seq)
+
+        async with trio.open_nursery() as nursery:
+            for outcome in (Success(), Failure(), Success()):
+                nursery.start_soon(tell, outcome)
+        assert sorted(seqs) == [2, 3, 4]
+
+
 async def test_a_playbook_is_an_order_of_steps_with_pitfalls() -> None:
     async with open_memory(":memory:") as memory:
         await taught(memory)
@@ -478,6 +518,19 @@ async def test_a_skill_is_replaced_under_its_name_and_keeps_its_record(tmp_path:
             await memory.skills.get(second.skill_id)
         assert await memory.skills.find() == []
         assert (await memory.skills.store("deploy")).skill_id != second.skill_id
+
+
+async def test_two_who_store_one_name_at_once_store_one_skill() -> None:
+    async with open_memory(":memory:") as memory:
+        ids: set[str] = set()
+
+        async def store(description: str) -> None:
+            ids.add((await memory.skills.store("deploy", description)).skill_id)
+
+        async with trio.open_nursery() as nursery:
+            for description in ("one", "other", "third"):
+                nursery.start_soon(store, description)
+        assert len(ids) == len(await memory.skills.find()) == 1
 
 
 async def test_recommendations_and_skills_are_no_episodes(tmp_path: Path) -> None:
