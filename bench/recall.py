@@ -8,10 +8,11 @@ from typing import Any
 import trio
 
 from bench import locomo, recall_facts, setting
-from bench.recall_baselines import BASELINES
-from stepwell import Fact, open_memory
+from bench.recall_baselines import BASELINES, wordllama_embedder
+from stepwell import Fact, MemoryConfig, open_memory
 
 TARGET = locomo.Scores(0.63, 0.73, 0.50)
+_WITH_VECTORS = "Stepwell, the same with wordllama"
 _COLUMNS = ["", "R@5", "R@10", "MRR"]
 
 
@@ -41,6 +42,13 @@ async def _quality() -> dict[str, locomo.Scores | str]:
     ):
         async with open_memory(":memory:") as memory:
             found[name] = await locomo.recalled(memory.long_term, conversations, fact_of)
+    try:
+        embedder = wordllama_embedder()
+    except ImportError as error:
+        found[_WITH_VECTORS] = f"not installed: {error.name}"
+        return found
+    async with open_memory(":memory:", config=MemoryConfig(embedder=embedder)) as memory:
+        found[_WITH_VECTORS] = await locomo.recalled(memory.long_term, conversations)
     return found
 
 
@@ -68,7 +76,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         }
         report["conversations"] = {name: scores._asdict() for name, scores in apart.items()}
         setting.show(
-            "recall: LoCoMo, which turns hold the answer, without a model",
+            "recall: LoCoMo, which turns hold the answer",
             _COLUMNS,
             [*(_row(*item) for item in quality.items()), *(_row(f"  {name} alone", apart[name]) for name in apart)],
             [f"target: ≥ {' / '.join(f'{score:.2f}' for score in TARGET)}"],
