@@ -42,7 +42,6 @@ async def _measure(path: Path, count: int) -> dict[str, float]:
     rng = random.Random(_SEED)
     queries = [" ".join(rng.sample(fact.text.split()[1:], 5)) for fact in rng.sample(facts, SEARCHES)]
     gc.collect()
-    resident = setting.resident_bytes()
     async with open_memory(path) as memory:
         began = time.perf_counter()
         for first in range(0, count, BATCH):
@@ -57,8 +56,6 @@ async def _measure(path: Path, count: int) -> dict[str, float]:
             found = await memory.long_term.search(_SCOPE, query, 10)
             milliseconds.append(1000 * (time.perf_counter() - began))
             assert found
-        gc.collect()
-        resident = setting.resident_bytes() - resident
     async with open_memory(path) as memory:
         began = time.perf_counter()
         await memory.long_term.remember(_SCOPE, Fact("one more"))
@@ -74,7 +71,6 @@ async def _measure(path: Path, count: int) -> dict[str, float]:
         "first_search_s": first_search,
         "remember_after_opening_ms": 1000 * waking,
         "search_after_opening_s": rebuilding,
-        "resident_mib": resident / 2**20,
     }
 
 
@@ -97,7 +93,6 @@ def rows(report: dict[str, Any]) -> list[list[str]]:
         ("first search behind remembering all", "first_search_s", ".1f", "s", ""),
         ("first remember after opening", "remember_after_opening_ms", ".1f", "ms", ""),
         ("first search after opening", "search_after_opening_s", ".1f", "s", ""),
-        ("memory of the index and the facts", "resident_mib", ",.0f", "MiB", ""),
     ]
     return [
         [title, *(format(report[key][name], form) for name in ("median", "low", "high")), unit, target]

@@ -340,16 +340,18 @@ async def test_facts_messages_and_steps_are_committed_together() -> None:
 
 async def test_a_transaction_that_is_left_with_an_error_stores_no_fact() -> None:
     async with open_on(MemoryFileSystem()) as memory:
+        transactions = [memory.atomic(), memory.atomic()]
         with pytest.raises(ZeroDivisionError):
-            async with memory.atomic() as tx:
+            async with transactions[0] as tx:
                 tx.remember(WS, SKY)
                 raise ZeroDivisionError
-        with pytest.raises(InvalidState):
-            tx.fact_ids(WS)
         with pytest.raises(InvalidInput):
-            async with memory.atomic() as tx:
+            async with transactions[1] as tx:
                 tx.remember(WS, SEA)
                 tx.remember(WS, Fact(""))
+        for left in transactions:
+            with pytest.raises(InvalidState):
+                left.fact_ids(WS)
         assert (await memory.long_term.facts(WS)).items == []
 
 
