@@ -1,4 +1,4 @@
-"""`python -m bench <what>`: ingest, latency, recover, rotation, compaction, sealed, runtime, idle, wake, soak."""
+"""`python -m bench WHAT`: ingest, latency, recall, recover, rotation, compaction, sealed, runtime, idle, wake, soak."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from bench import compaction, idle, ingest, latency, recover, rotation, runtime, sealed, soak, wake
+from bench import compaction, idle, ingest, latency, recall, recover, rotation, runtime, sealed, soak, wake
 
 SUBJECTS: dict[str, tuple[Callable[[argparse.Namespace], dict[str, Any]], str]] = {
     "ingest": (ingest.run, "durable steps per second against a plain write loop"),
@@ -20,6 +20,7 @@ SUBJECTS: dict[str, tuple[Callable[[argparse.Namespace], dict[str, Any]], str]] 
     "sealed": (sealed.run, "reopening, reading, verifying and replaying a clean log of 10,000,000 steps"),
     "soak": (soak.run, "minutes at full load, and whether the memory that the process takes stays flat"),
     "idle": (idle.run, "the memory of 100,000 live episodes that do nothing"),
+    "recall": (recall.run, "what recall finds of real conversations, and how fast it is with 100,000 facts"),
     "wake": (wake.run, "waking one of 1,000,000 episodes while 1,000 are live"),
 }
 

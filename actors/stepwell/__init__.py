@@ -132,6 +132,7 @@ from stepwell.model.usage import Usage as Usage
 from stepwell.model.usage import UsageReport as UsageReport
 from stepwell.runtime.config import BatchConfig as BatchConfig
 from stepwell.runtime.config import MemoryConfig as MemoryConfig
+from stepwell.runtime.embedding import Embedder as Embedder
 from stepwell.runtime.lifecycle_events import LifecycleEvent as LifecycleEvent
 from stepwell.runtime.reading import OpenEpisode as OpenEpisode
 from stepwell.runtime.receipt import Receipt as Receipt

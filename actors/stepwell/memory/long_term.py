@@ -13,12 +13,14 @@ from stepstore.journal import DeletionReport
 from stepwell.errors import InvalidInput, NotFound, Rejected, StepwellError
 from stepwell.learning.recall.collection import FactCollection, Wanted
 from stepwell.learning.recall.settings import DEFAULT_SETTINGS
+from stepwell.learning.recall.vectors import packed
 from stepwell.model import validation as check
 from stepwell.model.fact import Fact, FactId, Hit, Origin, StoredFact
 from stepwell.model.fact_page import FactPage, fact_cursor, parse_fact_cursor
 from stepwell.model.fact_records import Forgotten, Remembered, checked_fact, fact_id, nanoseconds, parse_fact_id
 from stepwell.model.recall_semantics import RecallSemantics
 from stepwell.model.scope import Scope, checked_scope
+from stepwell.runtime.embedding import Embedding
 from stepwell.runtime.fact_scope import ScopeReaders, scope_kind
 from stepwell.runtime.right_loop import checkpoint
 from stepwell.runtime.scope_locks import ScopeLocks
@@ -43,6 +45,8 @@ class LongTermPort:
         self._streams = memory._supervisor.streams
         self._readers = ScopeReaders(self._streams, memory._journal, self._kind, DEFAULT_SETTINGS)
         self._locks = ScopeLocks()
+        embedder = memory._config.embedder
+        self._embedding = None if embedder is None else Embedding(embedder)
 
     # ---- remembering -------------------------------------------------------------------------------------------------
 
@@ -74,7 +78,7 @@ class LongTermPort:
         except StepwellError:
             await checkpoint()
             raise
-        if replaced is None and not deduplicate:
+        if replaced is None and not deduplicate and self._embedding is None:
             return (await self._store(known, [change]))[0]
         async with self._locks.of(known):
             collection = await self._readers.collection(known)
@@ -84,7 +88,7 @@ class LongTermPort:
                 replaced[0] != collection.generation or not collection.is_current(replaced[1])
             ):
                 raise NotFound(f"supersedes: there is no fact {supersedes!r} that could be superseded")
-            return (await self._store(known, [change]))[0]
+            return (await self._store(known, await self._embedded([change], collection)))[0]
 
     async def remember_many(
         self,
@@ -114,14 +118,27 @@ class LongTermPort:
         if not changes:
             await checkpoint()
             return []
-        if not deduplicate:
+        if not deduplicate and self._embedding is None:
             return await self._store(known, changes)
         async with self._locks.of(known):
-            return await self._store_new(known, changes)
+            collection = await self._readers.collection(known)
+            if not deduplicate:
+                return await self._store(known, await self._embedded(changes, collection))
+            return await self._store_new(collection, changes)
 
-    async def _store_new(self, scope: Scope, changes: list[Remembered]) -> list[FactId]:
+    async def _embedded(self, changes: Sequence[Remembered], collection: FactCollection) -> Sequence[Remembered]:
+        """The same with their vectors, if facts have any. The scope is locked."""
+        if self._embedding is None:
+            return changes
+        vectors = await self._embedding.vectors([change.text for change in changes], collection.dimensions)
+        return [
+            msgspec.structs.replace(change, vector=packed(vector))
+            for change, vector in zip(changes, vectors, strict=True)
+        ]
+
+    async def _store_new(self, collection: FactCollection, changes: list[Remembered]) -> list[FactId]:
         """Store what the scope does not have. The scope is locked."""
-        collection = await self._readers.collection(scope)
+        scope = collection.scope
         now_ns = clock.time_ns()
         fresh: list[Remembered] = []
         places: dict[Fact, int] = {}
@@ -133,7 +150,7 @@ class LongTermPort:
             if number is None and fact not in places:
                 places[fact] = len(fresh)
                 fresh.append(change)
-        stored = await self._store(scope, fresh) if fresh else []
+        stored = await self._store(scope, await self._embedded(fresh, collection)) if fresh else []
         return [
             stored[places[_fact_of(change)]] if number is None else fact_id(scope, collection.generation, number)
             for change, number in zip(changes, found, strict=True)
@@ -205,8 +222,13 @@ class LongTermPort:
             raise
         hits: list[Hit] = []
         for known in scopes:
+            vector = None
+            if self._embedding is not None and query.strip():
+                dimensions = (await self._readers.collection(known)).dimensions
+                if dimensions is not None:
+                    (vector,) = await self._embedding.vectors([query], dimensions)
             collection = await self._readers.indexed(known)
-            hits += collection.search(query, k - len(hits), wanted)
+            hits += collection.search(query, k - len(hits), wanted, vector)
             if len(hits) >= k:
                 break
         return hits
@@ -297,7 +319,7 @@ class LongTermPort:
     @property
     def ranking(self) -> RecallSemantics:
         """How it ranks."""
-        return lexical_semantics()
+        return lexical_semantics() if self._embedding is None else hybrid_semantics()
 
 
 def lexical_semantics() -> RecallSemantics:
@@ -309,6 +331,18 @@ def lexical_semantics() -> RecallSemantics:
             "as a whole counted in; no model"
         ),
         settings=msgspec.structs.asdict(DEFAULT_SETTINGS),
+    )
+
+
+def hybrid_semantics() -> RecallSemantics:
+    """How facts are ranked with an embedder."""
+    return msgspec.structs.replace(
+        lexical_semantics(),
+        kind="hybrid",
+        description=(
+            "by words and vectors: the weighted mean of stemmed BM25 (with dates, neighbouring facts and "
+            "conversations) and of the cosine of what the embedder gives (with neighbouring facts)"
+        ),
     )
 
 

@@ -30,7 +30,7 @@ class Remembered(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `said_ns`: when what it says was so, if the writer gave that; `expires_ns`: from when it is not found; both in ns
     since 1970. `run`, `step`: where it came from. `supersedes`: the number of the fact it takes the place of. `vector`:
-    what an embedder made of the text, as 32-bit floats, least significant byte first.
+    what an embedder made of the text, as 32-bit floats, least significant byte first, in base64.
     """
 
     text: str
@@ -40,7 +40,7 @@ class Remembered(msgspec.Struct, frozen=True, omit_defaults=True):
     run: str | None = None
     step: int | None = None
     supersedes: int | None = None
-    vector: bytes | None = None
+    vector: str | None = None
 
 
 class Forgotten(msgspec.Struct, frozen=True):

@@ -16,6 +16,7 @@ from stepwell.model import validation as check
 from stepwell.model.limits import Limits
 from stepwell.model.message import Oversize, TokenCounter, chars_over_4
 from stepwell.model.redaction import Redactor
+from stepwell.runtime.embedding import Embedder
 
 T = TypeVar("T", bound=type)
 OVERSIZE = get_args(Oversize)
@@ -107,6 +108,8 @@ class MemoryConfig:
     background and checked; 0 is never.
     `audit`: a file that gets a JSON line for every event of an episode that is no step (see `runtime.audit`); None is
     none. If it cannot be written, `health` says so, and nothing else is held up.
+    `embedder`: gives vectors for a list of texts, so that facts are found by what they mean as well; see `Embedder`. A
+    plain function runs in a worker thread, an async one is awaited. None: by words alone.
     `redact`: a plain function that gets the place and the text of everything of steps, starts, endings and changes,
     and gives what is to be stored, for instance `default_redactor`. If it raises, the call is `Rejected`. None costs
     nothing.
@@ -131,6 +134,7 @@ class MemoryConfig:
     scrub_every_seconds: float = 86_400
     audit: str | os.PathLike[str] | None = None
     redact: Redactor | None = None
+    embedder: Embedder | None = None
     token_counter: TokenCounter = chars_over_4
     oversize: Oversize = "strict"
 
@@ -153,6 +157,8 @@ class MemoryConfig:
             _require("audit", self.audit, (str, os.PathLike), "the path of a file, or None")
         if self.redact is not None and (not callable(self.redact) or inspect.iscoroutinefunction(self.redact)):
             raise InvalidInput(f"redact: must be a plain function or None, not {self.redact!r}")
+        if self.embedder is not None and not callable(self.embedder):
+            raise InvalidInput(f"embedder: must be a function or None, not {self.embedder!r}")
         _require("limits", self.limits, Limits, "a Limits")
         for name, minimum in (
             ("mailbox_size", 1),

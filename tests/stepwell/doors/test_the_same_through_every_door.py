@@ -14,11 +14,13 @@ from stepwell import (
     Closed,
     DeletionReport,
     ExecutionStep,
+    Fact,
     Failure,
     InvalidInput,
     InvalidState,
     MemoryConfig,
     NotFound,
+    Scope,
     StepError,
     StepTimeout,
     Success,
@@ -263,3 +265,31 @@ def test_a_memory_that_was_left_says_so(door: str, tmp_path: Path) -> None:
 
     if door != "aio":  # an asyncio memory belongs to the loop that opened it, see test_wrong_loops.py
         through(door, tmp_path / "other", again)
+
+
+def test_facts_are_remembered_and_found(door: str, tmp_path: Path) -> None:
+    team = Scope.workspace("team")
+
+    async def first(memory: Any) -> None:
+        facts = memory.long_term
+        sky = await facts.remember(team, Fact("the sky is blue", {"n": 1}))
+        await facts.remember_many(team, [Fact("the sea is deep"), Fact("the grass is green")])
+        async with memory.atomic() as tx:
+            tx.remember(team, Fact("the sky is wide"))
+        assert tx.fact_ids(team) == ["workspace:team/1.4"]
+        assert [hit.id for hit in await facts.search(team, "sky", where={"n": 1})] == [sky]
+        assert await facts.forget(sky)
+        with pytest.raises(NotFound):
+            await facts.get(sky)
+        with pytest.raises(InvalidInput):
+            await facts.recall(team, "sky", -1)
+        assert facts.ranking.kind == "lexical"
+
+    async def second(memory: Any) -> None:
+        assert await memory.long_term.recall(team, "sky") == [Fact("the sky is wide")]
+        assert len((await memory.long_term.facts(team)).items) == 3
+        await memory.long_term.clear(team)
+        assert await memory.long_term.recall(team, "sky") == []
+
+    through(door, tmp_path / "m", first)
+    through(door, tmp_path / "m", second)

@@ -11,7 +11,9 @@ LEAST = Scores(recall_5=0.70, recall_10=0.785, reciprocal=0.56)
 """A little below what is measured; the target is 0.63 / 0.73 / 0.50."""
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason=f"the real agent data is not here: no {DATA.name} beside the repository")
+@pytest.mark.skipif(
+    not DATA.is_dir(), reason="the real agent data is not here: no ../shared/data beside the repository"
+)
 async def test_recall_on_locomo_does_not_get_worse() -> None:
     async with open_memory(":memory:") as memory:
         scores = await recalled(memory.long_term, load())

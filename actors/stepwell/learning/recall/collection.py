@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from stepwell.learning.recall.dates import day_words
+from stepwell.learning.recall.fusion import Fused, fuse
 from stepwell.learning.recall.index import FactIndex, Indexed
 from stepwell.learning.recall.settings import DEFAULT_SETTINGS, RecallSettings
+from stepwell.learning.recall.vectors import Vectors
 from stepwell.model.fact import Fact, Hit, StoredFact, Why, content_hash
 from stepwell.model.fact_records import Forgotten, Remembered, moment, stored_fact
 from stepwell.model.scope import Scope
@@ -66,6 +68,7 @@ class FactCollection:
         self._index = FactIndex(settings)
         self._unindexed: deque[int] = deque()
         self._indexed_upto = 0
+        self._vectors = Vectors()
         self._hashes: dict[bytes, int] | None = None
         self._may_expire = 0
 
@@ -80,6 +83,8 @@ class FactCollection:
         self._entries[number] = Entry(change, time_ns)
         self._index.place(number, change.text, change.metadata)
         self._unindexed.append(number)
+        if change.vector is not None:
+            self._vectors.add(number, change.vector)
         self._may_expire += change.expires_ns is not None
         if change.supersedes in self._entries and change.supersedes not in self._successor:
             self._successor[change.supersedes] = number
@@ -103,6 +108,7 @@ class FactCollection:
         if number <= self._indexed_upto:
             self._index.remove(self._entries[number].indexed(number))
         self._index.displace(number)
+        self._vectors.remove(number)
 
     def index_some(self, most: int = 256) -> bool:
         """Index up to so many facts that are not; False when all are."""
@@ -153,11 +159,17 @@ class FactCollection:
 
     # ---- searching ---------------------------------------------------------------------------------------------------
 
-    def search(self, query: str, k: int, wanted: Wanted) -> list[Hit]:
+    @property
+    def dimensions(self) -> int | None:
+        """How long the vectors of its facts are; None if there is none."""
+        return self._vectors.dimensions
+
+    def search(self, query: str, k: int, wanted: Wanted, vector: Sequence[float] | None = None) -> list[Hit]:
         """The best `k` hits, the best first. Everything must be indexed.
 
         First comes what holds nothing but the query, word for word. Where no word is found, what the query stands in as
-        it is written; and where the query holds nothing to look for, the newest.
+        it is written; and where the query holds nothing to look for, the newest. `vector`: that of the query, if facts
+        are to be found by theirs as well.
         """
         assert not self._unindexed, "indexed first"
         if k <= 0:
@@ -165,24 +177,24 @@ class FactCollection:
         literal = _literal(query)
         if not literal:
             return [self._hit(number, 0.0, Why(newest=True)) for number in self._newest(wanted, "", k)]
-        ranked = self._index.search(query, k, self._accepting(wanted))
+        ranked = self._ranked(query, k, self._accepting(wanted), vector)
         if not ranked:
             return [self._hit(number, 0.0, Why(whole_text=True)) for number in self._newest(wanted, literal, k)]
-        hits = [
-            self._hit(
-                item.number,
-                item.score,
-                Why(
-                    item.words,
-                    item.neighbours,
-                    item.conversation,
-                    None,
-                    _literal(self._entries[item.number].change.text) == literal,
-                ),
-            )
-            for item in ranked
-        ]
+        hits = []
+        for item, similarity in ranked:
+            is_whole = _literal(self._entries[item.number].change.text) == literal
+            why = Why(item.words, item.neighbours, item.conversation, similarity, is_whole)
+            hits.append(self._hit(item.number, item.score, why))
         return sorted(hits, key=lambda hit: not hit.why.whole_text)
+
+    def _ranked(
+        self, query: str, k: int, accepts: Callable[[int], bool] | None, vector: Sequence[float] | None
+    ) -> list[Fused]:
+        if vector is None or not self._vectors:
+            return [Fused(item, None) for item in self._index.search(query, k, accepts)]
+        by_words = self._index.search(query, max(self._settings.candidates, 2 * k), accepts)
+        similar = self._vectors.similarities(vector, [item.number for item in by_words])
+        return fuse(by_words, similar, self._index.conversations, self._settings, k, accepts)
 
     def _accepting(self, wanted: Wanted) -> Callable[[int], bool] | None:
         """Which of the facts in the index are wanted; None for all."""

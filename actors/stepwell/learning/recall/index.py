@@ -56,6 +56,15 @@ class FactIndex:
         """Index a fact no longer."""
         self._postings.remove(fact.number, fact.words())
 
+    def rank(self, query: str) -> Ranking:
+        """How a query ranks the facts."""
+        return Ranking(self._postings, self._conversations, self._settings, query_words(query))
+
+    @property
+    def conversations(self) -> Conversations:
+        """Which facts stand together."""
+        return self._conversations
+
     def search(self, query: str, k: int, accepts: Callable[[int], bool] | None = None) -> list[Ranked]:
         """The best `k` of the facts that hold a word of the query, or stand beside one in a conversation."""
-        return Ranking(self._postings, self._conversations, self._settings, query_words(query)).best(k, accepts)
+        return self.rank(query).best(k, accepts)
