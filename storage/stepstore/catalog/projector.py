@@ -20,6 +20,8 @@ SLICE_RECORDS = 1_024
 """So many are asked for first."""
 INLINE_RECORDS = 512
 """The same without threads: it holds up the event loop for about a millisecond."""
+RESTED_RECORDS = 16_384
+"""The same between two rests."""
 PLACE_RECORDS = 10_000
 """So many records at most are behind the place that is stored where they change nothing."""
 LINGER_SECONDS = 0.2
@@ -166,7 +168,10 @@ class Projector:
                     await self._rest()
                 began = trio.current_time()
                 records, size = await self._take(fold, found)
-                most = BATCH_RECORDS if self._catalog.in_threads else INLINE_RECORDS
+                gives_way = lsn is None and not self._waiters and journal.durable_lsn - follower.position < MOST_BEHIND
+                most = RESTED_RECORDS if gives_way else BATCH_RECORDS
+                if not self._catalog.in_threads:
+                    most = INLINE_RECORDS
                 while records < most and size < BATCH_BYTES and follower.position < journal.durable_lsn:
                     found = await follower.next_batches(SLICE_RECORDS)
                     if found is None:
