@@ -118,6 +118,9 @@ from stepwell.model.run_filter import RunFilter as RunFilter
 from stepwell.model.run_filter import RunSummary as RunSummary
 from stepwell.model.run_record import RecordedEvent as RecordedEvent
 from stepwell.model.scope import Scope as Scope
+from stepwell.model.scored_episode import RelevantEpisodes as RelevantEpisodes
+from stepwell.model.scored_episode import ScoredEpisode as ScoredEpisode
+from stepwell.model.scored_episode import ScorePart as ScorePart
 from stepwell.model.skill import Skill as Skill
 from stepwell.model.skill import SkillMatch as SkillMatch
 from stepwell.model.step import EpisodeStep as EpisodeStep

@@ -593,6 +593,17 @@ async def finding(caller: Caller) -> None:
 
 
 @scenario()
+async def retrieving(caller: Caller) -> None:
+    """What has ended is found, and never what is deleted."""
+    memory = caller.memory
+    await caller.plain(lambda: memory.retrieve_relevant_context("a task"))
+    await caller.plain(lambda: memory.retrieve_relevant_context("task", limit=1, filter=EpisodeFilter(domain="x")))
+    await caller.delete("done")
+    await caller.plain(lambda: memory.retrieve_relevant_context("a task"))
+    await caller.plain(lambda: _expect(InvalidInput, lambda: memory.retrieve_relevant_context("task", limit=0)))
+
+
+@scenario()
 async def learning(caller: Caller) -> None:
     """What was learned, advice and what became of it, skills. Whatever was cut off may be asked for or told again."""
     memory = caller.memory

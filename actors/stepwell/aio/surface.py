@@ -11,6 +11,7 @@ from stepstore.journal import ArchiveReport, CompactionReport, DeletionReport, G
 from stepwell.aio.door import Door
 from stepwell.aio.wrappers import Channel, DoorScope, Items, Receipt, Transaction
 from stepwell.bridge import hot
+from stepwell.learning.relevance import DIVERSITY
 from stepwell.memory.completed import CompletedEpisode
 from stepwell.memory.episodic import EpisodicPort as TargetEpisodicPort
 from stepwell.memory.figures import MemoryHealth, MemoryRecovery, MemoryStats
@@ -43,6 +44,7 @@ from stepwell.model.run_event import RunEvent
 from stepwell.model.run_filter import RunFilter, RunSummary
 from stepwell.model.run_record import RecordedEvent
 from stepwell.model.scope import Scope
+from stepwell.model.scored_episode import RelevantEpisodes
 from stepwell.model.skill import Skill, SkillMatch
 from stepwell.model.step import ExecutionStep
 from stepwell.model.thread_window import ThreadWindow
@@ -750,6 +752,33 @@ class Memory:
     async def recommendation_stats(self) -> RecommendationStats:
         """How all recommendations together did. A checkpoint. Raises: `Unavailable`, `Closed`."""
         found: RecommendationStats = await self._door.call(lambda: self._target.recommendation_stats())
+        return found
+
+    async def retrieve_relevant_context(
+        self,
+        query: str,
+        context: TaskContext | None = None,
+        limit: int = 5,
+        *,
+        filter: EpisodeFilter | None = None,
+        diversity: float = DIVERSITY,
+    ) -> RelevantEpisodes:
+        """The finished episodes that are most relevant to a task, best first: by the words their tasks and labels share
+        with `query`, and then by context, outcome, reward and age (see docs/retrieval.md). Every hit says what its
+        score is made of, and an empty answer why it is. With an embedder in the settings vectors count too; if that
+        fails, the answer is by words alone, and its `note` says so.
+
+        `context`: that of the task at hand; episodes that share its domain, language, framework or tags rank higher.
+        `limit`: 1 to 100. `diversity`: from 0 to 1, the share of its score that an episode loses which only repeats a
+        better one. `filter`: only episodes that it lets through; without a word in it on archived ones, those
+        are left out. Open and interrupted episodes are never in the answer, deleted ones never again after
+        `delete_episode` returned. It sees every ending that was durable before the call. Cancelling breaks it off.
+        Raises: `InvalidInput`, `TooLarge`, naming the argument; `Unavailable` (what is looked up is not kept up to date
+        any more, see `health`, or cannot be read), `Closed`.
+        """
+        found: RelevantEpisodes = await self._door.call(
+            lambda: self._target.retrieve_relevant_context(query, context, limit, filter=filter, diversity=diversity)
+        )
         return found
 
     async def list_episodes(

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from stepwell._version import __version__
-from stepwell.cli import catalog_commands, changing_commands, learning_commands, watching_commands
+from stepwell.cli import catalog_commands, changing_commands, learning_commands, search_command, watching_commands
 from stepwell.cli.options import CommandGroup, directory_option, episode_argument, example, json_option, key_option
 from stepwell.cli.output import reporting_errors
 
@@ -213,6 +213,6 @@ def restore(source: Path, target: Path, as_json: bool) -> None:
     run_restore(source, target, as_json=as_json)
 
 
-for _commands in (catalog_commands, learning_commands, watching_commands, changing_commands):
+for _commands in (catalog_commands, learning_commands, search_command, watching_commands, changing_commands):
     for _command in _commands.COMMANDS:
         cli.add_command(_command)

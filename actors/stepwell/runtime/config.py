@@ -108,8 +108,9 @@ class MemoryConfig:
     background and checked; 0 is never.
     `audit`: a file that gets a JSON line for every event of an episode that is no step (see `runtime.audit`); None is
     none. If it cannot be written, `health` says so, and nothing else is held up.
-    `embedder`: gives vectors for a list of texts, so that facts are found by what they mean as well; see `Embedder`. A
-    plain function runs in a worker thread, an async one is awaited. None: by words alone.
+    `embedder`: gives vectors for a list of texts, so that facts and episodes are found by what they mean as well; see
+    `Embedder` and `stepwell.embedding`. A plain function runs in a worker thread, an async one is awaited. None: by
+    words alone.
     `redact`: a plain function that gets the place and the text of everything of steps, starts, endings and changes,
     and gives what is to be stored, for instance `default_redactor`. If it raises, the call is `Rejected`. None costs
     nothing.

@@ -10,7 +10,7 @@ import msgspec
 from stepstore.catalog import CatalogOptions, Change, Projection
 from stepstore.journal import Gap, Journal, Record, RecordBatch
 from stepwell.errors import EpisodeUnavailable
-from stepwell.model.analysis import RewardScore
+from stepwell.model.analysis import EpisodeSummary, RewardScore
 from stepwell.model.codec import (
     PLAIN_STEP,
     DecodedRecord,
@@ -38,6 +38,7 @@ from stepwell.model.outcome import TaskOutcome, outcome_kind
 from stepwell.model.start import EpisodeStart, decode_start
 from stepwell.model.tags import tag_key, with_tags, without_tags
 from stepwell.runtime import episode_catalog as catalog
+from stepwell.runtime import lexical_index
 from stepwell.runtime.edges import EdgeFold
 
 _TOGETHER = 64
@@ -54,6 +55,7 @@ class _EndingFacts(msgspec.Struct, frozen=True):
 
     outcome: TaskOutcome
     reward: RewardScore | None = None
+    summary: EpisodeSummary | None = None
 
 
 class _Touched:
@@ -66,6 +68,7 @@ class _Touched:
     ended_ns: int | None = None
     outcome: str | None = None
     reward: float | None = None
+    key_steps: str | None = None
     description: str | None = None
     archived: int | None = None
     retagged: tuple[tuple[list[str], list[str]], ...] = ()
@@ -177,16 +180,19 @@ class EpisodeCatalogFold:
     def changes(self) -> list[Change]:
         """What to change for what was taken since."""
         added, tags, changed = [], [], []
-        described, archived, retagged = [], [], []
+        described, archived, retagged, to_index = [], [], [], []
         for stream, it in self._touched.items():
             if stream in self._deleted:
                 continue
+            if it.outcome is not None or it.description is not None or it.retagged:
+                to_index.append((stream,))
             if it.start is not None:
                 row, keys = _new_row(stream, it)
                 added.append(row)
                 tags += [(stream, key) for key in keys]
                 continue
-            changed.append((stream, it.last_ns, it.last_seq, it.steps, it.failed, it.ended_ns, it.outcome, it.reward))
+            ending = (it.ended_ns, it.outcome, it.reward, it.key_steps)
+            changed.append((stream, it.last_ns, it.last_seq, it.steps, it.failed, *ending))
             if it.description is not None:
                 described.append((stream, it.description))
             if it.archived is not None:
@@ -204,6 +210,7 @@ class EpisodeCatalogFold:
             Change(catalog.RETAG, retagged),
             Change(catalog.FORGET_TAGS, with_other_tags),
             Change(catalog.NOTE_TAGS, with_other_tags),
+            Change(lexical_index.INDEX, to_index),
             Change(catalog.DELETE, deleted),
             *self._edges.changes(deleted),
         )
@@ -246,6 +253,7 @@ def _new_row(stream: bytes, it: _Touched) -> tuple[tuple[Any, ...], dict[str, No
         it.outcome,
         it.reward,
         it.archived or 0,
+        it.key_steps,
     )
     return row, dict.fromkeys(map(tag_key, tags))
 
@@ -265,6 +273,8 @@ def _end(touched: _Touched, _record: Record, decoded: DecodedRecord) -> None:
     facts = msgspec.convert(decoded.data, _EndingFacts)
     touched.ended_ns, touched.outcome = decoded.time_ns, outcome_kind(facts.outcome)
     touched.reward = None if facts.reward is None else facts.reward.total
+    if facts.summary is not None:
+        touched.key_steps = catalog.json_text(facts.summary.key_steps)
 
 
 def _tag(touched: _Touched, _record: Record, decoded: DecodedRecord) -> None:

@@ -47,7 +47,7 @@ class Table:
 @dataclass(frozen=True, kw_only=True)
 class FullText:
     """An FTS5 index over text columns of a table. It follows the table by triggers and holds no copy of the text. A row
-    all of whose text is NULL is not in it."""
+    all of whose text is NULL is not in it. `{name}_counts` tells in how many rows (`doc`) each `term` occurs."""
 
     name: str
     table: str
@@ -62,6 +62,7 @@ class FullText:
             f"tokenize='{self.tokenizer}')"
         )
         yield f"CREATE VIRTUAL TABLE {self.name}_terms USING fts5vocab({self.name}, instance)"
+        yield f"CREATE VIRTUAL TABLE {self.name}_counts USING fts5vocab({self.name}, row)"
 
         def values(row: str) -> str:
             return ", ".join(f"{row}.{column}" for column in self.columns)
@@ -83,12 +84,13 @@ class FullText:
 class CatalogSchema:
     """All of a catalog. `version` changes when the same tables are filled in another way: by another fold, or by other
     `functions`. These are pure, and may be called in the fold's statements and in queries, by name; each comes with how
-    many arguments it takes.
+    many arguments it takes. `triggers`: further statements, behind those that make the tables and full texts.
     """
 
     version: int
     tables: tuple[Table, ...]
     full_texts: tuple[FullText, ...] = ()
+    triggers: tuple[str, ...] = ()
     functions: dict[str, tuple[int, Callable[..., Any]]] = field(default_factory=dict, repr=False)
     keys: dict[str, str] = field(init=False, repr=False, compare=False)
 
@@ -100,6 +102,7 @@ class CatalogSchema:
         return [
             *(statement for table in self.tables for statement in table.statements(self.keys)),
             *(statement for text in self.full_texts for statement in text.statements(self.keys)),
+            *self.triggers,
         ]
 
     def digest(self) -> str:

@@ -142,6 +142,7 @@ _GET, _MANY, _EVENTS, _DELETE = (
     "Memory.delete_episode",
 )
 _COMMIT, _LIST = "AtomicScope.__aexit__", "Memory.list_episodes"
+_RETRIEVE = "Memory.retrieve_relevant_context"
 _FOLLOW, _RUN, _STEP = "Following.__aenter__", "RunScope.__aenter__", "StepScope.__aenter__"
 
 CALLS: dict[str, Call] = {
@@ -230,6 +231,10 @@ CALLS: dict[str, Call] = {
     "list_episodes, no such record": Call(_LIST, lambda m: m.list_episodes(at_least=10**9), InvalidInput),
     "count_episodes": Call("Memory.count_episodes", lambda m: m.count_episodes()),
     "count_episodes, bad filter": Call("Memory.count_episodes", lambda m: m.count_episodes(5), InvalidInput),  # type: ignore[arg-type]
+    "retrieve": Call(_RETRIEVE, lambda m: m.retrieve_relevant_context("task")),
+    "retrieve, nothing": Call(_RETRIEVE, lambda m: m.retrieve_relevant_context("zebra")),
+    "retrieve, bad query": Call(_RETRIEVE, lambda m: m.retrieve_relevant_context(5), InvalidInput),  # type: ignore[arg-type]
+    "retrieve, bad limit": Call(_RETRIEVE, lambda m: m.retrieve_relevant_context("task", limit=0), InvalidInput),
     "events": Call(_EVENTS, lambda m: drain(m.events("e"))),
     "events, unknown": Call(_EVENTS, lambda m: drain(m.events("nope")), NotFound),
     "events, deleted": Call(_EVENTS, lambda m: drain(m.events("gone")), NotFound),

@@ -444,3 +444,14 @@ async def test_a_purge_over_a_parked_projector_proves_nothing(tmp_path: Path) ->
         assert report is not None
         assert not report.is_proven
         assert "catalog.sqlite" in str(report.unreadable)
+
+
+async def test_a_word_that_a_new_description_shares_with_the_old_one_is_still_found() -> None:
+    """Of two triggers for one update, SQLite ran the one that put the new words first, and then took the old ones."""
+    async with open_memory(":memory:") as memory:
+        await memory.start_episode("mend the parser", episode_id="e")
+        assert len((await memory.list_episodes(EpisodeFilter(text="mend"), at_least=1)).items) == 1
+        await memory.update_episode("e", description="mend the printer")
+        lsn = memory._journal.durable_lsn
+        assert len((await memory.list_episodes(EpisodeFilter(text="mend printer"), at_least=lsn)).items) == 1
+        assert not (await memory.list_episodes(EpisodeFilter(text="parser"), at_least=lsn)).items

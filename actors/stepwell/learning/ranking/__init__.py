@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from stepwell.learning.ranking.analysis import ANALYSIS_VERSION as ANALYSIS_VERSION
 from stepwell.learning.ranking.analysis import analyse as analyse
+from stepwell.learning.ranking.analysis import spelled as spelled
 from stepwell.learning.ranking.bm25 import Bm25 as Bm25
 from stepwell.learning.ranking.bm25 import CorpusStatistics as CorpusStatistics
 from stepwell.learning.ranking.bm25 import TermScore as TermScore

@@ -23,8 +23,20 @@ def analyse(text: str) -> list[str]:
 
     A text of stop words alone keeps them: "who are they" is better found by its words than not at all.
     """
+    return [_term(word) for word in _telling_words(text)]
+
+
+def spelled(text: str) -> dict[str, str]:
+    """The terms of a text, each with the first word that it stands for: to show them to a person."""
+    found: dict[str, str] = {}
+    for word in _telling_words(text):
+        found.setdefault(_term(word), word)
+    return found
+
+
+def _telling_words(text: str) -> list[str]:
     found = words(text[:ANALYSED_CHARACTERS])
-    return [_term(word) for word in found if word not in STOP_WORDS] or [_term(word) for word in found]
+    return [word for word in found if word not in STOP_WORDS] or found
 
 
 @lru_cache(maxsize=_REMEMBERED_WORDS)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 import unicodedata
 
-_ASCII_WORD = re.compile("[a-z0-9]+")
+_WORD = re.compile(r"[^\W_]+")
+_ACCENTS = re.compile("[\u0300-\u036f]+")
+# Scripts some of whose letters carry marks that no normal form joins to them. To a pattern, marks are no letters.
+_MAY_HAVE_MARKS = re.compile("[\u0483-\u0489\u0590-\u1fff\u20d0-\u20ff\ua66f-\uabff\ufb1e\U00010000-\U0010ffff]")
 _APOSTROPHE = re.compile(r"(?<=[^\W_])['’](?=[^\W_])")
 # Han, kana and Thai put no blanks between words. Pairs of neighbouring characters stand in for words there: the usual
 # way without a dictionary.
@@ -20,8 +23,7 @@ def fold(text: str) -> str:
     if text.isascii():
         return text.lower()
     decomposed = unicodedata.normalize("NFKD", text.casefold())
-    folded = "".join(character for character in decomposed if not "\u0300" <= character <= "\u036f")
-    return unicodedata.normalize("NFKC", folded).casefold()
+    return unicodedata.normalize("NFKC", _ACCENTS.sub("", decomposed)).casefold()
 
 
 def words(text: str) -> list[str]:
@@ -33,9 +35,12 @@ def words(text: str) -> list[str]:
     """
     folded = _APOSTROPHE.sub("", fold(text))
     if folded.isascii():
-        return _ASCII_WORD.findall(folded)
-    spaced = "".join(character if _is_of_a_word(character) else " " for character in folded)
-    return [piece for word in spaced.split() for piece in _pieces(word)]
+        return _WORD.findall(folded)
+    if _MAY_HAVE_MARKS.search(folded) is None:
+        found = _WORD.findall(folded)
+    else:
+        found = "".join(character if _is_of_a_word(character) else " " for character in folded).split()
+    return [piece for word in found for piece in _pieces(word)]
 
 
 def _is_of_a_word(character: str) -> bool:

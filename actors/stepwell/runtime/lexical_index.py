@@ -1,0 +1,183 @@
+"""What the catalog keeps of finished episodes so that they can be found by what they were about.
+
+Each has its terms, as `stepwell.learning.ranking` makes them: those of the task, and those of its labels (tags, domain,
+language, framework, task type, and the key steps of its summary: tools, and what they were called for). SQLite's full
+text over these two columns tells which episodes have a term, and how many; the scores are worked out by us, since the
+bm25 of SQLite pins its parameters and costs a microsecond for every episode that has any of the words.
+
+Interrupted episodes are no evidence and are not in it; open ones come in with their ending.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
+from typing import Any
+
+from stepstore.catalog import FullText, Table
+from stepwell.learning.ranking import CorpusStatistics, analyse
+
+LABEL_WEIGHT = 0.2
+"""What a word counts among the labels, when it counts 1 in the task."""
+UNINFORMATIVE = ("general", "other")
+"""The domain and the task type of an episode that was given none."""
+_STEP_NUMBER = re.compile(r"^Step [^:]*: ")
+"""How a key step of a summary begins."""
+
+COLUMNS = {"terms": "TEXT", "labels": "TEXT"}
+FULL_TEXT = FullText(name="episode_words", table="episode", columns=("terms", "labels"), tokenizer="ascii")
+CORPUS = Table(
+    name="corpus",
+    columns={
+        "id": "INTEGER PRIMARY KEY",
+        "documents": "INTEGER NOT NULL",
+        "terms": "INTEGER NOT NULL",
+    },
+)
+
+
+def _count(column: str) -> str:
+    return f"length({column}) - length(replace({column}, ' ', '')) + ({column} <> '')"
+
+
+_PUT = (
+    f"INSERT INTO corpus VALUES (1, 1, {_count('new.terms')}) "
+    "ON CONFLICT (id) DO UPDATE SET documents = documents + 1, terms = terms + excluded.terms"
+)
+_TAKE = f"UPDATE corpus SET documents = documents - 1, terms = terms - ({_count('old.terms')})"
+TRIGGERS = (
+    f"CREATE TRIGGER corpus_put AFTER INSERT ON episode WHEN new.terms IS NOT NULL BEGIN {_PUT}; END",
+    f"CREATE TRIGGER corpus_new AFTER UPDATE OF terms ON episode WHEN new.terms IS NOT NULL BEGIN {_PUT}; END",
+    f"CREATE TRIGGER corpus_old AFTER UPDATE OF terms ON episode WHEN old.terms IS NOT NULL BEGIN {_TAKE}; END",
+    f"CREATE TRIGGER corpus_take AFTER DELETE ON episode WHEN old.terms IS NOT NULL BEGIN {_TAKE}; END",
+)
+INDEX = """
+    WITH new (stream) AS ({values})
+    UPDATE episode SET
+        terms = task_terms(task),
+        labels = label_terms(task, json_array(domain, language, framework, task_type), tags, key_steps)
+    WHERE stream IN new AND outcome IS NOT NULL AND outcome <> 'interrupted'"""
+
+
+def stored_term(term: str) -> str:
+    """A term as it stands in the index: letters and digits of ASCII, whatever script it is of."""
+    return term if term.isascii() else "zz" + term.encode("utf-8", "surrogatepass").hex()
+
+
+def stored_terms(text: str) -> list[str]:
+    """The terms of a text, as they stand in the index."""
+    return [stored_term(term) for term in analyse(text)]
+
+
+@lru_cache(maxsize=16)  # both functions below are called for the same row, one after the other
+def _task_terms(task: str) -> str:
+    return " ".join(stored_terms(task))
+
+
+def _label_terms(task: str, given: str, tags: str, key_steps: str | None) -> str:
+    words = [label for label in json.loads(given) if label and label not in UNINFORMATIVE] + json.loads(tags)
+    of_the_task = set(_task_terms(task).split())
+    said = " ".join(_STEP_NUMBER.sub("", step) for step in json.loads(key_steps or "[]"))
+    of_steps = [term for term in stored_terms(said) if term not in of_the_task]
+    return " ".join(dict.fromkeys([*stored_terms(" ".join(words)), *of_steps]))
+
+
+FUNCTIONS: dict[str, tuple[int, Callable[..., Any]]] = {
+    "task_terms": (1, _task_terms),
+    "label_terms": (4, _label_terms),
+}
+
+
+def read_corpus(connection: sqlite3.Connection, terms: Iterable[str]) -> CorpusStatistics:
+    """How many episodes there are, the mean length of their tasks, and in how many each of these terms occurs."""
+    documents, length = connection.execute("SELECT documents, terms FROM corpus").fetchone() or (0, 0)
+    counts = {term: _documents_with(connection, term) for term in terms}
+    return CorpusStatistics(documents, length / documents if documents else 0.0, counts)
+
+
+def _documents_with(connection: sqlite3.Connection, term: str) -> int:
+    found = connection.execute("SELECT doc FROM episode_words_counts WHERE term = ?", (term,)).fetchone()
+    return 0 if found is None else int(found[0])
+
+
+READ_ROWS = 30_000
+"""Of the lists of the rarest terms together so many rows are read."""
+ENOUGH_COMMON = 500
+"""So many episodes are looked for that have what is left of the query."""
+
+
+def candidates(
+    connection: sqlite3.Connection, weights: dict[str, float], corpus: CorpusStatistics, at_once: int
+) -> Iterator[list[int]]:
+    """The keys of episodes that have terms of a query, about `at_once` at a time: those with the most weight first, the
+    newest of equals first.
+
+    All of those that have any, as long as the terms occur 30,000 times together. Beyond that the lists of the rarest
+    terms only are read whole, and of the frequent ones, which say little, the newest 500 that have all of them, then
+    all but the most frequent one, and so on.
+    """
+    counts = corpus.document_frequency
+    rarest = sorted((term for term in weights if counts[term]), key=lambda term: (counts[term], term))
+    found: dict[str, float] = {}
+    rows = 0
+    while rarest and rows + counts[rarest[0]] <= READ_ROWS:
+        term = rarest.pop(0)
+        rows += counts[term]
+        _add(found, _with_all(connection, [term]), weights[term])
+    _add_common(connection, rarest, weights, found)
+    return _heaviest_first(found, at_once)
+
+
+def _add_common(
+    connection: sqlite3.Connection, frequent: list[str], weights: dict[str, float], found: dict[str, float]
+) -> None:
+    seen: set[str] = set()
+    for many in range(len(frequent), 0, -1):
+        together = frequent[:many]
+        keys = [key for key in _with_all(connection, together, ENOUGH_COMMON) if key not in seen]
+        seen.update(keys)
+        _add(found, keys, sum(weights[term] for term in together))
+        if len(seen) >= ENOUGH_COMMON:
+            return
+
+
+def _add(found: dict[str, float], keys: list[str], weight: float) -> None:
+    """Add a weight for some keys. Most are new, and for these no line of Python is run one by one."""
+    again = {key: found[key] + weight for key in found.keys() & set(keys)} if found else {}
+    found.update(dict.fromkeys(keys, weight))
+    found.update(again)
+
+
+def _heaviest_first(found: dict[str, float], at_once: int) -> Iterator[list[int]]:
+    # There are few different weights: a sum for each set of terms that occurs.
+    by_weight = Counter(found.values())
+    wanted: set[float] = set()
+    many = 0
+    for weight in sorted(by_weight, reverse=True):
+        wanted.add(weight)
+        many += by_weight[weight]
+        if many >= at_once:
+            yield from _sorted_pieces(found, wanted, at_once)
+            wanted, many = set(), 0
+    yield from _sorted_pieces(found, wanted, at_once)
+
+
+def _sorted_pieces(found: dict[str, float], weights: set[float], at_once: int) -> Iterator[list[int]]:
+    some = sorted((-weight, -int(key)) for key, weight in found.items() if weight in weights)
+    for start in range(0, len(some), at_once):
+        yield [-key for _weight, key in some[start : start + at_once]]
+
+
+def _with_all(connection: sqlite3.Connection, terms: Sequence[str], newest: int = 0) -> list[str]:
+    """The keys, as text, of episodes that have all of the terms; of the newest, if so many are asked for."""
+    query = " AND ".join(f'"{term}"' for term in terms)
+    found = "SELECT rowid FROM episode_words WHERE episode_words MATCH ?"
+    if newest:
+        found += f" ORDER BY rowid DESC LIMIT {newest:d}"
+    # One text of all keys costs a third of a row for each.
+    keys = connection.execute(f"SELECT group_concat(rowid) FROM ({found})", (query,)).fetchone()[0]
+    return [] if keys is None else str(keys).split(",")
