@@ -16,8 +16,8 @@ from stepwell.model import validation as check
 from stepwell.model.limits import Limits
 from stepwell.model.message import Oversize, TokenCounter, chars_over_4
 from stepwell.model.redaction import Redactor
-from stepwell.runtime.embedding import Embedder
 from stepwell.model.retention import EVICTIONS, Eviction
+from stepwell.runtime.embedding import Embedder
 
 T = TypeVar("T", bound=type)
 OVERSIZE = get_args(Oversize)
