@@ -114,6 +114,9 @@ from stepwell.model.recommendation import Recommendation as Recommendation
 from stepwell.model.recommendation import RecommendationStats as RecommendationStats
 from stepwell.model.redaction import default_redactor as default_redactor
 from stepwell.model.relationship import Relationship as Relationship
+from stepwell.model.retention import EvictedEpisode as EvictedEpisode
+from stepwell.model.retention import RetentionPolicy as RetentionPolicy
+from stepwell.model.retention import RetentionReport as RetentionReport
 from stepwell.model.run_filter import RunFilter as RunFilter
 from stepwell.model.run_filter import RunSummary as RunSummary
 from stepwell.model.run_record import RecordedEvent as RecordedEvent

@@ -23,6 +23,7 @@ from stepwell import (
     NotFound,
     OutcomeUnknown,
     Receipt,
+    RetentionPolicy,
     StepSuccess,
     StepwellError,
     Success,
@@ -327,6 +328,20 @@ class Caller:
                 await self.memory.delete_episode(name, purge=purge)
         except trio.Cancelled:
             self.again.append(lambda: self.delete(name, purge=purge))
+            raise
+        known.deletion = Fate.STORED
+
+    async def retain_no_failures(self, name: str) -> None:
+        """Evict the one that has failed. Cancelled: unknown; what is under way goes on, and calling again does the
+        rest."""
+        known = self.of(name)
+        known.deletion = Fate.UNKNOWN
+        policy = RetentionPolicy(outcomes=("failure",))
+        try:
+            with self.call():
+                await self.memory.retain(policy)
+        except trio.Cancelled:
+            self.again.append(lambda: self.retain_no_failures(name))
             raise
         known.deletion = Fate.STORED
 

@@ -486,6 +486,14 @@ async def compacting(caller: Caller) -> None:
 
 
 @scenario()
+async def retaining(caller: Caller) -> None:
+    """What has failed goes; what is open stays."""
+    await caller.end("long", Failure("no"))
+    await caller.retain_no_failures("long")
+    await caller.log("old")
+
+
+@scenario()
 async def backing_up(caller: Caller) -> None:
     await caller.log("old", 2)
     await caller.plain(lambda: caller.memory.backup("/archive"))

@@ -40,6 +40,7 @@ from stepwell.model.pattern import Explanation, Pattern, PatternKind
 from stepwell.model.recall_semantics import RecallSemantics
 from stepwell.model.recommendation import FeedbackReceipt, Heuristic, Playbook, Recommendation, RecommendationStats
 from stepwell.model.relationship import Relationship, RelationshipKind
+from stepwell.model.retention import RetentionPolicy, RetentionReport
 from stepwell.model.run_event import RunEvent
 from stepwell.model.run_filter import RunFilter, RunSummary
 from stepwell.model.run_record import RecordedEvent
@@ -651,6 +652,25 @@ class Memory:
         without a path), `CorruptLog` (a file of the log is damaged), `Unavailable` (an I/O error).
         """
         found: ArchiveReport = await self._door.call(lambda: self._target.backup(target))
+        return found
+
+    async def retain(
+        self, policy: RetentionPolicy, *, dry_run: bool = False, limit: int = 10000, actor: str = ""
+    ) -> RetentionReport:
+        """Delete the ended episodes that a policy does not keep, as `delete_episode` does: durable on return, and gone
+        from everything that is derived from them. Never one that is open. With `dry_run` nothing is deleted, and the
+        report says what would be.
+
+        First those go that the rules of the policy name, the oldest first; then, if there are still more than
+        `max_episodes`, the worst of the others. At most `limit` in one call: `has_more` tells that more are due.
+        Everything that was durable before the call counts; what changes while it works may or may not. `actor`: who
+        asked; it stands in the events. If cancelled, the deletions that are under way go on, and no more begin.
+        Raises: `InvalidInput`, naming the field; `Unavailable` (the list of episodes is not kept up to date any more),
+        `Closed`, `LogFull`, `OutcomeUnknown`; some may be deleted then, and calling again goes on.
+        """
+        found: RetentionReport = await self._door.call(
+            lambda: self._target.retain(policy, dry_run=dry_run, limit=limit, actor=actor)
+        )
         return found
 
     async def patterns(

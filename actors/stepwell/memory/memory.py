@@ -13,6 +13,7 @@ from stepwell.memory.learning import Learning
 from stepwell.memory.long_term import LongTermPort
 from stepwell.memory.observing import Observing
 from stepwell.memory.organising import Organising
+from stepwell.memory.retaining import Retaining
 from stepwell.memory.retrieving import Retrieving
 from stepwell.memory.short_term import ShortTermPort
 from stepwell.memory.skills import Skills
@@ -23,7 +24,9 @@ from stepwell.runtime.config import MemoryConfig
 from stepwell.runtime.runtime import Runtime
 
 
-class Memory(HandingOver, StepLogging, AtomicCommits, Organising, Finding, Retrieving, Learning, Upkeep, Observing):
+class Memory(
+    HandingOver, StepLogging, AtomicCommits, Organising, Finding, Retrieving, Learning, Retaining, Upkeep, Observing
+):
     """An opened memory. Get one from `open_memory`; use it from the Trio run that opened it.
 
     Every async function is a checkpoint on every path. Arguments are checked before anything is accepted; a `Rejected`

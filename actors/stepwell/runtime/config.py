@@ -16,6 +16,7 @@ from stepwell.model import validation as check
 from stepwell.model.limits import Limits
 from stepwell.model.message import Oversize, TokenCounter, chars_over_4
 from stepwell.model.redaction import Redactor
+from stepwell.model.retention import EVICTIONS, Eviction
 from stepwell.runtime.embedding import Embedder
 
 T = TypeVar("T", bound=type)
@@ -106,6 +107,10 @@ class MemoryConfig:
     `KeyProvider`; None stores in clear. Deleting an episode destroys its key.
     `scrub_bytes_per_second`, `scrub_every_seconds`: how fast, and how often, old log files are read again in the
     background and checked; 0 is never.
+    `max_episodes`: with more than so many, as many ended ones are deleted in the background as are too many, by
+    `eviction`: the least relevant first ("relevance", see `stepwell.learning.retention`), or those whose last event is
+    the oldest ("lru"; reading is no event). Open and archived ones count, and are never deleted. It is enforced some
+    seconds late, and holds nobody up. None is no limit; `Memory.retain` deletes by age, outcome and reward.
     `audit`: a file that gets a JSON line for every event of an episode that is no step (see `runtime.audit`); None is
     none. If it cannot be written, `health` says so, and nothing else is held up.
     `embedder`: gives vectors for a list of texts, so that facts and episodes are found by what they mean as well; see
@@ -133,6 +138,8 @@ class MemoryConfig:
     key_provider: KeyProvider | None = None
     scrub_bytes_per_second: int = 4 * 1024 * 1024
     scrub_every_seconds: float = 86_400
+    max_episodes: int | None = None
+    eviction: Eviction = "relevance"
     audit: str | os.PathLike[str] | None = None
     redact: Redactor | None = None
     embedder: Embedder | None = None
@@ -147,6 +154,7 @@ class MemoryConfig:
             ("align", (0, 512, 4096)),
             ("compression", ("none", "zstd")),
             ("oversize", OVERSIZE),
+            ("eviction", EVICTIONS),
         ):
             value = getattr(self, name)
             if value not in allowed or type(value) is not type(allowed[0]):
@@ -169,6 +177,8 @@ class MemoryConfig:
             ("scrub_bytes_per_second", 0),
         ):
             check.check_number(getattr(self, name), name, minimum=minimum, whole=True)
+        if self.max_episodes is not None:
+            check.check_number(self.max_episodes, "max_episodes", minimum=1, whole=True)
         _require("resume_open", self.resume_open, bool, "True or False")
         for name in ("grace_seconds", "idle_seconds", "scrub_every_seconds"):
             check.check_number(getattr(self, name), name, minimum=0)

@@ -31,6 +31,7 @@ LifecycleKind: TypeAlias = (
         "asleep",
         "ended",
         "deleted",
+        "evicted",
         "failed",
         "closing",
         "missed",
@@ -45,7 +46,8 @@ class LifecycleEvent(msgspec.Struct, frozen=True, kw_only=True):
     Of an episode (`episode_id`): "started" (its start is accepted), "woken" (it is being rebuilt from the log), "live"
     (it is rebuilt and takes steps), "restarted" (its task failed, and runs again after the delay in `detail`),
     "unavailable" (the log could not be read now; asking again tries again), "parked", "asleep" (its task ended; the
-    next call wakes it), "ended" and "deleted" (durably). Of a background service (`service`): "service_failed",
+    next call wakes it), "ended" and "deleted" (durably), "evicted" (behind that: by a policy
+    of retention, or since there were too many). Of a background service (`service`): "service_failed",
     "service_restarted", "service_parked". Of the log: "log_full", "log_has_room", "slow_sync". Of the memory: "failed"
     (the log is lost), "closing". "missed": the reader was too slow for `missed` events that would stand here.
     """

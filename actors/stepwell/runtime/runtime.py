@@ -7,6 +7,7 @@
            │  └ services            of the journal: caretaker, compactor, scrubber; restarted, then parked, never fatal
            ├ projectors             follow the log into the catalogs; services like those, but not the journal's
            ├ flusher, passivator    the two timers
+           ├ retention              if there is a limit: deletes what is too many; restarted like the services
            ├ audit                  if there is an audit file: follows the log into it; restarted like the services
            ├ resuming               wakes what was open, if asked to; ends then
            └ episode tasks          one per episode that is awake
@@ -26,6 +27,7 @@ from stepstore.restarting import RestartPolicy, Service, error_text
 from stepwell.errors import StepwellError
 from stepwell.runtime.audit import AuditTrail
 from stepwell.runtime.config import MemoryConfig
+from stepwell.runtime.eviction import Evictor
 from stepwell.runtime.lifecycle_events import Lifecycle
 from stepwell.runtime.projections import Projections
 from stepwell.runtime.resuming import resume_open_episodes
@@ -57,6 +59,17 @@ class Runtime:
                 progress=lambda: trail.written,
                 logger=_logger,
             )
+        self.evictor = Evictor(self.supervisor, projections.episodes)
+        self._retention: Service | None = None
+        if config.max_episodes is not None and not projections.are_read_only:
+            self._retention = Service(
+                "retention",
+                lambda: self.evictor.keep_at_most(config.max_episodes or 0, config.eviction),
+                policy=restarts or RestartPolicy(),
+                notices=journal.notices,
+                progress=lambda: self.evictor.evicted,
+                logger=_logger,
+            )
         self.failure: BaseException | None = None
         self.left_behind = 0
         self.untold = 0
@@ -72,8 +85,8 @@ class Runtime:
     @property
     def services(self) -> Sequence[Service]:
         """What runs in the background, restarted when it fails, and then parked."""
-        found = (*self.journal.services, *self.projections.services)
-        return found if self._audit is None else (*found, self._audit)
+        own = [service for service in (self._retention, self._audit) if service is not None]
+        return (*self.journal.services, *self.projections.services, *own)
 
     def cancel_on_failure(self, scope: trio.CancelScope) -> None:
         """Cancel `scope` if the log is lost while the memory is open."""
@@ -91,6 +104,8 @@ class Runtime:
                     self.supervisor.run_in(nursery)
                     if self._audit is not None:
                         nursery.start_soon(self._run_audit, self._audit, name="stepwell audit")
+                    if self._retention is not None:
+                        nursery.start_soon(self._retention.run, name="stepwell retention")
                     if self.config.resume_open and self.journal.gate.is_open:
                         found = list(self.journal.open_streams())[-self.config.max_live_episodes :]
                         nursery.start_soon(resume_open_episodes, self.supervisor, found[::-1], name="stepwell resuming")

@@ -6,7 +6,7 @@ The streams that are no episodes have their cells in `Streams`, a part of it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import trio
 
@@ -55,6 +55,8 @@ class Supervisor:
         self.untold = UntoldFailures()
         self.redaction = None if config.redact is None else Redaction(config.redact)
         self.closing = False
+        self.begun = 0
+        """Episodes that were begun since opening, whatever became of them."""
         self.thread = get_ident()
         self.on_deleted: Callable[[], None] = lambda: None
         """Called when a deletion may have become durable, before anybody is told."""
@@ -87,6 +89,7 @@ class Supervisor:
         cell = EpisodeCell(episode_id, self.journal, self.config, self.flusher, self.passivator.uses, self.untold)
         cell.redaction = self.redaction
         if fresh:
+            self.begun += 1
             cell.state.value, cell.accepting = "live", True
         self.cells[episode_id] = cell
         self.passivator.enter(cell)
@@ -163,6 +166,17 @@ class Supervisor:
         await deletion.wait()
         if deletion.error is not None:
             raise deletion.error
+
+    async def delete_several(self, episode_ids: Sequence[EpisodeId], actor: str) -> list[BaseException | None]:
+        """As `delete`, for episodes that are stored, all at once. Gives for each why it could not be, or None.
+
+        Raises: `Closed`, `LogFull`; then none is deleted.
+        """
+        await trio.lowlevel.checkpoint()
+        begun = [self._deletions.get(name) or self._begin_deletion(name, actor) for name in episode_ids]
+        for deletion in begun:
+            await deletion.wait()
+        return [deletion.error for deletion in begun]
 
     def _check_deleting_allowed(self) -> None:
         self.check_open()

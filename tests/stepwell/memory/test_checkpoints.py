@@ -31,6 +31,7 @@ from stepwell import (
     Memory,
     NotFound,
     OutcomeUnknown,
+    RetentionPolicy,
     Scope,
     StepwellError,
     Success,
@@ -141,7 +142,7 @@ _GET, _MANY, _EVENTS, _DELETE = (
     "EpisodeEvents.__anext__",
     "Memory.delete_episode",
 )
-_COMMIT, _LIST = "AtomicScope.__aexit__", "Memory.list_episodes"
+_COMMIT, _LIST, _RETAIN = "AtomicScope.__aexit__", "Memory.list_episodes", "Memory.retain"
 _RETRIEVE = "Memory.retrieve_relevant_context"
 _FOLLOW, _RUN, _STEP = "Following.__aenter__", "RunScope.__aenter__", "StepScope.__aenter__"
 
@@ -244,6 +245,10 @@ CALLS: dict[str, Call] = {
     "delete_episode, deleted": Call(_DELETE, lambda m: m.delete_episode("gone")),
     "delete_episode, unknown": Call(_DELETE, lambda m: m.delete_episode("nope"), NotFound),
     "delete_episode, bad id": Call(_DELETE, lambda m: m.delete_episode(5), InvalidInput),  # type: ignore[arg-type]
+    "retain": Call(_RETAIN, lambda m: m.retain(RetentionPolicy(max_age_days=1))),
+    "retain, nothing": Call(_RETAIN, lambda m: m.retain(RetentionPolicy(max_age_days=1), dry_run=True)),
+    "retain, all": Call(_RETAIN, lambda m: m.retain(RetentionPolicy(max_episodes=0))),
+    "retain, bad policy": Call(_RETAIN, lambda m: m.retain(RetentionPolicy()), InvalidInput),
     "compact": Call("Memory.compact", lambda m: m.compact()),
     "compact, purging": Call("Memory.compact", lambda m: m.compact(purge=True)),
     "backup": Call("Memory.backup", lambda m: m.backup("/archive")),
