@@ -329,13 +329,8 @@ def plain_step_time_ns(payload: bytes) -> int:
     return int.from_bytes(payload[_STEP_HEAD_BYTES : _STEP_HEAD_BYTES + 8], "big")
 
 
-_FAILURE = re.compile(rb"\x82[\x01\x02]").search
-
-
-def may_have_failed(payload: bytes) -> bool:
-    """Whether the head of a failed result (an array of two, and its code) is somewhere in these steps; in nearly all of
-    those that have it, it is one. Decodes nothing."""
-    return _FAILURE(payload) is not None
+may_have_failed = re.compile(rb"\x82[\x01\x02]").search
+"""Finds the head of a failed result (an array of two, and its code) in steps; in nearly all that have it, it is one."""
 
 
 def is_failed_step(payload: bytes) -> bool:
@@ -353,6 +348,26 @@ def event_data(payload: bytes, what: str) -> dict[str, Any]:
     """What `Event.data` shows of a record. Raises: `EpisodeUnavailable` (reason "undecodable")."""
     record = decode_record(payload, what)
     return step_data(record.data) if record.kind == STEP else record.data
+
+
+def decode_beginning(payload: bytes, fields: Sequence[str], behind: str) -> tuple[int, dict[str, Any]] | None:
+    """When a record was accepted, and the first fields of its data, if these are they and `behind` is the next one.
+    What comes then is not decoded, which for a large record costs a quarter. None if that cannot be told so; then the
+    whole of it may tell."""
+    start = payload.find(b"\x1b", 0, 24)  # a u64 to come: the time
+    cut = payload.find(cbor2.dumps(behind), start)
+    if start < 0 or cut < 0 or start + 10 > cut:
+        return None
+    head = payload[start + 9]
+    start_of_fields = start + 10 if 0xA0 <= head < 0xB8 else start + 11 if head == 0xB8 else cut
+    item = b"\x82" + bytes([0xA0 + len(fields)]) + payload[start_of_fields:cut] + _MARK
+    try:
+        data, mark = cbor2.loads(item, **_DECODING)
+    except (cbor2.CBORDecodeError, ValueError, TypeError, RecursionError):
+        return None  # the key of the next field is part of a text, for instance
+    if mark != _MARK_VALUE or type(data) is not dict or tuple(data) != tuple(fields):
+        return None
+    return int.from_bytes(payload[start + 1 : start + 9], "big"), data
 
 
 def encode_deleted(time_ns: int, actor: str = "") -> bytes:

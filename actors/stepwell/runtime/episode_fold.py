@@ -14,9 +14,11 @@ from stepwell.model.analysis import RewardScore
 from stepwell.model.codec import (
     PLAIN_STEP,
     DecodedRecord,
+    decode_beginning,
     decode_record,
     decode_records,
     is_failed_step,
+    kind_head,
     may_have_failed,
     plain_step_time_ns,
 )
@@ -56,6 +58,9 @@ class _EndingFacts(msgspec.Struct, frozen=True):
     reward: RewardScore | None = None
 
 
+_ENDING, _ENDING_FIELDS = kind_head(ENDED), _EndingFacts.__struct_fields__
+
+
 class _Touched:
     """What some records say of one stream."""
 
@@ -63,6 +68,8 @@ class _Touched:
     start: EpisodeStart | None = None
     episode_id = ""
     start_ns = last_ns = last_seq = last_other_seq = steps = failed = 0
+    last_step: bytes | None = None
+    """The last plain step: time does not go back within a stream."""
     ended_ns: int | None = None
     outcome: str | None = None
     reward: float | None = None
@@ -93,7 +100,7 @@ class EpisodeCatalogFold:
         # Nearly all are steps that succeeded, and are only counted: what is done for each costs an agent that logs
         # them as much.
         others: list[Record] = []
-        touched_by, plain = self._touched, PLAIN_STEP
+        touched_by, plain, may_fail = self._touched, PLAIN_STEP, may_have_failed
         for item in items:
             if isinstance(item, Gap):
                 continue
@@ -105,18 +112,18 @@ class EpisodeCatalogFold:
             if touched is None:
                 touched = touched_by[stream] = _Touched()
             count = len(payloads)
-            if first_seq <= touched.last_seq:  # records that were stored twice (row 10)
-                payloads = payloads[touched.last_seq + 1 - first_seq :]
+            last_seq = touched.last_seq
+            touched.last_seq = first_seq + count - 1
+            if first_seq <= last_seq:  # records that were stored twice (row 10)
+                payloads = payloads[last_seq + 1 - first_seq :]
+                touched.last_seq = max(last_seq, touched.last_seq)
                 if not payloads:
                     continue
-            if may_have_failed(payloads[0] if count == 1 else b"".join(payloads)):
+            if may_fail(payloads[0] if count == 1 else b"".join(payloads)):
                 _count_one_by_one(touched, payloads)
             else:
                 touched.steps += len(payloads)
-            touched.last_seq = first_seq + count - 1
-            time_ns = plain_step_time_ns(payloads[-1])
-            if time_ns > touched.last_ns:
-                touched.last_ns = time_ns
+            touched.last_step = payloads[-1]
         for start in range(0, len(others), _TOGETHER):
             self._take_others(others[start : start + _TOGETHER])
 
@@ -138,7 +145,7 @@ class EpisodeCatalogFold:
             elif record.seq > touched.last_seq:
                 _count_one_by_one(touched, [record.payload])
                 touched.last_seq = record.seq
-                touched.last_ns = max(touched.last_ns, plain_step_time_ns(record.payload))
+                touched.last_step = record.payload
 
     def _touched_by(self, stream: bytes) -> _Touched:
         found = self._touched.get(stream)
@@ -148,6 +155,7 @@ class EpisodeCatalogFold:
 
     def _take_others(self, records: list[Record]) -> None:
         """Records that are no steps. They and the steps of one episode do not mind which are taken first."""
+        records = [record for record in records if not self._took_ending(record)]
         together = decode_records([record.payload for record in records])
         for place, record in enumerate(records):
             try:
@@ -174,6 +182,24 @@ class EpisodeCatalogFold:
             if decoded.time_ns > touched.last_ns:
                 touched.last_ns = decoded.time_ns
 
+    def _took_ending(self, record: Record) -> bool:
+        """Take up an ending by its first fields: what was learned of the episode, and is not needed here, is most of it
+        and of what folding a log costs. False if it is none, or not as this version writes it."""
+        if not record.payload.startswith(_ENDING):
+            return False
+        found = decode_beginning(record.payload, _ENDING_FIELDS, "reflection")
+        if found is None:
+            return False
+        touched = self._touched_by(record.stream)
+        if record.seq > touched.last_other_seq:
+            try:
+                _take_ending(touched, *found)
+            except msgspec.ValidationError:
+                return False
+            touched.last_other_seq = record.seq
+            touched.last_seq, touched.last_ns = max(touched.last_seq, record.seq), max(touched.last_ns, found[0])
+        return True
+
     def changes(self) -> list[Change]:
         """What to change for what was taken since."""
         added, tags, changed = [], [], []
@@ -181,6 +207,8 @@ class EpisodeCatalogFold:
         for stream, it in self._touched.items():
             if stream in self._deleted:
                 continue
+            if it.last_step is not None:
+                it.last_ns = max(it.last_ns, plain_step_time_ns(it.last_step))
             if it.start is not None:
                 row, keys = _new_row(stream, it)
                 added.append(row)
@@ -262,8 +290,12 @@ def _start(touched: _Touched, record: Record, decoded: DecodedRecord) -> None:
 
 
 def _end(touched: _Touched, _record: Record, decoded: DecodedRecord) -> None:
-    facts = msgspec.convert(decoded.data, _EndingFacts)
-    touched.ended_ns, touched.outcome = decoded.time_ns, outcome_kind(facts.outcome)
+    _take_ending(touched, decoded.time_ns, decoded.data)
+
+
+def _take_ending(touched: _Touched, time_ns: int, data: Any) -> None:
+    facts = msgspec.convert(data, _EndingFacts)
+    touched.ended_ns, touched.outcome = time_ns, outcome_kind(facts.outcome)
     touched.reward = None if facts.reward is None else facts.reward.total
 
 
