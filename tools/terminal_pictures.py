@@ -11,6 +11,7 @@ import fcntl
 import os
 import pty
 import re
+import shlex
 import struct
 import subprocess
 import sys
@@ -56,6 +57,12 @@ SHOWN = [
     Picture("show", "stepwell show {episode}", "One episode as a timeline: when, whether it worked, how long, what."),
     Picture("stats", "stepwell stats", "How much there is, and what happened over time."),
     Picture("tail", "stepwell tail -n 8", "The newest events; `-f` goes on with those to come, until Ctrl-C."),
+    Picture(
+        "recommend",
+        'stepwell recommend "Audit the names of json" --domain code-audit --tag names',
+        "Advice on a task, counted over the episodes of the memory.",
+    ),
+    Picture("rebuild", "stepwell rebuild", "What is derived from the log is thrown away and computed again."),
     Picture("replay", "stepwell replay {episode} --speed 0", "An episode again as it went, `--speed` times as fast."),
     Picture("export", "stepwell export episodes.jsonl.gz", "Everything as JSON lines; or Parquet, or OpenTelemetry."),
     Picture("import", "stepwell import episodes.jsonl.gz --dir copy", "And back; importing again adds nothing twice."),
@@ -80,7 +87,7 @@ def in_a_terminal(command: str, directory: Path, typed: str) -> tuple[int, str]:
     fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 60, COLUMNS, 0, 0))
     environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": str(COLUMNS), "STEPWELL_DIR": "agent-memory"}
     environment.pop("NO_COLOR", None)
-    arguments = [sys.executable, "-m", *command.split()]
+    arguments = [sys.executable, "-m", *shlex.split(command)]
     # Progress bars are drawn on stderr, and gone when the command ends; only a question has to be seen.
     errors = side if typed else subprocess.PIPE
     with subprocess.Popen(arguments, cwd=directory, env=environment, stdin=side, stdout=side, stderr=errors) as process:

@@ -247,3 +247,46 @@ def test_a_first_open_that_was_interrupted_is_taken_up_once_it_was_repeated() ->
     assert refreshed(log) == []
     stored = write_log(disk, [[(A, [b"one"])]])
     assert refreshed(log) == stored
+
+
+def test_a_segment_that_is_closed_while_it_is_looked_through_is_no_damage() -> None:
+    """The writer cuts off the space it had set aside: a reader that had asked for the size before was refused."""
+    disk = MemoryFileSystem()
+    write_log(disk, [[(A, [payload(300)])]])
+    (segment,) = segments(disk)
+    end = len(content(disk, segment))
+    file = disk.open(segment)
+    file.truncate(end + 4 * 1024 * 1024)
+    files = WatchedFiles(disk)
+
+    def close_it(call: Call) -> None:
+        if call.operation == "read" and call.path == segment and call.offset + call.size > end:
+            file.truncate(end)
+
+    expected = read_log(open_log_read_only(disk, LOG))
+    files.before = close_it
+    assert read_log(open_log_read_only(files, LOG)) == expected
+
+
+@pytest.mark.parametrize("trouble", ["short", "size"])
+def test_a_read_that_is_short_of_a_file_that_has_not_shrunk_is_an_error(trouble: str) -> None:
+    disk = MemoryFileSystem()
+    write_log(disk, [[(A, [payload(300)])]])
+    (segment,) = segments(disk)
+    files = WatchedFiles(disk)
+    short = False
+
+    def spoil(call: Call, data: bytes) -> bytes:
+        nonlocal short
+        if call.path == segment and call.size > 512:
+            short = True
+            return data[:100]
+        return data
+
+    def fail(call: Call) -> None:
+        if trouble == "size" and short and call.operation == "size":
+            raise OSError(errno.EIO, "Input/output error", call.path)
+
+    files.spoil_read, files.before = spoil, fail
+    with pytest.raises(RecoveryFailed, match="although the file is longer" if trouble == "short" else "Input/output"):
+        open_log_read_only(files, LOG)

@@ -102,14 +102,24 @@ class Window:
             except OSError as error:
                 raise RecoveryFailed.from_os_error("read", error, file=self._name, offset=offset) from error
             if len(self._data) != want:
-                raise RecoveryFailed(
-                    f"reading {self._name!r} at offset {offset} gave {len(self._data)} of {want} bytes although the "
-                    "file is longer. Nothing was changed; check the medium and open again.",
-                    file=self._name,
-                    offset=offset,
-                )
+                self._must_have_shrunk(offset, want)
             self._start, start = offset, 0
         return memoryview(self._data)[start : start + length]
+
+    def _must_have_shrunk(self, offset: int, want: int) -> None:
+        """A read came back short: fine if a writer has just closed the segment, and cut off the space set aside."""
+        try:
+            now = self._file.size()
+        except OSError as error:
+            raise RecoveryFailed.from_os_error("read", error, file=self._name) from error
+        if now >= self.size or len(self._data) < now - offset:
+            raise RecoveryFailed(
+                f"reading {self._name!r} at offset {offset} gave {len(self._data)} of {want} bytes although the "
+                "file is longer. Nothing was changed; check the medium and open again.",
+                file=self._name,
+                offset=offset,
+            )
+        self.size = now
 
     def is_zero(self, start: int, end: int) -> bool:
         """Whether every byte in [start, end) is zero; bytes behind the file count as zero."""

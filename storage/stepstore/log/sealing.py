@@ -41,6 +41,8 @@ def read_trailer(file: File, size: int, segment_tag: int | None) -> Trailer | No
         return None
     data = file.read(size - TRAILER_BYTES, TRAILER_BYTES)
     if len(data) != TRAILER_BYTES:
+        if (now := file.size()) < size:  # its writer has just closed it, and cut off the space set aside
+            return read_trailer(file, now, segment_tag)
         raise OSError(5, f"reading the last {TRAILER_BYTES} bytes gave {len(data)}")
     found = parse_trailer(data)
     if found is None or segment_tag not in (None, found.segment_tag) or found.index_at + found.index_bytes > size:

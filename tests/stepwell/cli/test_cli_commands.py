@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -326,6 +327,29 @@ def test_reading_commands_change_nothing(filled: Path, arguments: list[str]) -> 
     before = files_of(filled)
     assert run(*arguments, "--dir", filled).exit_code == 0
     assert files_of(filled) == before
+
+
+async def test_reading_commands_work_while_another_writes(tmp_path: Path) -> None:
+    async with open_memory(tmp_path / "memory") as memory:
+        handle = await memory.start_episode("a task", episode_id="e")
+        for number in range(30):
+            await (await handle.log_step(ExecutionStep("tool", f"step {number}"))).wait_durable()
+            if number % 10:
+                continue
+            for arguments in (
+                ["list"],
+                ["show", "e"],
+                ["export", "-"],
+                ["verify"],
+                ["stats"],
+                ["tail"],
+                ["replay", "e", "--speed", "0"],
+            ):
+                call = functools.partial(run, *arguments, "--dir", tmp_path / "memory")
+                result = await trio.to_thread.run_sync(call)
+                assert result.exit_code == 0, (arguments, result.output)
+    shown = await trio.to_thread.run_sync(functools.partial(run_json, "show", "e", "--dir", tmp_path / "memory"))
+    assert len(shown["steps"]) == 30
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 from google.protobuf import json_format
+from hypothesis import given
+from hypothesis import strategies as st
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 from stepwell import (
@@ -24,11 +28,17 @@ from stepwell import (
     Success,
     open_memory,
 )
-from stepwell.cli.neutral_form import JsonObject
+from stepwell.cli.neutral_form import JsonObject, same, write_episode
+from stepwell.cli.span_form import read_spans, traces_data
 from stepwell.cli.span_form import spans as span_files
+from stepwell.model.context import TaskContext
+from stepwell.model.episode import Episode
 from stepwell.model.outcome import TaskOutcome
+from stepwell.model.step import EpisodeStep
 from tests.stepwell.cli.cli_support import exported, read_lines, run, run_json, write_lines
 
+NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+texts = st.text(st.characters(codec="utf-8"), max_size=10)
 TRACE = "5b8efff798038103d269b633813fc60c"
 
 
@@ -138,6 +148,62 @@ def test_what_is_exported_comes_back_without_loss(filled: Path, tmp_path: Path) 
     assert sorted(map(json.dumps, again)) == sorted(map(json.dumps, exported(filled, tmp_path / "a.jsonl")))
     twice = run_json("import", tmp_path / "spans.jsonl.gz", "--dir", tmp_path / "copy")
     assert (twice["added"], twice["present"]) == (0, 51)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=8,
+)
+results = st.none() | st.one_of(
+    json_values.map(StepSuccess), texts.map(StepError), texts.map(StepTimeout), texts.map(StepInterrupted)
+)
+
+
+@given(
+    st.lists(
+        st.builds(
+            EpisodeStep,
+            seq=st.integers(2, 100),
+            step_number=st.integers(1, 100),
+            timestamp=st.just(NOW),
+            time_ns=st.just(10**18),
+            tool=texts.filter(str.strip),
+            action=texts,
+            parameters=st.dictionaries(texts, json_values, max_size=3),
+            result=results,
+            latency_ms=st.none() | st.floats(0, 1e6),
+            tokens_used=st.none() | st.integers(0, 10**6),
+            reward=st.none() | st.floats(-10, 10),
+            thought=st.none() | texts,
+            metadata=st.dictionaries(texts, json_values, max_size=3),
+            key=st.none(),
+        ),
+        max_size=4,
+    ),
+    st.none() | st.just(Success("fine")) | st.just(Failure("no", "why")),
+    st.dictionaries(texts, json_values, max_size=3),
+)
+def test_whatever_an_episode_says_comes_back(
+    steps: list[EpisodeStep], outcome: TaskOutcome | None, metadata: JsonObject
+) -> None:
+    numbered = [msgspec.structs.replace(step, seq=number) for number, step in enumerate(steps, 2)]
+    episode = Episode(
+        episode_id="e",
+        task_description="a task",
+        task_type="other",
+        context=TaskContext(domain="d"),
+        agent="a",
+        start_time=NOW,
+        last_seq=9,
+        steps=numbered,
+        metadata=metadata,
+        outcome=outcome,
+        end_time=None if outcome is None else NOW,
+    )
+    written = json.loads(json.dumps(traces_data(episode)))
+    spans = list(span_files._spans(written))
+    assert same(list(read_spans(spans)), json.loads(json.dumps(list(write_episode(episode)))))
 
 
 def value(content: Any) -> JsonObject:

@@ -106,6 +106,31 @@ async def test_following_goes_on_with_what_another_writes(
         journal.release()
 
 
+async def test_following_survives_that_the_writer_goes_comes_deletes_and_compacts(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with open_memory(tmp_path / "memory") as writer:
+        await writer.start_episode("the first", episode_id="e0")
+    journal = SegmentLogJournal.open_read_only(str(tmp_path / "memory"))
+    given, items = trio.open_memory_channel[watching.Item](100)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watching.follow_on, journal, 0, given.send_nowait)
+        for number in range(1, 5):
+            async with open_memory(tmp_path / "memory") as writer:
+                await writer.start_episode("another", episode_id=f"e{number}")
+                await writer.delete_episode(f"e{number - 1}")
+                await writer.compact(purge=True)
+        seen = []
+        while "e4" not in seen:
+            item = await items.receive()
+            assert isinstance(item, Event)
+            seen.append(item.stream if item.kind == "started" else item.kind)
+        nursery.cancel_scope.cancel()
+    journal.release()
+    assert seen.count("e4") == 1
+    assert "deleted" in seen
+
+
 def test_tail_dash_f_shows_a_living_memory_until_ctrl_c(tmp_path: Path) -> None:
     async def main() -> None:
         async with open_memory(tmp_path / "memory") as memory:

@@ -47,7 +47,8 @@ def _episodes(trace: dict[str, Span]) -> Iterator[tuple[Span, list[Span]]]:
 
 
 def _in_order(steps: list[Span]) -> list[Span]:
-    return sorted(steps, key=lambda span: (span.ended_ns, span.begun_ns))
+    """By their ends; those that ended at one time as they stand in the file."""
+    return sorted(steps, key=lambda span: span.ended_ns)
 
 
 def _agent_above(span: Span, trace: dict[str, Span]) -> Span | None:
