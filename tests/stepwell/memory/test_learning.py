@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from stepstore.catalog import CatalogOptions
 from stepstore.log.memory_files import MemoryFileSystem
@@ -24,6 +25,7 @@ from stepwell import (
     NotFound,
     OutcomeUnknown,
     PartialSuccess,
+    Pattern,
     StepError,
     StepSuccess,
     Success,
@@ -37,6 +39,7 @@ from stepwell.model.outcome import TaskOutcome
 from stepwell.model.pattern import Counts, pattern_id
 from stepwell.runtime import learning_tables as tables
 from stepwell.runtime.learner import LearningFold, learning_projection
+from stepwell.testing import MemoryJournal, open_memory_on
 from tests.support import HookedFileSystem, open_on
 
 SHOP = TaskContext(domain="shop", tags=["db:shop"])
@@ -182,6 +185,8 @@ async def test_an_episode_that_does_not_fit_in_hand_is_read_from_the_log() -> No
     async with open_memory(":memory:") as memory:
         await fill(memory, random.Random(5), 6)
         expected = (await learned(memory))[0]
+        for number in range(6):
+            await memory.add_tags(f"e-{number}", ["late"])  # it comes behind the ending, which is all that was learned
         options = CatalogOptions(in_threads=False)
         projection = learning_projection(memory._journal, options)
         fold = LearningFold(memory._journal, in_hand_bytes=0)
@@ -261,6 +266,29 @@ async def test_an_episode_that_was_just_completed_counts() -> None:
         assert sequence.interval.low == pytest.approx(0.8389, abs=1e-4)
 
 
+async def test_an_ending_that_was_accepted_and_is_not_stored_yet_counts() -> None:
+    journal = MemoryJournal()
+    async with open_memory_on(journal) as memory, trio.open_nursery() as nursery:
+        handle = await memory.start_episode("x", episode_id="e", context=SHOP)
+        await handle.log_steps(WAYS[2])
+        await handle.flush()
+        journal.hang_next()
+        nursery.start_soon(handle.complete, Success())
+        await journal.wait_hanging()
+        found: list[Pattern] = []
+
+        async def ask() -> None:
+            found.extend(await memory.patterns("tool_sequence"))
+
+        nursery.start_soon(ask)
+        await trio.testing.wait_all_tasks_blocked()
+        assert found == []
+        journal.release()
+        with trio.fail_after(5):
+            while not found:
+                await trio.testing.wait_all_tasks_blocked()
+
+
 async def test_how_the_task_ended_weighs_a_pattern_and_not_whether_its_steps_succeeded() -> None:
     async with open_memory(":memory:") as memory:
         endings: list[TaskOutcome] = [Success(), Failure(), PartialSuccess("", ["a"], ["b"]), Abstained()]
@@ -332,6 +360,15 @@ async def test_advice_names_the_very_calls_that_failed_and_that_worked() -> None
         assert {it.features: it.success for it in found.base_rates}["domain:shop, tag:db:shop"] == 0.5
         assert "SHOW TABLES" in found.to_text()
         assert len(found.to_text(max_tokens=50)) <= 200
+
+
+async def test_an_example_is_taken_from_an_episode_that_solved_its_task() -> None:
+    async with open_memory(":memory:") as memory:
+        await run(memory, "failed", WAYS[0], Failure())
+        await run(memory, "solved", WAYS[0], Success())
+        await run(memory, "failed-later", WAYS[0], Failure())
+        found = await memory.recommend("List the orders", SHOP)
+        assert {it.example.episode_id for it in found.advice if it.example is not None} == {"solved"}
 
 
 async def test_where_nothing_was_learned_it_is_said_why() -> None:
@@ -504,6 +541,7 @@ async def test_a_skill_is_replaced_under_its_name_and_keeps_its_record(tmp_path:
         assert second.skill_id == first.skill_id
         assert second.created_at == first.created_at
         assert second.updated_at >= first.updated_at
+    forget_what_was_learned(tmp_path)
     async with open_memory(tmp_path) as memory:
         [match] = await memory.skills.find()
         assert match.skill == second
