@@ -53,7 +53,7 @@ async def recommend(
     journal: Journal, projections: Projections, task: str, context: TaskContext, limit: int, now_ns: int
 ) -> Recommendation:
     """Advice for a task, not stored yet. A checkpoint. Raises: `Unavailable`, `RecoveryFailed`, `Closed`."""
-    alike = await projections.episodes.read_now(lambda connection: similar_tasks(connection, task))
+    alike = await projections.episodes.read_now(lambda connection: similar_tasks(connection, task, context.tags))
     weights = {it.stream: it.likeness for it in alike}
     domain, contexts = domain_of(context), context_patterns(context, "other")[:-1]
     considered = await projections.learning.read_now(
