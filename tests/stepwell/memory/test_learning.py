@@ -26,12 +26,14 @@ from stepwell import (
     OutcomeUnknown,
     PartialSuccess,
     Pattern,
+    RunId,
     StepError,
     StepSuccess,
     Success,
     TaskContext,
     ToolSequence,
     Unavailable,
+    events,
     open_memory,
 )
 from stepwell.learning.accumulation import Accumulation
@@ -178,6 +180,24 @@ async def test_what_organises_an_episode_behind_its_ending_changes_nothing_of_wh
         before = await learned(memory)
         await memory.add_tags("e", ["another"])
         await memory.update_episode("e", description="another")
+        assert await learned(memory) == before
+
+
+async def test_of_a_run_with_two_endings_the_first_one_teaches_whenever_the_second_comes(tmp_path: Path) -> None:
+    def called(name: str) -> events.ToolCall:
+        return events.ToolCall(name=name, args={}, result=events.ToolOk(value=1))
+
+    async with open_memory(tmp_path) as memory:
+        for event in (called("search"), called("open"), events.Completed()):
+            await memory.episodic.record(RunId("r"), event)
+        before = await learned(memory)
+        assert len(before[0]) == 3
+        await memory.episodic.record(RunId("r"), called("read"))
+        await memory.episodic.record(RunId("r"), called("write"))
+        await memory.episodic.record(RunId("r"), events.Failed(error="late"))
+        assert await learned(memory) == before
+    forget_what_was_learned(tmp_path)
+    async with open_memory(tmp_path) as memory:
         assert await learned(memory) == before
 
 
