@@ -95,7 +95,9 @@ def patterns(
 
 def pattern(connection: sqlite3.Connection, name: str) -> Learned | None:
     """The pattern with an id."""
-    row = connection.execute(f"SELECT {_PATTERN} FROM pattern p WHERE p.pattern_id = ?", (name,)).fetchone()
+    row = connection.execute(
+        f"SELECT {_PATTERN} FROM pattern p WHERE p.pattern_id = ? AND p.episodes > 0", (name,)
+    ).fetchone()
     return None if row is None else _learned(row)
 
 

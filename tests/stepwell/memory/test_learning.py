@@ -26,21 +26,22 @@ from stepwell import (
     OutcomeUnknown,
     PartialSuccess,
     Pattern,
-    RunId,
     StepError,
     StepSuccess,
     Success,
     TaskContext,
     ToolSequence,
     Unavailable,
-    events,
     open_memory,
 )
 from stepwell.learning.accumulation import Accumulation
+from stepwell.model.codec import encode_step
+from stepwell.model.ids import EPISODE_STREAM, stream_id
 from stepwell.model.outcome import TaskOutcome
 from stepwell.model.pattern import Counts, pattern_id
 from stepwell.runtime import learning_tables as tables
 from stepwell.runtime.learner import LearningFold, learning_projection
+from stepwell.runtime.recommending import append_next
 from stepwell.testing import MemoryJournal, open_memory_on
 from tests.support import HookedFileSystem, open_on
 
@@ -183,19 +184,17 @@ async def test_what_organises_an_episode_behind_its_ending_changes_nothing_of_wh
         assert await learned(memory) == before
 
 
-async def test_of_a_run_with_two_endings_the_first_one_teaches_whenever_the_second_comes(tmp_path: Path) -> None:
-    def called(name: str) -> events.ToolCall:
-        return events.ToolCall(name=name, args={}, result=events.ToolOk(value=1))
-
+async def test_of_two_endings_the_first_one_teaches_whenever_the_second_comes(tmp_path: Path) -> None:
+    """No call writes a second one; another writer, or a repair, may."""
+    stream = stream_id(EPISODE_STREAM, "e")
     async with open_memory(tmp_path) as memory:
-        for event in (called("search"), called("open"), events.Completed()):
-            await memory.episodic.record(RunId("r"), event)
+        await run(memory, "e", WAYS[2], Success())
         before = await learned(memory)
-        assert len(before[0]) == 3
-        await memory.episodic.record(RunId("r"), called("read"))
-        await memory.episodic.record(RunId("r"), called("write"))
-        await memory.episodic.record(RunId("r"), events.Failed(error="late"))
-        assert await learned(memory) == before
+        records = await memory._journal.read(stream).next_slice()
+        for payload in (records[1].payload, encode_step(call("OPEN"), 1, memory._config.limits), records[-1].payload):
+            await append_next(memory._journal, stream, payload)
+        assert (await learned(memory))[1] == before[1]
+        assert await memory.patterns("tool_sequence") != []
     forget_what_was_learned(tmp_path)
     async with open_memory(tmp_path) as memory:
         assert await learned(memory) == before
