@@ -51,7 +51,7 @@ _PATTERN = Table(
         "first_ns": "INTEGER",
         "last_ns": "INTEGER",
     },
-    indexes=("(domain, kind)",),
+    indexes=("(domain, kind)", "(domain, episodes) WHERE kind <> 'context_pattern'"),
 )
 
 

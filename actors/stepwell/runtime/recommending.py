@@ -144,7 +144,7 @@ def _base_rates(considered: Considered) -> list[BaseRate]:
 
 def _note(considered: Considered, domain: str, is_advised: bool) -> str:
     """Why there is no advice, or none of the task's own domain; "" where there is."""
-    if not considered.episodes:
+    if not considered.rates and not considered.domains:
         return "Nothing was learned yet: no episode of this memory has ended."
     if not considered.rates:
         others = f"; the domains there are: {', '.join(considered.domains)}"
