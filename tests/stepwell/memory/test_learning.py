@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from trio.testing import MockClock
 
-from stepstore.catalog import CatalogOptions
+from stepstore.catalog import CatalogOptions, Change
 from stepstore.log.memory_files import MemoryFileSystem
 from stepwell import (
     Abstained,
@@ -240,6 +242,31 @@ async def test_an_encrypted_memory_learns_without_a_file(tmp_path: Path) -> None
         await run(memory, "e", WAYS[0], Success())
         assert await memory.patterns("error_recovery")
         assert not files_of_the_learner(tmp_path)
+
+
+async def test_a_learner_that_failed_is_restarted_and_learns_everything_once(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_memory(":memory:") as memory:
+        store = memory._runtime.projections.learning.catalog.store
+        apply, fails = store.apply, [False, True, False, True, True, False]
+
+        def failing(changes: Sequence[Change], cursor: str) -> None:
+            if fails and fails.pop(0):
+                raise sqlite3.OperationalError("disk I/O error")
+            apply(changes, cursor)
+
+        monkeypatch.setattr(store, "apply", failing)
+        open_meanwhile = await memory.start_episode("long", episode_id="long", context=SHOP)
+        for number in range(6):
+            await open_meanwhile.log_step(WAYS[0][number % 3])
+            await run(memory, f"e-{number}", WAYS[number % len(WAYS)], ENDINGS[number % len(ENDINGS)])
+            await memory.patterns()
+        await open_meanwhile.complete(Success())
+        counts, _evidence = await learned(memory)
+        assert not fails
+        assert counts == await accumulated(memory)
+        assert memory._runtime.projections.learning.service.restarts == 3
 
 
 async def test_with_the_learner_parked_its_calls_are_unavailable_and_logging_goes_on() -> None:
