@@ -1,35 +1,22 @@
-"""How much two short texts say the same: the words they share."""
+"""How much two short texts say the same: the terms they share."""
 
 from __future__ import annotations
 
-import re
+from itertools import islice
 
-from stepwell.learning.concepts import STOP_WORDS
+from stepwell.learning.ranking import analyse
 
-WORDS_READ = 64
-_WORD = re.compile(r"\w+")
-_SHORT_WORDS = (
-    "a an and are as at be but by can do for has how i if in is it its me my no not of on or so the to us we who why "
-    "you all any each"
-)
-_SHORT = frozenset(_SHORT_WORDS.split())
+TERMS_READ = 64
+CHARACTERS_READ = 4_000
 
 
-def words_of(text: str) -> frozenset[str]:
-    """The words of a text that tell something, in lower case and without a plural's s."""
-    found: dict[str, None] = {}
-    for match in _WORD.finditer(text.lower()):
-        word = match[0]
-        if word in _SHORT or word in STOP_WORDS:
-            continue
-        found[word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word] = None
-        if len(found) >= WORDS_READ:
-            break
-    return frozenset(found)
+def terms_of(text: str) -> frozenset[str]:
+    """The terms of a text that tell something: words without their endings, and without stop words."""
+    return frozenset(islice(analyse(text[:CHARACTERS_READ]), TERMS_READ))
 
 
 def likeness(one: frozenset[str], other: frozenset[str]) -> float:
-    """Dice's coefficient of two sets of words: 0 for none in common, 1 for the same."""
+    """Dice's coefficient of two sets of terms: 0 for none in common, 1 for the same."""
     if not one or not other:
         return 0.0
     return 2 * len(one & other) / (len(one) + len(other))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from stepwell.learning.likeness import likeness, words_of
+from stepwell.learning.likeness import likeness, terms_of
 from stepwell.learning.text import counted
 from stepwell.learning.wording import share
 from stepwell.model.context import TaskContext
@@ -19,7 +19,7 @@ DOMAIN_SHARE, LANGUAGE_SHARE, TAGS_SHARE = 0.5, 0.2, 0.3
 
 def ranked_skills(skills: Sequence[Skill], task: str, context: TaskContext | None) -> list[SkillMatch]:
     """The skills that have anything to do with a task, best first, then by name; all of them for an empty task."""
-    asked = words_of(task)
+    asked = terms_of(task)
     found = [_match(skill, asked, context) for skill in skills]
     if asked:
         found = [it for it in found if it.similar > 0]
@@ -29,8 +29,8 @@ def ranked_skills(skills: Sequence[Skill], task: str, context: TaskContext | Non
 def _match(skill: Skill, asked: frozenset[str], context: TaskContext | None) -> SkillMatch:
     similar = 0.0
     if asked:
-        told = words_of(" ".join([skill.name, skill.description, *skill.context.tags]))
-        steps = words_of(" ".join(skill.steps))
+        told = terms_of(" ".join([skill.name, skill.description, *skill.context.tags]))
+        steps = terms_of(" ".join(skill.steps))
         similar = max(likeness(asked, told), len(asked & (told | steps)) / len(asked) / 2)
     near = 0.0 if context is None else _context(skill.context, context)
     parts = []

@@ -95,7 +95,9 @@ def patterns(
 
 def pattern(connection: sqlite3.Connection, name: str) -> Learned | None:
     """The pattern with an id."""
-    row = connection.execute(f"SELECT {_PATTERN} FROM pattern p WHERE p.pattern_id = ?", (name,)).fetchone()
+    row = connection.execute(
+        f"SELECT {_PATTERN} FROM pattern p WHERE p.pattern_id = ? AND p.episodes > 0", (name,)
+    ).fetchone()
     return None if row is None else _learned(row)
 
 
@@ -192,9 +194,8 @@ class Considered(msgspec.Struct, frozen=True):
 
     candidates: list[Candidate]
     rates: list[Learned]
-    episodes: int
     domains: list[str]
-    """Those with the most episodes, where there is none of the task's own."""
+    """Those with the most episodes, where the task's own has none."""
 
 
 def consider(
@@ -203,7 +204,7 @@ def consider(
     """What may be advised for a task of a domain. `contexts`: the kinds of task it is one of, its domain first;
     `similar`: streams of episodes whose task reads like it, and how much."""
     rates = [found for content in contexts if (found := pattern(connection, pattern_id(domain, content))) is not None]
-    total = connection.execute("SELECT count(*) FROM (SELECT 1 FROM episode LIMIT 1000000)").fetchone()[0]
+    total = rates[0].counts.episodes if rates else 0
     tagged = _tagged(connection, [it for it in rates if _is_tag(it.content)], total)
     alike = _alike(connection, similar)
     common = connection.execute(
@@ -228,7 +229,7 @@ def consider(
         )
         for it in considered
     ]
-    return Considered(candidates, rates, total, [] if rates else _domains(connection))
+    return Considered(candidates, rates, [] if rates else _domains(connection))
 
 
 _AT_ONCE = 500

@@ -1,9 +1,9 @@
 """The learner: follows the log and keeps what episodes teach in a catalog of its own.
 
-An episode is learned from when its ending is durable, once, as it was at its ending: what organises it later changes
-nothing. Its records are kept in hand from its start on, as long as there is room, and read from the log otherwise:
-behind a restart, or if it was open for long. So the learner holds nothing that it cannot do without, and a catalog that
-was folded record by record equals one that was rebuilt.
+An episode is learned from when its ending is durable, once, as it was at its first ending: what organises it later, or
+comes behind that, changes nothing. Its records are kept in hand from its start on, as long as there is room, and read
+from the log otherwise: behind a restart, or if it was open for long. So the learner holds nothing that it cannot do
+without, and a catalog that was folded record by record equals one that was rebuilt.
 """
 
 from __future__ import annotations
@@ -77,8 +77,9 @@ class LearningFold:
                 if not isinstance(item, Gap) and (ending := self._took(item)) is not None:
                     incomplete.append(ending)
         for ending in incomplete:
-            records = await self._read(ending)
-            if records and ending.stream not in self._deleted:
+            if ending.stream in self._ended or ending.stream in self._deleted:
+                continue
+            if records := await self._read(ending):
                 self._ended[ending.stream] = records
 
     def take(self, items: Sequence[Record | Gap]) -> None:
@@ -154,14 +155,15 @@ class LearningFold:
             if episode is None or episode.outcome is None:
                 continue
             success, at, domain = success_of(episode.outcome), ended_ns(episode), domain_of(episode.context)
-            episodes.append((stream, episode.episode_id, success, outcome_kind(episode.outcome), at))
+            end_seq = records[-1].seq
+            episodes.append((stream, episode.episode_id, success, outcome_kind(episode.outcome), at, end_seq))
             for it in extract(episode):
                 name = _pattern_id(domain, it.content)
                 if name not in patterns:
                     content = msgspec.json.encode(it.content).decode()
                     patterns[name] = (name, kind_of(it.content), domain, content)
                 seqs = ",".join(map(str, it.seqs))
-                evidence.append((name, stream, it.occurrences, it.ok, it.failed, success, at, f"[{seqs}]"))
+                evidence.append((name, stream, end_seq, it.occurrences, it.ok, it.failed, success, at, f"[{seqs}]"))
         found = (
             Change(tables.ADD_EPISODE, episodes),
             Change(tables.ADD_PATTERN, list(patterns.values())),

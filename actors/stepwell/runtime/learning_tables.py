@@ -20,7 +20,7 @@ from stepwell.learning.intervals import success_interval
 from stepwell.model.pattern import WARNINGS
 
 FILE = "learning.sqlite"
-_TABLES_VERSION = 1
+_TABLES_VERSION = 2
 
 _EPISODE = Table(
     name="episode",
@@ -31,6 +31,7 @@ _EPISODE = Table(
         "success": "INTEGER",
         "outcome": "TEXT NOT NULL",
         "ended_ns": "INTEGER NOT NULL",
+        "end_seq": "INTEGER NOT NULL",  # of the first ending, which is the one that counts
     },
 )
 _PATTERN = Table(
@@ -50,7 +51,7 @@ _PATTERN = Table(
         "first_ns": "INTEGER",
         "last_ns": "INTEGER",
     },
-    indexes=("(domain, kind)",),
+    indexes=("(domain, kind)", "(domain, episodes) WHERE kind <> 'context_pattern'"),
 )
 
 
@@ -158,14 +159,14 @@ LEARNING = CatalogSchema(
 )
 
 ADD_EPISODE = """
-    INSERT OR IGNORE INTO episode (stream, episode_id, success, outcome, ended_ns) {values}"""
+    INSERT OR IGNORE INTO episode (stream, episode_id, success, outcome, ended_ns, end_seq) {values}"""
 ADD_PATTERN = "INSERT OR IGNORE INTO pattern (pattern_id, kind, domain, content) {values}"
 ADD_EVIDENCE = """
     INSERT OR IGNORE INTO evidence
-    WITH new (pattern_id, stream, occurrences, ok, failed, success, ended_ns, seqs) AS ({values})
+    WITH new (pattern_id, stream, end_seq, occurrences, ok, failed, success, ended_ns, seqs) AS ({values})
     SELECT pattern.id, episode.id, new.occurrences, new.ok, new.failed, new.success, new.ended_ns, new.seqs
     FROM new CROSS JOIN pattern ON pattern.pattern_id = new.pattern_id
-    CROSS JOIN episode ON episode.stream = new.stream"""
+    CROSS JOIN episode ON episode.stream = new.stream AND episode.end_seq = new.end_seq"""
 ADD_RECOMMENDATION = "INSERT OR IGNORE INTO recommendation (stream, time_ns) {values}"
 ADD_ADVICE = """
     INSERT OR IGNORE INTO advice (advised, recommendation)

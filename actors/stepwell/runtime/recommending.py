@@ -53,7 +53,7 @@ async def recommend(
     journal: Journal, projections: Projections, task: str, context: TaskContext, limit: int, now_ns: int
 ) -> Recommendation:
     """Advice for a task, not stored yet. A checkpoint. Raises: `Unavailable`, `RecoveryFailed`, `Closed`."""
-    alike = await projections.episodes.read_now(lambda connection: similar_tasks(connection, task))
+    alike = await projections.episodes.read_now(lambda connection: similar_tasks(connection, task, context.tags))
     weights = {it.stream: it.likeness for it in alike}
     domain, contexts = domain_of(context), context_patterns(context, "other")[:-1]
     considered = await projections.learning.read_now(
@@ -144,7 +144,7 @@ def _base_rates(considered: Considered) -> list[BaseRate]:
 
 def _note(considered: Considered, domain: str, is_advised: bool) -> str:
     """Why there is no advice, or none of the task's own domain; "" where there is."""
-    if not considered.episodes:
+    if not considered.rates and not considered.domains:
         return "Nothing was learned yet: no episode of this memory has ended."
     if not considered.rates:
         others = f"; the domains there are: {', '.join(considered.domains)}"

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from stepwell.learning.likeness import likeness, words_of
+from stepwell.learning.likeness import likeness, terms_of
+from stepwell.model.tags import tag_key
 
 MOST_EPISODES = 60
 LEAST_LIKENESS = 0.2
-_QUERY_WORDS = 16
+_QUERY_TERMS = 16
+
+
+def _beginning(term: str) -> str:
+    """How the words begin that this is the term of: the index holds them whole (`countri` is that of `country`)."""
+    return term.rstrip("iy") or term
 
 
 class SimilarTask(NamedTuple):
@@ -23,22 +31,24 @@ class SimilarTask(NamedTuple):
     likeness: float
 
 
-def similar_tasks(connection: sqlite3.Connection, task: str) -> list[SimilarTask]:
-    """The most similar first, the newest among equals; at most 60."""
-    asked = words_of(task)
+def similar_tasks(connection: sqlite3.Connection, task: str, tags: Sequence[str]) -> list[SimilarTask]:
+    """The most similar first, the newest among equals; at most 60. Of the likeness of its words an episode without any
+    of the `tags` keeps half, and one with all of them keeps all."""
+    asked = terms_of(task)
     if not asked:
         return []
-    # A plural's s is cut off, so words are looked up by how they begin.
-    query = " OR ".join(f'"{word}"*' for word in sorted(asked, key=len, reverse=True)[:_QUERY_WORDS])
+    query = " OR ".join(f'"{_beginning(term)}"*' for term in sorted(asked, key=len, reverse=True)[:_QUERY_TERMS])
     rows = connection.execute(
-        "SELECT e.stream, e.episode_id, e.task, e.outcome, e.last_seq FROM episode_text f JOIN episode e "
+        "SELECT e.stream, e.episode_id, e.task, e.outcome, e.last_seq, e.tags FROM episode_text f JOIN episode e "
         "ON e.id = f.rowid WHERE episode_text MATCH ? AND e.outcome IS NOT NULL AND e.outcome <> 'interrupted' "
         "AND e.archived = 0 ORDER BY f.rank, f.rowid DESC LIMIT ?",
         (query, 4 * MOST_EPISODES),
     )
-    found = [
-        SimilarTask(stream, name, text, outcome, last_seq, likeness(asked, words_of(text)))
-        for stream, name, text, outcome, last_seq in rows
-    ]
-    found = [it for it in found if it.likeness >= LEAST_LIKENESS]
+    wanted = {tag_key(tag) for tag in tags}
+    found: list[SimilarTask] = []
+    for stream, name, text, outcome, last_seq, has in rows:
+        alike = likeness(asked, terms_of(text))
+        if alike >= LEAST_LIKENESS:
+            shared = len(wanted & {tag_key(tag) for tag in json.loads(has)}) / len(wanted) if wanted else 1.0
+            found.append(SimilarTask(stream, name, text, outcome, last_seq, alike * (0.5 + 0.5 * shared)))
     return sorted(found, key=lambda it: -it.likeness)[:MOST_EPISODES]

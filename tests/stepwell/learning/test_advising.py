@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from stepwell.learning.accumulation import pattern_of
 from stepwell.learning.advising import Nearness, best, lift, score_parts, why
 from stepwell.learning.heuristics import heuristics_of
-from stepwell.learning.likeness import likeness, words_of
+from stepwell.learning.likeness import likeness, terms_of
 from stepwell.learning.playbook import playbook_of
 from stepwell.learning.skill_ranking import ranked_skills
 from stepwell.learning.wording import advice_text
@@ -169,10 +169,10 @@ def test_where_nothing_says_what_to_do_there_is_no_playbook() -> None:
 
 @given(texts, texts)
 def test_likeness_is_symmetric_and_bounded(one: str, other: str) -> None:
-    found = likeness(words_of(one), words_of(other))
+    found = likeness(terms_of(one), terms_of(other))
     assert 0 <= found <= 1
-    assert found == likeness(words_of(other), words_of(one))
-    assert likeness(words_of(one), words_of(one)) == (1.0 if words_of(one) else 0.0)
+    assert found == likeness(terms_of(other), terms_of(one))
+    assert likeness(terms_of(one), terms_of(one)) == (1.0 if terms_of(one) else 0.0)
 
 
 def test_skills_are_ranked_by_words_context_and_how_they_did() -> None:

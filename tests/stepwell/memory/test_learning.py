@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import random
+import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
+import trio.testing
+from trio.testing import MockClock
 
-from stepstore.catalog import CatalogOptions
+from stepstore.catalog import CatalogOptions, Change
 from stepstore.log.memory_files import MemoryFileSystem
 from stepwell import (
     Abstained,
@@ -24,6 +27,7 @@ from stepwell import (
     NotFound,
     OutcomeUnknown,
     PartialSuccess,
+    Pattern,
     StepError,
     StepSuccess,
     Success,
@@ -33,10 +37,14 @@ from stepwell import (
     open_memory,
 )
 from stepwell.learning.accumulation import Accumulation
+from stepwell.model.codec import encode_step
+from stepwell.model.ids import EPISODE_STREAM, stream_id
 from stepwell.model.outcome import TaskOutcome
 from stepwell.model.pattern import Counts, pattern_id
 from stepwell.runtime import learning_tables as tables
 from stepwell.runtime.learner import LearningFold, learning_projection
+from stepwell.runtime.recommending import append_next
+from stepwell.testing import MemoryJournal, open_memory_on
 from tests.support import HookedFileSystem, open_on
 
 SHOP = TaskContext(domain="shop", tags=["db:shop"])
@@ -178,10 +186,28 @@ async def test_what_organises_an_episode_behind_its_ending_changes_nothing_of_wh
         assert await learned(memory) == before
 
 
+async def test_of_two_endings_the_first_one_teaches_whenever_the_second_comes(tmp_path: Path) -> None:
+    """No call writes a second one; another writer, or a repair, may."""
+    stream = stream_id(EPISODE_STREAM, "e")
+    async with open_memory(tmp_path) as memory:
+        await run(memory, "e", WAYS[2], Success())
+        before = await learned(memory)
+        records = await memory._journal.read(stream).next_slice()
+        for payload in (records[1].payload, encode_step(call("OPEN"), 1, memory._config.limits), records[-1].payload):
+            await append_next(memory._journal, stream, payload)
+        assert (await learned(memory))[1] == before[1]
+        assert await memory.patterns("tool_sequence") != []
+    forget_what_was_learned(tmp_path)
+    async with open_memory(tmp_path) as memory:
+        assert await learned(memory) == before
+
+
 async def test_an_episode_that_does_not_fit_in_hand_is_read_from_the_log() -> None:
     async with open_memory(":memory:") as memory:
         await fill(memory, random.Random(5), 6)
         expected = (await learned(memory))[0]
+        for number in range(6):
+            await memory.add_tags(f"e-{number}", ["late"])  # it comes behind the ending, which is all that was learned
         options = CatalogOptions(in_threads=False)
         projection = learning_projection(memory._journal, options)
         fold = LearningFold(memory._journal, in_hand_bytes=0)
@@ -216,6 +242,31 @@ async def test_an_encrypted_memory_learns_without_a_file(tmp_path: Path) -> None
         await run(memory, "e", WAYS[0], Success())
         assert await memory.patterns("error_recovery")
         assert not files_of_the_learner(tmp_path)
+
+
+async def test_a_learner_that_failed_is_restarted_and_learns_everything_once(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_memory(":memory:") as memory:
+        store = memory._runtime.projections.learning.catalog.store
+        apply, fails = store.apply, [False, True, False, True, True, False]
+
+        def failing(changes: Sequence[Change], cursor: str) -> None:
+            if fails and fails.pop(0):
+                raise sqlite3.OperationalError("disk I/O error")
+            apply(changes, cursor)
+
+        monkeypatch.setattr(store, "apply", failing)
+        open_meanwhile = await memory.start_episode("long", episode_id="long", context=SHOP)
+        for number in range(6):
+            await open_meanwhile.log_step(WAYS[0][number % 3])
+            await run(memory, f"e-{number}", WAYS[number % len(WAYS)], ENDINGS[number % len(ENDINGS)])
+            await memory.patterns()
+        await open_meanwhile.complete(Success())
+        counts, _evidence = await learned(memory)
+        assert not fails
+        assert counts == await accumulated(memory)
+        assert memory._runtime.projections.learning.service.restarts == 3
 
 
 async def test_with_the_learner_parked_its_calls_are_unavailable_and_logging_goes_on() -> None:
@@ -259,6 +310,29 @@ async def test_an_episode_that_was_just_completed_counts() -> None:
         assert sequence.content == ToolSequence(("sql show", "sql describe", "sql select"))
         assert sequence.success == 1.0
         assert sequence.interval.low == pytest.approx(0.8389, abs=1e-4)
+
+
+async def test_an_ending_that_was_accepted_and_is_not_stored_yet_counts() -> None:
+    journal = MemoryJournal()
+    async with open_memory_on(journal) as memory, trio.open_nursery() as nursery:
+        handle = await memory.start_episode("x", episode_id="e", context=SHOP)
+        await handle.log_steps(WAYS[2])
+        await handle.flush()
+        journal.hang_next()
+        nursery.start_soon(handle.complete, Success())
+        await journal.wait_hanging()
+        found: list[Pattern] = []
+
+        async def ask() -> None:
+            found.extend(await memory.patterns("tool_sequence"))
+
+        nursery.start_soon(ask)
+        await trio.testing.wait_all_tasks_blocked()
+        assert found == []
+        journal.release()
+        with trio.fail_after(5):
+            while not found:
+                await trio.testing.wait_all_tasks_blocked()
 
 
 async def test_how_the_task_ended_weighs_a_pattern_and_not_whether_its_steps_succeeded() -> None:
@@ -332,6 +406,15 @@ async def test_advice_names_the_very_calls_that_failed_and_that_worked() -> None
         assert {it.features: it.success for it in found.base_rates}["domain:shop, tag:db:shop"] == 0.5
         assert "SHOW TABLES" in found.to_text()
         assert len(found.to_text(max_tokens=50)) <= 200
+
+
+async def test_an_example_is_taken_from_an_episode_that_solved_its_task() -> None:
+    async with open_memory(":memory:") as memory:
+        await run(memory, "failed", WAYS[0], Failure())
+        await run(memory, "solved", WAYS[0], Success())
+        await run(memory, "failed-later", WAYS[0], Failure())
+        found = await memory.recommend("List the orders", SHOP)
+        assert {it.example.episode_id for it in found.advice if it.example is not None} == {"solved"}
 
 
 async def test_where_nothing_was_learned_it_is_said_why() -> None:
@@ -504,6 +587,7 @@ async def test_a_skill_is_replaced_under_its_name_and_keeps_its_record(tmp_path:
         assert second.skill_id == first.skill_id
         assert second.created_at == first.created_at
         assert second.updated_at >= first.updated_at
+    forget_what_was_learned(tmp_path)
     async with open_memory(tmp_path) as memory:
         [match] = await memory.skills.find()
         assert match.skill == second
