@@ -57,6 +57,8 @@ REFUSED: list[Callable[[Any], Awaitable[object]]] = [
     lambda facts: facts.facts(WS, 5, "nonsense"),
 ]
 
+TOLD = ["text", "metadata", "seconds", "time"]
+"""Where a fact may say when it was so."""
 FILTERED: dict[str, Any] = {
     "a": {"n": 1, "tag": "x"},
     "b": {"n": True},
@@ -276,7 +278,7 @@ class LongTermContract(PlaceOfPorts):
             await facts.remember(WS, Fact(text, {"session": session}))
         assert await texts(facts, "holidays") == ["holidays", "at the lake"]
 
-    @pytest.mark.parametrize("told", ["text", "metadata", "seconds", "time"])
+    @pytest.mark.parametrize("told", TOLD)
     async def test_dates_are_found_in_any_form(self, facts: LongTermMemory, told: str) -> None:
         text = "a fire (2023-05-08)" if told == "text" else "a fire"
         metadata = {"metadata": {"session_date": "1:56 pm on 8 May, 2023"}, "seconds": {"created_at": 1683554160}}
