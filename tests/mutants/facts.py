@@ -43,6 +43,12 @@ class OneScopePerName(InMemoryLongTerm):
         return super().of(scope if scope.kind == "global" else Scope.workspace(scope.name))
 
 
+class ListsWhatWasAsked(InMemoryLongTerm):
+    async def scopes(self) -> list[Scope]:
+        await trio.lowlevel.checkpoint()
+        return list(self.kept)
+
+
 class UnknownScopeIsAnError(InMemoryLongTerm):
     async def search(self, scope: Scope, *rest: Any, **only: Any) -> list[Hit]:
         if scope not in self.kept:
@@ -405,6 +411,7 @@ BROKEN_FACTS: dict[str, type[InMemoryLongTerm]] = {
     "test_it_is_a_long_term_memory_behind_the_protocol": HasNoPages,
     "test_each_fact_has_an_id_of_its_own_also_if_it_says_the_same": IdOfTheText,
     "test_scopes_are_exact_for_all_kinds_and_for_one_name_in_two_kinds": OneScopePerName,
+    "test_scopes_are_listed_in_the_order_in_which_they_began": ListsWhatWasAsked,
     "test_an_unknown_scope_is_empty": UnknownScopeIsAnError,
     "test_at_most_k_facts_come_and_all_if_k_is_larger": AtLeastOne,
     "test_text_and_metadata_come_back_as_they_were": MetadataAsText,

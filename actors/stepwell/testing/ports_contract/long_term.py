@@ -133,6 +133,13 @@ class LongTermContract(PlaceOfPorts):
             assert await listed(facts, scope) == [f"sky number {place}"]
         assert await texts(facts, "sky", Scope.agent("other")) == []
 
+    async def test_scopes_are_listed_in_the_order_in_which_they_began(self, facts: LongTermMemory) -> None:
+        assert await facts.scopes() == []
+        for scope in (*ALL, WS):
+            await facts.recall(Scope.agent("only asked"), "sky")
+            await facts.remember(scope, SKY)
+        assert await facts.scopes() == list(ALL)
+
     async def test_an_unknown_scope_is_empty(self, facts: LongTermMemory) -> None:
         assert await facts.recall(WS, "sky") == await facts.search(WS, "sky") == []
         page = await facts.facts(WS)
@@ -511,6 +518,7 @@ class LongTermContract(PlaceOfPorts):
             lambda: facts.facts(WS),
             lambda: facts.forget(fact_id),
             lambda: facts.forget("x"),
+            facts.scopes,
         ]
         for call in calls:
             with assert_checkpoints():
