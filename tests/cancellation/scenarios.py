@@ -794,3 +794,4 @@ async def facts(caller: Caller) -> None:
     await caller.plain(partial(long_term.clear, scope))
     await caller.plain(partial(long_term.remember, scope, Fact("again")))
     await caller.plain(partial(long_term.search, scope, "again"))
+    await caller.plain(long_term.scopes)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
+import inspect
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
@@ -17,7 +19,9 @@ from stepwell.model.fact_page import FactPage
 from stepwell.model.fact_records import Change, Forgotten, Remembered, fact_id, parse_fact_id
 from stepwell.model.recall_semantics import RecallSemantics
 from stepwell.model.scope import Scope
-from stepwell.testing.ports import InMemoryLongTerm
+from stepwell.testing.ports import InMemoryLongTerm, InMemoryPorts
+from stepwell.testing.ports_contract import LongTermContract, PortsPlace
+from stepwell.testing.ports_contract.long_term import TOLD
 
 
 class ByWholeTextOnly(InMemoryLongTerm):
@@ -37,6 +41,12 @@ class IdOfTheText(InMemoryLongTerm):
 class OneScopePerName(InMemoryLongTerm):
     def of(self, scope: Scope) -> FactCollection:
         return super().of(scope if scope.kind == "global" else Scope.workspace(scope.name))
+
+
+class ListsWhatWasAsked(InMemoryLongTerm):
+    async def scopes(self) -> list[Scope]:
+        await trio.lowlevel.checkpoint()
+        return list(self.kept)
 
 
 class UnknownScopeIsAnError(InMemoryLongTerm):
@@ -401,6 +411,7 @@ BROKEN_FACTS: dict[str, type[InMemoryLongTerm]] = {
     "test_it_is_a_long_term_memory_behind_the_protocol": HasNoPages,
     "test_each_fact_has_an_id_of_its_own_also_if_it_says_the_same": IdOfTheText,
     "test_scopes_are_exact_for_all_kinds_and_for_one_name_in_two_kinds": OneScopePerName,
+    "test_scopes_are_listed_in_the_order_in_which_they_began": ListsWhatWasAsked,
     "test_an_unknown_scope_is_empty": UnknownScopeIsAnError,
     "test_at_most_k_facts_come_and_all_if_k_is_larger": AtLeastOne,
     "test_text_and_metadata_come_back_as_they_were": MetadataAsText,
@@ -449,3 +460,48 @@ BROKEN_FACTS: dict[str, type[InMemoryLongTerm]] = {
     "test_a_caller_that_is_cancelled_already_stores_nothing": StoresBeforeItLooks,
 }
 """By test of the contract, the twin with that rule broken."""
+
+
+def facts_rules() -> list[str]:
+    """The names of the tests of the contract."""
+    return [
+        name for name, _test in inspect.getmembers(LongTermContract, inspect.isfunction) if name.startswith("test_")
+    ]
+
+
+def outcome(rule: str, kind: type[InMemoryLongTerm]) -> str | None:
+    """What a test of the contract says of a twin of this kind; None if it passes."""
+    test: Callable[..., Awaitable[None]] = getattr(LongTermContract(), rule)
+    parameters = inspect.signature(test).parameters
+    given: list[dict[str, Any]] = [{"told": told} for told in TOLD] if "told" in parameters else [{}]
+    for arguments in given:
+        try:
+            trio.run(_call, test, _place_of(kind), "facts" in parameters, arguments)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            return type(error).__name__
+    return None
+
+
+async def _call(
+    test: Callable[..., Awaitable[None]], place: PortsPlace, of_facts: bool, arguments: dict[str, Any]
+) -> None:
+    with trio.fail_after(60):
+        if of_facts:
+            async with place.opened() as ports:
+                await test(ports.long_term, **arguments)
+        else:
+            await test(place, **arguments)
+
+
+def _place_of(kind: type[InMemoryLongTerm]) -> PortsPlace:
+    kept: dict[Scope, FactCollection] = {}
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[InMemoryPorts]:
+        ports = InMemoryPorts()
+        ports.long_term = kind(kept)
+        yield ports
+
+    return PortsPlace(opened)

@@ -500,6 +500,15 @@ class LongTermPort:
         )
         return found
 
+    async def scopes(self) -> list[Scope]:
+        """The scopes that something was remembered in since they were last cleared, in the order in which they began.
+
+        The first call reads the log. Raises: `RecoveryFailed`, `Unavailable` (the key of something encrypted cannot be
+        had).
+        """
+        found: list[Scope] = await self._door.call(lambda: self._target.scopes())
+        return found
+
     async def forget(self, fact_id: str) -> bool:
         """Remove a fact: from now on it is in no answer. False if there is none of that id.
 

@@ -277,6 +277,18 @@ class LongTermPort:
             after = 0 if generation < collection.generation else collection.last_number
         return page_of(collection, wanted, after, limit)
 
+    async def scopes(self) -> list[Scope]:
+        """The scopes that something was remembered in since they were last cleared, in the order in which they began.
+
+        The first call reads the log. Raises: `RecoveryFailed`, `Unavailable` (the key of something encrypted cannot be
+        had).
+        """
+        await self._memory._supervisor.settle_all()
+        index = self._memory._stream_index
+        await index.catch_up()
+        found = [Scope.from_stream_name(name) for name in index.scopes()]
+        return [scope for scope in found if scope is not None]
+
     # ---- forgetting --------------------------------------------------------------------------------------------------
 
     async def forget(self, fact_id: str) -> bool:

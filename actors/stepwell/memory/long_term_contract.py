@@ -93,6 +93,10 @@ class LongTermMemory(Protocol):
         """The facts of a scope that can be found, oldest first, a page at a time."""
         ...
 
+    async def scopes(self) -> list[Scope]:
+        """The scopes that something was remembered in."""
+        ...
+
     async def forget(self, fact_id: str) -> bool:
         """Remove a fact. False if there is none of that id."""
         ...

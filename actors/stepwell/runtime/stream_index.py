@@ -1,4 +1,4 @@
-"""Which runs and which threads there are: a fold of the log, brought up to date when somebody asks.
+"""Which runs, threads and scopes there are: a fold of the log, brought up to date when somebody asks.
 
 Nothing of it is stored. It holds some 300 bytes for each run; the first call after opening reads the log.
 """
@@ -16,7 +16,7 @@ from stepwell.model.ids import EPISODE_STREAM, stream_id
 from stepwell.model.run_event import Completed, Failed, Started
 from stepwell.model.run_filter import RunFold
 from stepwell.model.run_record import RUN_KINDS, event_of_record
-from stepwell.model.streams import THREAD_STREAM, is_named
+from stepwell.model.streams import SCOPE_STREAM, THREAD_STREAM, is_named
 
 _STEP = kind_head(STEP)
 _LAST = (kind_head(DELETED), kind_head(CLEARED))
@@ -31,6 +31,7 @@ class StreamIndex:
         self._lock = trio.Lock()
         self._runs: dict[bytes, RunFold] = {}
         self._threads: dict[bytes, str] = {}
+        self._scopes: dict[bytes, str] = {}
 
     @trio.lowlevel.enable_ki_protection
     async def catch_up(self) -> None:
@@ -58,11 +59,16 @@ class StreamIndex:
         """Every thread, in the order in which they began."""
         return list(self._threads.values())
 
+    def scopes(self) -> list[str]:
+        """Every scope, in the order in which they began."""
+        return list(self._scopes.values())
+
     @trio.lowlevel.enable_ki_protection
     def _take(self, record: Record) -> None:
         if record.payload.startswith(_LAST):
             self._runs.pop(record.stream, None)
             self._threads.pop(record.stream, None)
+            self._scopes.pop(record.stream, None)
             return
         try:
             if record.seq == 1:
@@ -82,6 +88,8 @@ class StreamIndex:
             self._runs[record.stream] = RunFold(name)
         elif kind == THREAD_STREAM and is_named(meta, record.stream):
             self._threads[record.stream] = name
+        elif kind == SCOPE_STREAM and is_named(meta, record.stream):
+            self._scopes[record.stream] = name
 
 
 def _add(fold: RunFold, record: Record) -> None:

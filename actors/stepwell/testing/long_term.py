@@ -191,6 +191,11 @@ class InMemoryLongTerm:
         after = 0 if cursor is None else parse_fact_cursor(cursor)[1]
         return page_of(self.of(scope), checked_wanted(where, since, until), after, limit)
 
+    async def scopes(self) -> list[Scope]:
+        """See `LongTermPort.scopes`."""
+        await trio.lowlevel.checkpoint()
+        return [scope for scope, kept in self.kept.items() if kept.last_number]
+
     async def forget(self, fact_id: str) -> bool:
         """See `LongTermPort.forget`."""
         await trio.lowlevel.checkpoint()

@@ -75,6 +75,7 @@ FACT_CALLS: dict[str, PortCall] = {
     "get, no id": PortCall("LongTermPort.get", lambda m: m.long_term.get("x"), NotFound),
     "facts": PortCall("LongTermPort.facts", lambda m: m.long_term.facts(WS)),
     "facts, bad cursor": PortCall("LongTermPort.facts", lambda m: m.long_term.facts(WS, cursor="x"), InvalidInput),
+    "scopes": PortCall("LongTermPort.scopes", lambda m: m.long_term.scopes()),
     "forget, a fact": PortCall("LongTermPort.forget", forget),
     "forget, unknown": PortCall("LongTermPort.forget", lambda m: m.long_term.forget(f"{WS}/1.99")),
     "forget, no id": PortCall("LongTermPort.forget", lambda m: m.long_term.forget("x")),

@@ -528,6 +528,11 @@ async def listing_behind_the_closing(stage: Stage) -> Situation:
     yield stage.memory.short_term.threads
 
 
+async def listing_scopes_behind_the_closing(stage: Stage) -> Situation:
+    await stage.close()
+    yield stage.memory.long_term.scopes
+
+
 async def forgetting_behind_the_closing(stage: Stage) -> Situation:
     fact_id = await stage.memory.long_term.remember(Scope.GLOBAL, Fact("the sky is blue"))
     await stage.close()
@@ -714,6 +719,7 @@ SITUATIONS: list[tuple[str, Callable[[Stage], Situation], type[BaseException] | 
     ("Memory.open_episodes", looking_for_open_episodes_behind_the_closing, Closed),
     ("Memory.compact", compacting_behind_the_closing, Closed),
     ("ShortTermPort.threads", listing_behind_the_closing, Closed),
+    ("LongTermPort.scopes", listing_scopes_behind_the_closing, Closed),
     ("LongTermPort.forget", forgetting_behind_the_closing, Closed),
     ("RunFollowing.__aenter__", entering_a_run_twice, InvalidState),
     ("RunFollowing.__aexit__", leaving_a_run, None),

@@ -248,7 +248,9 @@ async def test_clearing_forgets_a_whole_scope_and_no_id_comes_again() -> None:
         before = await memory.long_term.remember_many(WS, [SKY, SEA])
         other = await memory.long_term.remember(AGENT, SKY)
         page = await memory.long_term.facts(WS, 1)
+        assert await memory.long_term.scopes() == [WS, AGENT]
         assert await memory.long_term.clear(WS) is None
+        assert await memory.long_term.scopes() == [AGENT]
         assert await texts(memory, "sky sea") == []
         after = await memory.long_term.remember_many(WS, [SKY, SEA])
         assert not set(before) & set(after)
@@ -260,6 +262,7 @@ async def test_clearing_forgets_a_whole_scope_and_no_id_comes_again() -> None:
         assert [fact.id for fact in again.items] == after
     async with open_on(files) as memory:
         assert await memory.long_term.get(after[0]) == SKY
+        assert await memory.long_term.scopes() == [AGENT, WS]
         with pytest.raises(NotFound):
             await memory.long_term.get(before[0])
 

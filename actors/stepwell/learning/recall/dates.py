@@ -39,7 +39,13 @@ def with_plain_dates(text: str) -> str:
     if _DIGIT.search(text) is None:
         return text
     head, rest = text[:_LONGEST], text[_LONGEST:]
-    return _MONTH.sub(_whole_month, _ORDINAL.sub(r"\1", _ISO.sub(_plain, head))) + rest
+    if "-" in head:
+        head = _ISO.sub(_plain, head)
+    head = _ORDINAL.sub(r"\1", head)
+    small = head.lower()
+    if any(short in small for short in _SHORT):  # it is far quicker to see that there is none
+        head = _MONTH.sub(_whole_month, head)
+    return head + rest
 
 
 def date_words(value: object) -> str:

@@ -57,7 +57,9 @@ def membership(text: str, metadata: Any) -> Membership:
     if not isinstance(metadata, dict):
         return Membership(None, True, ()) if is_turn else _NO_MEMBER
     if not _SHARED.isdisjoint(metadata):
-        shared = tuple((name, metadata[name]) for name in CONVERSATION_FIELDS if _is_name(metadata.get(name)))
+        shared = tuple(
+            (name, metadata[name]) for name in CONVERSATION_FIELDS if name in metadata and _is_name(metadata[name])
+        )
         if shared:
             return Membership(shared, False, ())
     if not (is_turn or any(isinstance(metadata.get(name), str) for name in SPEAKER_FIELDS)):

@@ -57,6 +57,8 @@ REFUSED: list[Callable[[Any], Awaitable[object]]] = [
     lambda facts: facts.facts(WS, 5, "nonsense"),
 ]
 
+TOLD = ["text", "metadata", "seconds", "time"]
+"""Where a fact may say when it was so."""
 FILTERED: dict[str, Any] = {
     "a": {"n": 1, "tag": "x"},
     "b": {"n": True},
@@ -130,6 +132,13 @@ class LongTermContract(PlaceOfPorts):
             assert await texts(facts, "sky number", scope) == [f"sky number {place}"]
             assert await listed(facts, scope) == [f"sky number {place}"]
         assert await texts(facts, "sky", Scope.agent("other")) == []
+
+    async def test_scopes_are_listed_in_the_order_in_which_they_began(self, facts: LongTermMemory) -> None:
+        assert await facts.scopes() == []
+        for scope in (*ALL, WS):
+            await facts.recall(Scope.agent("only asked"), "sky")
+            await facts.remember(scope, SKY)
+        assert await facts.scopes() == list(ALL)
 
     async def test_an_unknown_scope_is_empty(self, facts: LongTermMemory) -> None:
         assert await facts.recall(WS, "sky") == await facts.search(WS, "sky") == []
@@ -276,7 +285,7 @@ class LongTermContract(PlaceOfPorts):
             await facts.remember(WS, Fact(text, {"session": session}))
         assert await texts(facts, "holidays") == ["holidays", "at the lake"]
 
-    @pytest.mark.parametrize("told", ["text", "metadata", "seconds", "time"])
+    @pytest.mark.parametrize("told", TOLD)
     async def test_dates_are_found_in_any_form(self, facts: LongTermMemory, told: str) -> None:
         text = "a fire (2023-05-08)" if told == "text" else "a fire"
         metadata = {"metadata": {"session_date": "1:56 pm on 8 May, 2023"}, "seconds": {"created_at": 1683554160}}
@@ -509,6 +518,7 @@ class LongTermContract(PlaceOfPorts):
             lambda: facts.facts(WS),
             lambda: facts.forget(fact_id),
             lambda: facts.forget("x"),
+            facts.scopes,
         ]
         for call in calls:
             with assert_checkpoints():
