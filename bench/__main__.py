@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from bench import compaction, idle, ingest, latency, recall, recover, rotation, runtime, sealed, soak, wake
+from bench import compaction, idle, ingest, latency, ports, recall, recover, rotation, runtime, sealed, soak, wake
 
 SUBJECTS: dict[str, tuple[Callable[[argparse.Namespace], dict[str, Any]], str]] = {
     "ingest": (ingest.run, "durable steps per second against a plain write loop"),
@@ -19,6 +19,7 @@ SUBJECTS: dict[str, tuple[Callable[[argparse.Namespace], dict[str, Any]], str]] 
     "runtime": (runtime.run, "the runtime under load: many episodes, batches, acknowledged and large steps"),
     "sealed": (sealed.run, "reopening, reading, verifying and replaying a clean log of 10,000,000 steps"),
     "soak": (soak.run, "minutes at full load, and whether the memory that the process takes stays flat"),
+    "ports": (ports.run, "the end of a thread of 100,000 messages; recording events against logging steps"),
     "idle": (idle.run, "the memory of 100,000 live episodes that do nothing"),
     "recall": (recall.run, "what recall finds of real conversations, and how fast it is with 100,000 facts"),
     "wake": (wake.run, "waking one of 1,000,000 episodes while 1,000 are live"),

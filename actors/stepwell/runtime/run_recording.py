@@ -15,13 +15,18 @@ from stepstore.log.frame import MAX_BATCH_BYTES, batch_cost
 from stepwell.errors import NotFound, Rejected, TooLarge
 from stepwell.model.ids import EpisodeId
 from stepwell.model.limits import Limits
-from stepwell.model.run_event import RunEvent, Started, ToolCall
+from stepwell.model.redaction import Redaction
+from stepwell.model.run_event import LlmCall, RunEvent, Started, ToolCall
+from stepwell.model.run_event_wire import check_event
 from stepwell.model.run_record import (
+    checked_event,
     encode_event,
     encode_implied_start,
+    encode_plain_llm_call,
     encode_recorded_ending,
     encode_started,
     is_ending,
+    is_plain_tool_call,
     outcome_of,
     recorded_ending,
 )
@@ -153,11 +158,22 @@ def _take(cell: EpisodeCell, recording: Recording) -> Receipt:
     )
 
 
-def accept_one(cell: EpisodeCell, event: RunEvent, limits: Limits) -> Receipt:
-    """Accept an event of a run that is live and has no ending, with room for it; it is no ending itself.
+def accept_one(cell: EpisodeCell, event: RunEvent, limits: Limits, redaction: Redaction | None) -> Receipt:
+    """Check and accept an event of a run that is live and has no ending, with room for it; it is no ending itself.
 
     Raises: as `record`; then it is not accepted.
     """
     now = cell.now_ns()
-    payload = encode_event(event, now, limits)
-    return cell.accept_recorded([payload], 1 if type(event) is ToolCall else 0, now)
+    if redaction is None and is_plain_tool_call(event):
+        try:
+            payload = encode_event(event, now, limits)  # which checks it as the step that it is
+        except Rejected:
+            check_event(event, limits)  # says it of the event
+            raise
+        return cell.accept_event(payload, now, is_step=True)
+    if redaction is None and type(event) is LlmCall and limits.text_bytes >= 1_000:
+        plain = encode_plain_llm_call(event, now)
+        if plain is not None and len(plain) <= limits.record_bytes:
+            return cell.accept_event(plain, now, is_step=False)
+    event = checked_event(event, limits, redaction)
+    return cell.accept_event(encode_event(event, now, limits), now, is_step=type(event) is ToolCall)
