@@ -21,8 +21,9 @@ from stepwell.model.run_event import Completed, Failed, RunEvent, Started, ToolC
 from stepwell.model.run_filter import RunFilter, RunFold, RunSummary, select
 from stepwell.model.run_record import RecordedEvent
 from stepwell.runtime.receipt import Receipt
+from stepwell.testing.long_term import InMemoryLongTerm
 from stepwell.testing.ports import InMemoryEpisodic, InMemoryShortTerm
-from stepwell.testing.ports_contract import PortsContract, PortsPlace
+from stepwell.testing.ports_contract import EpisodicContract, PortsPlace, ShortTermContract
 
 MICROSECOND = dt.timedelta(microseconds=1)
 
@@ -394,7 +395,7 @@ class Broken:
     """Ports of which one kind is broken."""
 
     def __init__(self, short_term: InMemoryShortTerm, episodic: InMemoryEpisodic):
-        self.short_term, self.episodic = short_term, episodic
+        self.short_term, self.episodic, self.long_term = short_term, episodic, InMemoryLongTerm()
 
 
 def place_of(*kinds: type) -> PortsPlace:
@@ -411,14 +412,18 @@ def place_of(*kinds: type) -> PortsPlace:
     return PortsPlace(opened)
 
 
+class Contract(ShortTermContract, EpisodicContract):
+    """The rules of conversations and of runs."""
+
+
 def rules() -> Iterable[str]:
     """The names of the tests of the contract."""
-    return [name for name, _test in inspect.getmembers(PortsContract, inspect.isfunction) if name.startswith("test_")]
+    return [name for name, _test in inspect.getmembers(Contract, inspect.isfunction) if name.startswith("test_")]
 
 
 def outcome(rule: str, *kinds: type) -> str | None:
     """What a test of the contract says of twins of these kinds; None if it passes."""
-    test: Callable[..., Any] = getattr(PortsContract(), rule)
+    test: Callable[..., Any] = getattr(Contract(), rule)
     given = (
         [{"together": together} for together in (False, True)]
         if "together" in inspect.signature(test).parameters
