@@ -1,5 +1,7 @@
-"""`examples/remembering_agent.py` goes on where it was killed, after every one of its steps. (It kills itself there: then
-it does not depend on luck where that is.)"""
+"""`examples/remembering_agent.py` goes on where it was killed, after every one of its steps.
+
+It kills itself there; so it does not depend on luck where that is.
+"""
 
 from __future__ import annotations
 

@@ -108,9 +108,8 @@ def export(out: str, form: str | None, archive: bool, directory: Path, as_json: 
     """Write every episode to a file.
 
     As JSON lines, as a Parquet table of steps, or as OpenTelemetry spans; or every run and thread as events and
-    messages in klieo's shapes. A name ending in .gz is compressed, - is
-    standard output. The file appears whole or not at all, and only its owner may read a new one. Parquet needs the
-    extra stepwell[parquet].
+    messages in klieo's shapes. A name ending in .gz is compressed, - is standard output. The file appears whole or
+    not at all, and only its owner may read a new one. Parquet needs the extra stepwell[parquet].
 
     With --archive OUT is a new directory, which gets a checked copy of the files of the log that are finished, as they
     are. It needs neither the memory to be closed nor a key. `stepwell verify --dir OUT` checks such a copy again,
