@@ -23,7 +23,8 @@ from stepwell.model.run_record import RecordedEvent
 from stepwell.runtime.receipt import Receipt
 from stepwell.testing.long_term import InMemoryLongTerm
 from stepwell.testing.ports import InMemoryEpisodic, InMemoryShortTerm
-from stepwell.testing.ports_contract import EpisodicContract, PortsPlace, ShortTermContract
+from stepwell.testing.ports_contract import PortsContract, PortsPlace
+from tests.mutants.facts import BROKEN_FACTS
 
 MICROSECOND = dt.timedelta(microseconds=1)
 
@@ -334,7 +335,8 @@ class TakesAnyFilter(InMemoryEpisodic):
 
 # ---- which test has to notice ----------------------------------------------------------------------------------------
 
-BROKEN: dict[str, type[InMemoryShortTerm] | type[InMemoryEpisodic]] = {
+BROKEN: dict[str, type[InMemoryShortTerm] | type[InMemoryEpisodic] | type[InMemoryLongTerm]] = {
+    **BROKEN_FACTS,
     "test_messages_come_back_in_the_order_in_which_they_were_appended": NewestFirst,
     "test_one_message_appended_is_one_message_loaded": LoadsNothing,
     "test_what_is_loaded_is_the_newest_that_fits_in_one_piece": LeavesGaps,
@@ -394,41 +396,38 @@ class Verdict:
 class Broken:
     """Ports of which one kind is broken."""
 
-    def __init__(self, short_term: InMemoryShortTerm, episodic: InMemoryEpisodic):
-        self.short_term, self.episodic, self.long_term = short_term, episodic, InMemoryLongTerm()
+    def __init__(self, short_term: InMemoryShortTerm, long_term: InMemoryLongTerm, episodic: InMemoryEpisodic):
+        self.short_term, self.long_term, self.episodic = short_term, long_term, episodic
 
 
 def place_of(*kinds: type) -> PortsPlace:
     """Where twins of these kinds live, sound ones for the others."""
     threads: dict[str, Any] = {}
+    facts: dict[Any, Any] = {}
     runs: dict[str, Any] = {}
     short_term = next((kind for kind in kinds if issubclass(kind, InMemoryShortTerm)), InMemoryShortTerm)
+    long_term = next((kind for kind in kinds if issubclass(kind, InMemoryLongTerm)), InMemoryLongTerm)
     episodic = next((kind for kind in kinds if issubclass(kind, InMemoryEpisodic)), InMemoryEpisodic)
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[Broken]:
-        yield Broken(short_term(threads), episodic(runs))
+        yield Broken(short_term(threads), long_term(facts), episodic(runs))
 
     return PortsPlace(opened)
 
 
-class Contract(ShortTermContract, EpisodicContract):
-    """The rules of conversations and of runs."""
-
-
 def rules() -> Iterable[str]:
     """The names of the tests of the contract."""
-    return [name for name, _test in inspect.getmembers(Contract, inspect.isfunction) if name.startswith("test_")]
+    return [name for name, _test in inspect.getmembers(PortsContract, inspect.isfunction) if name.startswith("test_")]
 
 
 def outcome(rule: str, *kinds: type) -> str | None:
     """What a test of the contract says of twins of these kinds; None if it passes."""
-    test: Callable[..., Any] = getattr(Contract(), rule)
-    given = (
-        [{"together": together} for together in (False, True)]
-        if "together" in inspect.signature(test).parameters
-        else [{}]
-    )
+    test: Callable[..., Any] = getattr(PortsContract(), rule)
+    given: list[dict[str, Any]] = [{}]
+    for mark in getattr(test, "pytestmark", ()):
+        if mark.name == "parametrize":
+            given = [{mark.args[0]: value} for value in mark.args[1]]
     for arguments in given:
         try:
             trio.run(_call, test, place_of(*kinds), arguments)
@@ -441,7 +440,11 @@ def outcome(rule: str, *kinds: type) -> str | None:
 
 async def _call(test: Callable[..., Any], place: PortsPlace, arguments: dict[str, Any]) -> None:
     with trio.fail_after(60):
-        await test(place, **arguments)
+        if "facts" in inspect.signature(test).parameters:
+            async with place.opened() as ports:
+                await test(facts=ports.long_term, **arguments)
+        else:
+            await test(place=place, **arguments)
 
 
 def try_ports(*, sound: bool = True) -> list[Verdict]:
