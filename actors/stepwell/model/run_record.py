@@ -91,16 +91,17 @@ def _encode_start(run_id: str, agent: str, time_ns: int, limits: Limits, meta: d
     return encode_record(STARTED, time_ns, data, meta, path="event", limit=limits.record_bytes)
 
 
-def is_plain_tool_call(event: RunEvent) -> bool:
-    """Whether it is a tool call that is a step as it stands: what checks steps checks all of it."""
-    return (
-        type(event) is ToolCall
-        and event.wire is None
-        and type(event.args) is dict
-        and type(event.name) is str
-        and not (event.name.isspace() or not event.name)
-        and (type(event.result) is ToolOk or type(event.result) is ToolErr)
-    )
+def step_of_tool_call(event: ToolCall) -> ExecutionStep | None:
+    """The step that a tool call is as it stands, which what checks steps checks whole; None if there is more to it."""
+    args, result = event.args, event.result
+    if event.wire is not None or type(args) is not dict:
+        return None
+    kind = type(result)
+    if kind is ToolOk:
+        return ExecutionStep(event.name, "", args, StepSuccess(result.value))  # type: ignore[union-attr]
+    if kind is ToolErr:
+        return ExecutionStep(event.name, "", args, StepError(result.message))  # type: ignore[union-attr]
+    return None
 
 
 _HEAD = kind_head(RECORDED) + b"\x1b"
@@ -110,23 +111,29 @@ _NULL = cbor2.dumps(None)
 def encode_plain_llm_call(call: LlmCall, time_ns: int) -> bytes | None:
     """The record of an LLM call, the bytes that `encode_event` makes, in a third of the time; None if it is not plain:
     whatever has to be looked at, or refused, takes the checks one by one."""
-    tokens, latency_ms, provider, model = call.tokens, call.latency_ms, call.provider, call.model
-    prompt, completion = call.prompt_tokens, call.completion_tokens
-    if call.wire is not None or type(tokens) is not int or type(latency_ms) is not int:
+    tokens, latency_ms = call.tokens, call.latency_ms
+    if type(tokens) is not int or type(latency_ms) is not int or call.wire is not None:
         return None
     if not (0 <= tokens <= U32 and 0 <= latency_ms <= U32):
         return None
     body: dict[str, Any] = {"tokens": tokens, "latency_ms": latency_ms}
-    for name, text in (("provider", provider), ("model", model)):
-        if text is not None:
-            if type(text) is not str or len(text) > _SHORT:
-                return None
-            body[name] = text
-    for name, number in (("prompt_tokens", prompt), ("completion_tokens", completion)):
-        if number is not None:
-            if type(number) is not int or not 0 <= number <= U32:
-                return None
-            body[name] = number
+    provider, model, prompt, completion = call.provider, call.model, call.prompt_tokens, call.completion_tokens
+    if provider is not None:
+        if type(provider) is not str or len(provider) > _SHORT:
+            return None
+        body["provider"] = provider
+    if model is not None:
+        if type(model) is not str or len(model) > _SHORT:
+            return None
+        body["model"] = model
+    if prompt is not None:
+        if type(prompt) is not int or not 0 <= prompt <= U32:
+            return None
+        body["prompt_tokens"] = prompt
+    if completion is not None:
+        if type(completion) is not int or not 0 <= completion <= U32:
+            return None
+        body["completion_tokens"] = completion
     try:
         return b"".join((_HEAD, time_ns.to_bytes(8, "big"), cbor2.dumps({"LlmCall": body}), _NULL))
     except UnicodeEncodeError:

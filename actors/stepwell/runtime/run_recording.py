@@ -12,12 +12,13 @@ import trio
 
 from stepstore.journal.contract import FLAG_CLOSES, FLAG_OPENS
 from stepstore.log.frame import MAX_BATCH_BYTES, batch_cost
-from stepwell.errors import NotFound, Rejected, TooLarge
+from stepwell.errors import InvalidInput, NotFound, Rejected, TooLarge
+from stepwell.model.codec import encode_step
 from stepwell.model.ids import EpisodeId
 from stepwell.model.limits import Limits
+from stepwell.model.plain_step import SHORT_TEXT_BYTES
 from stepwell.model.redaction import Redaction
 from stepwell.model.run_event import LlmCall, RunEvent, Started, ToolCall
-from stepwell.model.run_event_wire import check_event
 from stepwell.model.run_record import (
     checked_event,
     encode_event,
@@ -26,9 +27,9 @@ from stepwell.model.run_record import (
     encode_recorded_ending,
     encode_started,
     is_ending,
-    is_plain_tool_call,
     outcome_of,
     recorded_ending,
+    step_of_tool_call,
 )
 from stepwell.runtime.cell import EpisodeCell
 from stepwell.runtime.ending_request import EndingRequest
@@ -164,16 +165,18 @@ def accept_one(cell: EpisodeCell, event: RunEvent, limits: Limits, redaction: Re
     Raises: as `record`; then it is not accepted.
     """
     now = cell.now_ns()
-    if redaction is None and is_plain_tool_call(event):
+    kind = type(event)
+    if redaction is None:
         try:
-            payload = encode_event(event, now, limits)  # which checks it as the step that it is
-        except Rejected:
-            check_event(event, limits)  # says it of the event
-            raise
-        return cell.accept_event(payload, now, is_step=True)
-    if redaction is None and type(event) is LlmCall and limits.text_bytes >= 1_000:
-        plain = encode_plain_llm_call(event, now)
-        if plain is not None and len(plain) <= limits.record_bytes:
-            return cell.accept_event(plain, now, is_step=False)
+            if kind is ToolCall:
+                step = step_of_tool_call(event)  # type: ignore[arg-type]
+                if step is not None:
+                    return cell.accept_event(encode_step(step, now, limits), now, is_step=True)
+            elif kind is LlmCall and limits.text_bytes >= SHORT_TEXT_BYTES:
+                payload = encode_plain_llm_call(event, now)  # type: ignore[arg-type]
+                if payload is not None and len(payload) <= limits.record_bytes:
+                    return cell.accept_event(payload, now, is_step=False)
+        except (InvalidInput, TooLarge):
+            pass  # what follows says it of the event, and takes what is no step
     event = checked_event(event, limits, redaction)
-    return cell.accept_event(encode_event(event, now, limits), now, is_step=type(event) is ToolCall)
+    return cell.accept_event(encode_event(event, now, limits), now, is_step=kind is ToolCall)
