@@ -10,7 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from stepwell import BatchConfig, Memory, MemoryConfig, Message, OutcomeUnknown, Receipt, StepwellError, events
+from stepwell import BatchConfig, Failure, Memory, MemoryConfig, Message, OutcomeUnknown, Receipt, StepwellError, events
 from stepwell.errors import Rejected
 from stepwell.model.run_event import RunEvent
 from stepwell.testing import MemoryJournal, open_memory_on
@@ -134,6 +134,10 @@ class World:
             self.threads[name].judge([message.content for message in loaded], f"thread {name}")
             replayed = await self.memory.episodic.replay(name)
             self.runs[name].judge(list(map(text_of, replayed)), f"run {name}")
+            if replayed:
+                ending = next((event.error for event in replayed if isinstance(event, events.Failed)), None)
+                outcome = None if ending is None else Failure(ending)
+                assert (await self.memory.get_episode(name)).outcome == outcome
         listed = {item.run_id: item.episode_count for item in await self.memory.episodic.list_runs()}
         assert listed == {name: len(told.batches) for name, told in self.runs.items() if told.batches}
 

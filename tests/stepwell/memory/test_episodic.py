@@ -325,6 +325,18 @@ async def test_a_run_goes_on_from_what_the_log_holds(policy: str, autojump_clock
         assert await memory.episodic.replay("r") == [*whole, events.Ops("late")]
 
 
+async def test_an_ending_that_did_not_reach_the_log_can_be_recorded_again(autojump_clock: MockClock) -> None:
+    journal = MemoryJournal()
+    async with open_memory_on(journal, MemoryConfig(batch=BatchConfig.manual())) as memory:
+        await (await memory.episodic.record("r", events.Started("a"))).wait_durable()
+        journal.fail_next()
+        with pytest.raises(OutcomeUnknown):
+            await (await memory.episodic.record("r", events.Failed("no"))).wait_durable()
+        assert (await memory.get_episode("r")).outcome is None
+        await (await memory.episodic.record("r", events.Completed())).wait_durable()
+        assert (await memory.get_episode("r")).outcome == Success("")
+
+
 async def test_cancelled_at_any_point_a_batch_is_stored_whole_or_not_at_all() -> None:
     whole: list[RunEvent] = [CALLED, events.Completed(), events.Ops("late")]
     steps, cancelled = 0, True
