@@ -7,7 +7,7 @@ from typing import Any
 
 import trio
 
-from bench import locomo, recall_facts, setting
+from bench import locomo, ports, recall_facts, setting
 from bench.recall_baselines import BASELINES, wordllama_embedder
 from stepwell import Fact, MemoryConfig, open_memory
 
@@ -67,7 +67,7 @@ def _row(name: str, scores: locomo.Scores | str) -> list[str]:
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Both tables."""
+    """All tables, that of the other ports as well."""
     report: dict[str, Any] = {"machine": setting.machine()}
     if locomo.DATA.is_dir():
         quality, apart = trio.run(_quality), trio.run(_each_left_out)
@@ -92,4 +92,5 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         recall_facts.rows(facts),
         [f"{options.rounds} rounds, on {setting.media()[0][0]}"],
     )
+    report["ports"] = ports.run(options)
     return report

@@ -136,6 +136,9 @@ from stepwell.model.thread_window import ThreadWindow as ThreadWindow
 from stepwell.model.usage import Price as Price
 from stepwell.model.usage import Usage as Usage
 from stepwell.model.usage import UsageReport as UsageReport
+from stepwell.replaying import RecordedToolError as RecordedToolError
+from stepwell.replaying import ReplayDiverged as ReplayDiverged
+from stepwell.replaying import ReplayedRun as ReplayedRun
 from stepwell.runtime.config import BatchConfig as BatchConfig
 from stepwell.runtime.config import MemoryConfig as MemoryConfig
 from stepwell.runtime.embedding import Embedder as Embedder

@@ -2,12 +2,15 @@
 
     python -m tests.mutants log [--short] [--named] [--only PATTERN] [--jobs N] [--json]
     python -m tests.mutants operators [--jobs N] [--json] [FILE ...]
+    python -m tests.mutants ports [--json]
 
 `log`: the declared mutants, one or more for each row of the decision table, each promise of the format, and each part
 that came later. `--short`: one for each, for CI. Exit status 1 if one is not noticed, or can no longer be made.
 
 `operators`: mutmut makes mutants of every operator, constant and argument of recovery, with its tests, and tells the
 share that is killed; exit status 1 if that is less than nine in ten. Takes about half an hour.
+
+`ports`: for each rule of the published contract of the ports, a twin that breaks it; exit status 1 if one passes.
 """
 
 from __future__ import annotations
@@ -17,10 +20,12 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from tests.mutants import operators
 from tests.mutants.log import MUTANTS
 from tests.mutants.mutant import matching, why_stale
+from tests.mutants.ports import try_ports
 from tests.mutants.report import Watching, print_table, summary
 from tests.mutants.trial import WHOLE, BadBaselineError, try_all
 from tests.mutants.workshop import ROOT
@@ -37,11 +42,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     log.add_argument("--only", metavar="PATTERN", help="those whose name matches a regular expression")
     ops = commands.add_parser("operators", help="every operator of recovery, by mutmut")
     ops.add_argument("files", metavar="FILE", nargs="*", help=f"modules of stepstore.log ({' '.join(operators.FILES)})")
+    of_ports = commands.add_parser("ports", help="twins of the ports with one rule broken each")
+    of_ports.add_argument("--json", action="store_true", help="print the verdicts as JSON")
     for command in (log, ops):
         command.add_argument("--jobs", type=int, default=2, help="how many at a time (2)")
         command.add_argument("--json", action="store_true", help="print the summary as JSON")
     options = parser.parse_args(arguments)
+    if options.command == "ports":
+        return _ports(options)
     return _log(options) if options.command == "log" else _operators(options)
+
+
+def _ports(options: argparse.Namespace) -> int:
+    verdicts = try_ports()
+    survivors = [verdict for verdict in verdicts if verdict.noticed is None]
+    if options.json:
+        print(json.dumps([asdict(verdict) for verdict in verdicts]))
+    else:
+        for verdict in verdicts:
+            print(
+                f"{'survived' if verdict.noticed is None else 'noticed ':8}  {verdict.twin:24}  {verdict.rule}  {verdict.noticed or ''}"
+            )
+        print(f"{len(verdicts)} rules, {len(survivors)} survivors")
+    return 1 if survivors or not verdicts else 0
 
 
 def _log(options: argparse.Namespace) -> int:

@@ -48,23 +48,39 @@ def demo(agents: int, seed: int, directory: Path | None, keep: bool, as_json: bo
         raise SystemExit(1)
 
 
+format_option = click.option(
+    "--format",
+    "form",
+    type=click.Choice(["stepwell", "klieo"]),
+    default="stepwell",
+    show_default=True,
+    help="What the lines are.",
+)
+
+
 @cli.command("import", epilog=example("stepwell import runs.jsonl.gz more.jsonl --dir agent-memory"))
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE...")
 @click.option("--strict", is_flag=True, help="Stop at the first bad line instead of skipping it.")
+@format_option
 @directory_option
 @key_option
 @json_option
 @reporting_errors
-def import_(files: tuple[Path, ...], strict: bool, directory: Path, as_json: bool) -> None:
+def import_(files: tuple[Path, ...], strict: bool, form: str, directory: Path, as_json: bool) -> None:
     """Import episodes from JSON lines, plain or gzipped.
 
     One event per line: "start", "step" and "complete" (the form that `stepwell export` writes), or OpenTelemetry spans
     of generative AI in OTLP's JSON encoding. Importing again adds nothing twice, and an import that was cut off goes on
-    where it stopped.
+    where it stopped. With --format klieo, the events of runs and the messages of threads in klieo's shapes; there a bad
+    line always stops it.
     """
+    if form == "klieo":
+        from stepwell.cli.klieo_lines import run_import_klieo
+
+        return run_import_klieo(files, directory, as_json=as_json)
     from stepwell.cli.importing.command import run_import
 
-    run_import(list(files), directory, strict=strict, as_json=as_json)
+    return run_import(list(files), directory, strict=strict, as_json=as_json)
 
 
 @cli.command(
@@ -80,7 +96,7 @@ def import_(files: tuple[Path, ...], strict: bool, directory: Path, as_json: boo
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["jsonl", "parquet", "otlp"]),
+    type=click.Choice(["jsonl", "parquet", "otlp", "klieo"]),
     help="What to write.  [default: parquet for a name that ends so, else jsonl]",
 )
 @click.option("--archive", is_flag=True, help="Copy the finished files of the log, while others write; see below.")
@@ -91,9 +107,9 @@ def import_(files: tuple[Path, ...], strict: bool, directory: Path, as_json: boo
 def export(out: str, form: str | None, archive: bool, directory: Path, as_json: bool) -> None:
     """Write every episode to a file.
 
-    As JSON lines, as a Parquet table of steps, or as OpenTelemetry spans. A name ending in .gz is compressed, - is
-    standard output. The file appears whole or not at all, and only its owner may read a new one. Parquet needs the
-    extra stepwell[parquet].
+    As JSON lines, as a Parquet table of steps, or as OpenTelemetry spans; or every run and thread as events and
+    messages in klieo's shapes. A name ending in .gz is compressed, - is standard output. The file appears whole or
+    not at all, and only its owner may read a new one. Parquet needs the extra stepwell[parquet].
 
     With --archive OUT is a new directory, which gets a checked copy of the files of the log that are finished, as they
     are. It needs neither the memory to be closed nor a key. `stepwell verify --dir OUT` checks such a copy again,
@@ -106,6 +122,10 @@ def export(out: str, form: str | None, archive: bool, directory: Path, as_json: 
         raise click.UsageError("--archive copies the log as it is; --format does not go with it.")
     if archive:
         run_archive(directory, Path(out), as_json=as_json)
+    elif form == "klieo":
+        from stepwell.cli.klieo_lines import run_export_klieo
+
+        run_export_klieo(out, directory, as_json=as_json)
     else:
         run_export(out, directory, form=form, as_json=as_json)
 

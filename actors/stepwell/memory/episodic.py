@@ -54,12 +54,12 @@ class EpisodicPort:
             raise wrong_loop() from None
         try:
             limits = memory._config.limits
-            event = checked_event(event, limits, memory._redaction)
             cell = memory._cells.get(run) if isinstance(run, str) else None
             if cell is None or not cell.accepting or cell.full or cell.ending_request is not None or is_ending(event):
+                event = checked_event(event, limits, memory._redaction)
                 receipt = await record(supervisor, checked_id(run, "run"), [event])
             else:
-                receipt = accept_one(cell, event, limits)
+                receipt = accept_one(cell, event, limits, memory._redaction)
         except StepwellError as error:
             supervisor.oversight.note_refused(error)
             await cancel_shielded_checkpoint()

@@ -27,6 +27,8 @@ def load(text: object, path: str) -> Any:
     except (ValueError, RecursionError) as error:
         raise InvalidInput(f"{path}: is no JSON: {error}") from None
     check.check_json(value, path)
+    if not text.isascii() and (bad_line := check.find_bad_text(text, path)) is not None:
+        raise InvalidInput(bad_line)
     bad_text = check.find_bad_text(value, path) if _SURROGATE.search(text) else None
     if bad_text is not None:
         raise InvalidInput(bad_text)

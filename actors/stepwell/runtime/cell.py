@@ -339,6 +339,18 @@ class EpisodeCell:
             self.make_urgent()
         return receipt
 
+    @trio.lowlevel.enable_ki_protection
+    def accept_event(self, payload: bytes, time_ns: int, *, is_step: bool) -> Receipt:
+        """As `accept_recorded`, for one that is no ending: the hot path of recording."""
+        if not self._gate.is_open:
+            self._journal.check_open()
+        if is_step:
+            if self._steps >= self._steps_allowed:
+                self.check_steps_allowed(1)
+            self._steps += 1
+        self._last_ns = time_ns
+        return self._enqueue(payload, 1, len(payload) + _PER_RECORD)
+
     def now_ns(self) -> int:
         """The time of a record accepted now: never before that of an earlier one."""
         return self.time_from(time.time_ns())

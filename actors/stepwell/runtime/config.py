@@ -164,6 +164,8 @@ class MemoryConfig:
             raise InvalidInput(f"key_provider: must have wrap and unwrap, not be a {type(self.key_provider).__name__}")
         if self.audit is not None:
             _require("audit", self.audit, (str, os.PathLike), "the path of a file, or None")
+        if not callable(self.token_counter) or inspect.iscoroutinefunction(self.token_counter):
+            raise InvalidInput(f"token_counter: must be a plain function, not {self.token_counter!r}")
         if self.redact is not None and (not callable(self.redact) or inspect.iscoroutinefunction(self.redact)):
             raise InvalidInput(f"redact: must be a plain function or None, not {self.redact!r}")
         if self.embedder is not None and not callable(self.embedder):

@@ -12,18 +12,24 @@ import trio
 
 from stepstore.journal.contract import FLAG_CLOSES, FLAG_OPENS
 from stepstore.log.frame import MAX_BATCH_BYTES, batch_cost
-from stepwell.errors import NotFound, Rejected, TooLarge
+from stepwell.errors import InvalidInput, NotFound, Rejected, TooLarge
+from stepwell.model.codec import encode_step
 from stepwell.model.ids import EpisodeId
 from stepwell.model.limits import Limits
-from stepwell.model.run_event import RunEvent, Started, ToolCall
+from stepwell.model.plain_step import SHORT_TEXT_BYTES
+from stepwell.model.redaction import Redaction
+from stepwell.model.run_event import LlmCall, RunEvent, Started, ToolCall
 from stepwell.model.run_record import (
+    checked_event,
     encode_event,
     encode_implied_start,
+    encode_plain_llm_call,
     encode_recorded_ending,
     encode_started,
     is_ending,
     outcome_of,
     recorded_ending,
+    step_of_tool_call,
 )
 from stepwell.runtime.cell import EpisodeCell
 from stepwell.runtime.ending_request import EndingRequest
@@ -153,11 +159,24 @@ def _take(cell: EpisodeCell, recording: Recording) -> Receipt:
     )
 
 
-def accept_one(cell: EpisodeCell, event: RunEvent, limits: Limits) -> Receipt:
-    """Accept an event of a run that is live and has no ending, with room for it; it is no ending itself.
+def accept_one(cell: EpisodeCell, event: RunEvent, limits: Limits, redaction: Redaction | None) -> Receipt:
+    """Check and accept an event of a run that is live and has no ending, with room for it; it is no ending itself.
 
     Raises: as `record`; then it is not accepted.
     """
     now = cell.now_ns()
-    payload = encode_event(event, now, limits)
-    return cell.accept_recorded([payload], 1 if type(event) is ToolCall else 0, now)
+    kind = type(event)
+    if redaction is None:
+        try:
+            if kind is ToolCall:
+                step = step_of_tool_call(event)  # type: ignore[arg-type]
+                if step is not None:
+                    return cell.accept_event(encode_step(step, now, limits), now, is_step=True)
+            elif kind is LlmCall and limits.text_bytes >= SHORT_TEXT_BYTES:
+                payload = encode_plain_llm_call(event, now)  # type: ignore[arg-type]
+                if payload is not None and len(payload) <= limits.record_bytes:
+                    return cell.accept_event(payload, now, is_step=False)
+        except (InvalidInput, TooLarge):
+            pass  # what follows says it of the event, and takes what is no step
+    event = checked_event(event, limits, redaction)
+    return cell.accept_event(encode_event(event, now, limits), now, is_step=kind is ToolCall)

@@ -61,7 +61,7 @@ class Awaited:
 
 
 PLAIN = {"episode", "step", "events", "follow", "episode_ids", "handle", "stats", "log_step_nowait"}
-PLAIN |= {"succeed", "partially", "fail", "abstain", "atomic", "lifecycle", "health", "receipt_of"}
+PLAIN |= {"iter_replay", "succeed", "partially", "fail", "abstain", "atomic", "lifecycle", "health", "receipt_of"}
 
 
 def _awaited(found: Any) -> Any:

@@ -19,11 +19,15 @@ from stepwell import (
     InvalidInput,
     InvalidState,
     MemoryConfig,
+    Message,
     NotFound,
+    Role,
+    RunFilter,
     Scope,
     StepError,
     StepTimeout,
     Success,
+    events,
 )
 from tests.stepwell.doors.awaited import DOORS, through
 from tests.support import step
@@ -290,6 +294,44 @@ def test_facts_are_remembered_and_found(door: str, tmp_path: Path) -> None:
         assert len((await memory.long_term.facts(team)).items) == 3
         await memory.long_term.clear(team)
         assert await memory.long_term.recall(team, "sky") == []
+
+    through(door, tmp_path / "m", first)
+    through(door, tmp_path / "m", second)
+
+
+def test_the_ports_work_through_every_door(door: str, tmp_path: Path) -> None:
+    async def first(memory: Any) -> None:
+        receipt = await memory.short_term.append("t", Message(Role.USER, "hi"))
+        await receipt.wait_durable()
+        assert (receipt.seq, receipt.is_durable) == (1, True)
+        with pytest.raises(InvalidInput):
+            await memory.short_term.append("t", "hi")
+        async with memory.atomic() as tx:
+            tx.append("t", Message(Role.ASSISTANT, "hello"))
+            tx.record("r", events.Started("a"), events.LlmCall(1, 2))
+        assert tx.receipt.is_durable
+        handle = memory.handle("r")
+        await handle.record(events.Ops(1))
+        async with memory.episodic.follow("r") as found:
+            assert [(await found.receive()).event for _ in range(3)] == await memory.episodic.replay("r")
+        summary = await memory.short_term.summarize_history(
+            "t", lambda messages: f"{len(messages)} messages", trigger_token_budget=1, keep_recent_messages=1, run="r"
+        )
+        assert (summary.text, summary.last_seq) == ("1 messages", 1)
+
+    async def second(memory: Any) -> None:
+        loaded = await memory.short_term.load("t", 100, with_summary=True)
+        assert [message.content for message in loaded] == ["1 messages", "hello"]
+        assert (await memory.short_term.window("t", 100)).last_seq == 2
+        assert await memory.short_term.threads() == ["t"]
+        assert [type(item.event).__name__ async for item in memory.episodic.iter_replay("r")] == [
+            *("Started", "LlmCall", "Ops", "SummaryCheckpoint"),
+        ]
+        assert (await memory.episodic.usage(["r"])).total.llm_calls == 1
+        await memory.short_term.clear("t")
+        assert await memory.short_term.load("t", 100) == []
+        (run,) = await memory.episodic.list_runs(RunFilter(agent="a"))
+        assert (run.run_id, run.episode_count) == ("r", 4)
 
     through(door, tmp_path / "m", first)
     through(door, tmp_path / "m", second)

@@ -203,6 +203,21 @@ async def test_what_is_appended_while_it_is_being_cleared_comes_behind() -> None
         assert await in_mind(memory) in (["behind"], [])  # the second clearing may have come behind it
 
 
+async def test_what_comes_between_the_end_of_the_task_and_the_end_of_the_clearing_is_kept() -> None:
+    journal = MemoryJournal()
+    async with open_memory_on(journal) as memory:
+        await (await streams_of(memory).append(NOTES, "n", ["before"])).wait_durable()
+        journal.hang_next()  # the last record of what is cleared
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(streams_of(memory).clear, NOTES, "n")
+            await journal.wait_hanging()
+            nursery.start_soon(streams_of(memory).append, NOTES, "n", ["behind"])
+            await wait_all_tasks_blocked()
+            journal.release()
+        await memory.flush()
+        assert await in_mind(memory) == await stored(memory) == ["behind"]
+
+
 async def test_a_cancelled_clearing_goes_on() -> None:
     async with open_on(MemoryFileSystem()) as memory:
         await streams_of(memory).append(NOTES, "n", ["before"])

@@ -268,6 +268,7 @@ class EpisodicContract(PlaceOfPorts):
             cursor: str | None = None
             while page := await ports.episodic.list_runs(RunFilter(limit=2, after=cursor)):
                 seen += [item.run_id for item in page]
+                assert len(seen) <= 5
                 cursor = page[-1].cursor
             assert seen == ["e", "d", "c", "b", "a"]
 
