@@ -121,6 +121,7 @@ class VectorIndex:
         self._dimensions = len(found[0])
         return [_unit(vector) for vector in found]
 
+    @trio.lowlevel.enable_ki_protection
     def _load(self, connection: sqlite3.Connection) -> None:
         """Take up the vectors, if any have changed."""
         changes = connection.execute("SELECT changes FROM embedder").fetchone()[0]
