@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import cached_property
 
 from stepwell.errors import EpisodeUnavailable, InvalidInput, NotFound, StepwellError
 from stepwell.learning.prompt_text import told_for_a_prompt
@@ -16,6 +17,7 @@ from stepwell.model.episode import Episode
 from stepwell.model.episode_filter import EpisodeFilter, checked_filter
 from stepwell.model.scored_episode import RelevantEpisodes, ScoredEpisode
 from stepwell.model.start import checked_context
+from stepwell.runtime.lexical_index import TermCounts
 from stepwell.runtime.reading import fold_episode
 from stepwell.runtime.retrieval import Ranked, Retrieval
 from stepwell.runtime.right_loop import checkpoint
@@ -32,6 +34,10 @@ class Retrieving(MemoryCore):
     """The part of a memory that knows what helped before."""
 
     _vectors: VectorIndex | None = None
+
+    @cached_property
+    def _counts(self) -> TermCounts:
+        return TermCounts()
 
     async def retrieve_relevant_context(
         self,
@@ -75,7 +81,7 @@ class Retrieving(MemoryCore):
             raise
         await checkpoint()
         cosines, note = await self._cosines(query)
-        retrieval = Retrieval(query, context, limit, checked, time.time_ns(), cosines, diversity)
+        retrieval = Retrieval(query, context, limit, checked, time.time_ns(), cosines, diversity, self._counts)
         retrieved = await self._runtime.projections.episodes.read_now(retrieval.run)
         found = [
             ScoredEpisode(

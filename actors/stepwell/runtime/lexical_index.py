@@ -36,6 +36,7 @@ CORPUS = Table(
         "id": "INTEGER PRIMARY KEY",
         "documents": "INTEGER NOT NULL",
         "terms": "INTEGER NOT NULL",
+        "changes": "INTEGER NOT NULL",  # so many there have been
     },
 )
 
@@ -45,14 +46,14 @@ def _count(column: str) -> str:
 
 
 _PUT = (
-    f"INSERT INTO corpus VALUES (1, 1, {_count('new.terms')}) "
-    "ON CONFLICT (id) DO UPDATE SET documents = documents + 1, terms = terms + excluded.terms"
+    f"INSERT INTO corpus VALUES (1, 1, {_count('new.terms')}, 1) ON CONFLICT (id) DO UPDATE SET "
+    "documents = documents + 1, terms = terms + excluded.terms, changes = changes + 1"
 )
-_TAKE = f"UPDATE corpus SET documents = documents - 1, terms = terms - ({_count('old.terms')})"
+_TAKE = f"UPDATE corpus SET documents = documents - 1, terms = terms - ({_count('old.terms')}), changes = changes + 1"
 TRIGGERS = (
     f"CREATE TRIGGER corpus_put AFTER INSERT ON episode WHEN new.terms IS NOT NULL BEGIN {_PUT}; END",
-    f"CREATE TRIGGER corpus_new AFTER UPDATE OF terms ON episode WHEN new.terms IS NOT NULL BEGIN {_PUT}; END",
-    f"CREATE TRIGGER corpus_old AFTER UPDATE OF terms ON episode WHEN old.terms IS NOT NULL BEGIN {_TAKE}; END",
+    f"CREATE TRIGGER corpus_new AFTER UPDATE OF terms, labels ON episode WHEN new.terms IS NOT NULL BEGIN {_PUT}; END",
+    f"CREATE TRIGGER corpus_old AFTER UPDATE OF terms, labels ON episode WHEN old.terms IS NOT NULL BEGIN {_TAKE}; END",
     f"CREATE TRIGGER corpus_take AFTER DELETE ON episode WHEN old.terms IS NOT NULL BEGIN {_TAKE}; END",
 )
 INDEX = """
@@ -92,11 +93,24 @@ FUNCTIONS: dict[str, tuple[int, Callable[..., Any]]] = {
 }
 
 
-def read_corpus(connection: sqlite3.Connection, terms: Iterable[str]) -> CorpusStatistics:
-    """How many episodes there are, the mean length of their tasks, and in how many each of these terms occurs."""
-    documents, length = connection.execute("SELECT documents, terms FROM corpus").fetchone() or (0, 0)
-    counts = {term: _documents_with(connection, term) for term in terms}
-    return CorpusStatistics(documents, length / documents if documents else 0.0, counts)
+class TermCounts:
+    """In how many episodes terms occur, remembered as long as no episode comes, changes or goes: to count a frequent
+    term takes a millisecond or two. For the thread that reads the catalog."""
+
+    def __init__(self) -> None:
+        self._as_of = (-1, -1, -1)
+        self._counts: dict[str, int] = {}
+
+    def corpus(self, connection: sqlite3.Connection, terms: Iterable[str]) -> CorpusStatistics:
+        """How many episodes there are, the mean length of their tasks, and in how many each of these terms occurs."""
+        found = connection.execute("SELECT documents, terms, changes FROM corpus").fetchone()
+        documents, length, _changes = as_of = found or (0, 0, 0)
+        if as_of != self._as_of or len(self._counts) > MOST_COUNTS:
+            self._as_of, self._counts = as_of, {}
+        for term in terms:
+            if term not in self._counts:
+                self._counts[term] = _documents_with(connection, term)
+        return CorpusStatistics(documents, length / documents if documents else 0.0, self._counts)
 
 
 def _documents_with(connection: sqlite3.Connection, term: str) -> int:
@@ -104,7 +118,8 @@ def _documents_with(connection: sqlite3.Connection, term: str) -> int:
     return 0 if found is None else int(found[0])
 
 
-READ_ROWS = 30_000
+MOST_COUNTS = 20_000
+READ_ROWS = 20_000
 """Of the lists of the rarest terms together so many rows are read."""
 ENOUGH_COMMON = 500
 """So many episodes are looked for that have what is left of the query."""
@@ -116,7 +131,7 @@ def candidates(
     """The keys of episodes that have terms of a query, about `at_once` at a time: those with the most weight first, the
     newest of equals first.
 
-    All of those that have any, as long as the terms occur 30,000 times together. Beyond that the lists of the rarest
+    All of those that have any, as long as the terms occur 20,000 times together. Beyond that the lists of the rarest
     terms only are read whole, and of the frequent ones, which say little, the newest 500 that have all of them, then
     all but the most frequent one, and so on.
     """

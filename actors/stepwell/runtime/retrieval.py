@@ -18,7 +18,7 @@ from stepwell.model.episode_filter import EpisodeFilter
 from stepwell.model.ids import EpisodeId
 from stepwell.model.scored_episode import RankedBy, ScorePart
 from stepwell.runtime.episode_condition import condition_of
-from stepwell.runtime.lexical_index import LABEL_WEIGHT, candidates, read_corpus, stored_term, stored_terms
+from stepwell.runtime.lexical_index import LABEL_WEIGHT, TermCounts, candidates, stored_term, stored_terms
 
 MOST_TERMS = 32
 """Of a long query the terms that say most are looked for."""
@@ -64,7 +64,7 @@ class Retrieved:
 
 class Retrieval:
     """One query: the `limit` most relevant episodes that pass `filter`, as of `now_ns`. `cosines`: by key of the
-    episode, where there are vectors."""
+    episode, where there are vectors. `counts`: of the queries before it on the same catalog."""
 
     def __init__(
         self,
@@ -75,14 +75,16 @@ class Retrieval:
         now_ns: int,
         cosines: Mapping[int, float] | None = None,
         diversity: float = DIVERSITY,
+        counts: TermCounts | None = None,
     ):
         self._terms, self._context, self._limit = stored_terms(query), context, limit
         self._spelled = {stored_term(term): word for term, word in spelled(query).items()}
         self._filter, self._now_ns, self._cosines, self._diversity = filter, now_ns, cosines, diversity
+        self._counts = counts or TermCounts()
 
     def run(self, connection: sqlite3.Connection) -> Retrieved:
         """Find them. Blocks."""
-        corpus = read_corpus(connection, dict.fromkeys(self._terms))
+        corpus = self._counts.corpus(connection, dict.fromkeys(self._terms))
         relevance = Relevance(self._terms, corpus, self._context, label_weight=LABEL_WEIGHT, spelled=self._spelled)
         weights = relevance.term_weights
         most = sorted(weights, key=lambda term: (-weights[term], term))[:MOST_TERMS]

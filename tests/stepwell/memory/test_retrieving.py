@@ -374,3 +374,11 @@ async def test_a_filter_that_few_pass_is_answered_however_many_come_before_them(
             await put(memory, f"e{number}", "flights to Boston", Success())
         found = await memory.retrieve_relevant_context("flights to Boston", filter=EpisodeFilter(domain="rare"))
         assert ids(found) == ["wanted"]
+
+
+async def test_the_best_is_found_behind_many_that_are_newer() -> None:
+    async with open_memory(":memory:") as memory:
+        await put(memory, "best", "count the flights to Boston", Success())
+        for number in range(40):
+            await put(memory, f"e{number}", f"flights {number}", Success())
+        assert ids(await memory.retrieve_relevant_context("flights to Boston", limit=1)) == ["best"]

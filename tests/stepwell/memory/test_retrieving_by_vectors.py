@@ -172,3 +172,19 @@ async def test_wordllama_works_offline() -> None:
     async with open_memory(":memory:", config=MemoryConfig(embedder=wordllama_embedder())) as memory:
         await put(memory, dogs="how many dogs are there", flights="how many flights go to Boston")
         assert await found_by(memory, "airplane departures") == (["flights", "dogs"], "semantic")
+
+
+async def test_a_vector_of_a_description_that_is_changed_meanwhile_is_not_kept() -> None:
+    meanings = Meanings()
+    memory: Memory
+
+    async def embed(texts: list[str]) -> Sequence[Sequence[float]]:
+        if texts == ["dogs"]:
+            await memory.update_episode("a", description="planes")
+        return meanings(texts)
+
+    async with open_memory(":memory:", config=MemoryConfig(embedder=embed)) as memory:
+        await put(memory, a="dogs")
+        hit = (await memory.retrieve_relevant_context("flights"))[0]
+        assert "the meaning by 99%" in hit.why or "the meaning by 100%" in hit.why
+        assert "planes" in meanings.tasks()
