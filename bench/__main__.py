@@ -8,7 +8,21 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from bench import compaction, idle, ingest, latency, learning, recall, recover, rotation, runtime, sealed, soak, wake
+from bench import (
+    catalog,
+    compaction,
+    idle,
+    ingest,
+    latency,
+    learning,
+    recall,
+    recover,
+    rotation,
+    runtime,
+    sealed,
+    soak,
+    wake,
+)
 
 SUBJECTS: dict[str, tuple[Callable[[argparse.Namespace], dict[str, Any]], str]] = {
     "ingest": (ingest.run, "durable steps per second against a plain write loop"),
@@ -19,6 +33,7 @@ SUBJECTS: dict[str, tuple[Callable[[argparse.Namespace], dict[str, Any]], str]] 
     "runtime": (runtime.run, "the runtime under load: many episodes, batches, acknowledged and large steps"),
     "sealed": (sealed.run, "reopening, reading, verifying and replaying a clean log of 10,000,000 steps"),
     "soak": (soak.run, "minutes at full load, and whether the memory that the process takes stays flat"),
+    "catalog": (catalog.run, "folding, size and pages of the catalog of 1,000,000 episodes, and what it costs ingest"),
     "idle": (idle.run, "the memory of 100,000 live episodes that do nothing"),
     "recall": (recall.run, "what recall finds of real conversations, and how fast it is with 100,000 facts"),
     "learning": (learning.run, "does retrieval find what is meant, does advice help, and how long does it take"),
@@ -33,10 +48,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default 5)")
     parser.add_argument("--quick", action="store_true", help="a tenth of the work, for a first look")
     parser.add_argument(
-        "--only", metavar="TEXT", default="", help="runtime, learning: only the parts whose title has this"
+        "--only",
+        metavar="TEXT",
+        default="",
+        help="runtime, learning: parts whose title has this; catalog: folding, ingest",
     )
     parser.add_argument("--minutes", type=float, default=10, help="soak: how long (default 10)")
     parser.add_argument("--plot", metavar="FILE.svg", help="soak: draw the resident set over time")
+    parser.add_argument("--log", metavar="DIR", help="catalog: the log is kept here, and used again")
     parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
     options = parser.parse_args(arguments)
     report = SUBJECTS[options.subject][0](options)

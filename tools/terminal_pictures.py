@@ -45,7 +45,14 @@ class Picture(NamedTuple):
 SHOWN = [
     Picture("help", "stepwell --help", "Every command has `--help` with examples, and `--json` for programs."),
     Picture("demo", "stepwell demo --agents 60 --dir agent-memory", "Agents are killed with SIGKILL and lose nothing."),
-    Picture("list", "stepwell list --limit 8", "The newest episodes."),
+    Picture(
+        "list",
+        "stepwell list --limit 8",
+        "The newest episodes. Conditions narrow it down, and all that are given must hold: `--status`, `--outcome`,\n"
+        "`--agent`, `--task-type`, `--domain`, `--language`, `--tag` (all of), `--any-tag`, `--since` and `--before`\n"
+        "(UTC), `--ended-since`, `--ended-before`, `--min-reward`, `--max-reward`, `--archived`, `--not-archived`,\n"
+        "`--text`. With `--json`, `next_cursor` leads to the next page.",
+    ),
     Picture("show", "stepwell show {episode}", "One episode as a timeline: when, whether it worked, how long, what."),
     Picture("stats", "stepwell stats", "How much there is, and what happened over time."),
     Picture("tail", "stepwell tail -n 8", "The newest events; `-f` goes on with those to come, until Ctrl-C."),
@@ -55,6 +62,7 @@ SHOWN = [
     Picture("archive", "stepwell export --archive tuesday", "A checked copy of the finished files, beside a writer."),
     Picture("backup", "stepwell backup monday", "A checked copy of a memory that nobody has open."),
     Picture("restore", "stepwell restore monday restored", "A memory made of a copy."),
+    Picture("rebuild", "stepwell rebuild", "What is kept beside the log, derived from it anew."),
     Picture("verify", "stepwell verify", "Every byte of the log is read and compared with its checksums."),
     Picture("delete", "stepwell delete {episode}", "It shows what would go, and asks.", typed="y\n"),
     Picture("purge", "stepwell compact --purge --yes", "What was deleted is removed from the files; and the proof."),

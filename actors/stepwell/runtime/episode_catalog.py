@@ -55,7 +55,6 @@ EPISODE = Table(
         "(outcome)",
         "(ended_ns) WHERE ended_ns IS NOT NULL",
         "(reward) WHERE reward IS NOT NULL",
-        "(last_ns)",
         "(archived) WHERE archived = 1",
         "(ended_ns - started_ns)",
     ),

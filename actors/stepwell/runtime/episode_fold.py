@@ -65,6 +65,8 @@ class _Touched:
     start: EpisodeStart | None = None
     episode_id = ""
     start_ns = last_ns = last_seq = last_other_seq = steps = failed = 0
+    last_step: bytes | None = None
+    """The last plain step: time does not go back within a stream."""
     ended_ns: int | None = None
     outcome: str | None = None
     reward: float | None = None
@@ -96,7 +98,7 @@ class EpisodeCatalogFold:
         # Nearly all are steps that succeeded, and are only counted: what is done for each costs an agent that logs
         # them as much.
         others: list[Record] = []
-        touched_by, plain = self._touched, PLAIN_STEP
+        touched_by, plain, may_fail = self._touched, PLAIN_STEP, may_have_failed
         for item in items:
             if isinstance(item, Gap):
                 continue
@@ -108,18 +110,18 @@ class EpisodeCatalogFold:
             if touched is None:
                 touched = touched_by[stream] = _Touched()
             count = len(payloads)
-            if first_seq <= touched.last_seq:  # records that were stored twice (row 10)
-                payloads = payloads[touched.last_seq + 1 - first_seq :]
+            last_seq = touched.last_seq
+            touched.last_seq = first_seq + count - 1
+            if first_seq <= last_seq:  # records that were stored twice (row 10)
+                payloads = payloads[last_seq + 1 - first_seq :]
+                touched.last_seq = max(last_seq, touched.last_seq)
                 if not payloads:
                     continue
-            if may_have_failed(payloads[0] if count == 1 else b"".join(payloads)):
+            if may_fail(payloads[0] if count == 1 else b"".join(payloads)):
                 _count_one_by_one(touched, payloads)
             else:
                 touched.steps += len(payloads)
-            touched.last_seq = first_seq + count - 1
-            time_ns = plain_step_time_ns(payloads[-1])
-            if time_ns > touched.last_ns:
-                touched.last_ns = time_ns
+            touched.last_step = payloads[-1]
         for start in range(0, len(others), _TOGETHER):
             self._take_others(others[start : start + _TOGETHER])
 
@@ -141,7 +143,7 @@ class EpisodeCatalogFold:
             elif record.seq > touched.last_seq:
                 _count_one_by_one(touched, [record.payload])
                 touched.last_seq = record.seq
-                touched.last_ns = max(touched.last_ns, plain_step_time_ns(record.payload))
+                touched.last_step = record.payload
 
     def _touched_by(self, stream: bytes) -> _Touched:
         found = self._touched.get(stream)
@@ -150,7 +152,7 @@ class EpisodeCatalogFold:
         return found
 
     def _take_others(self, records: list[Record]) -> None:
-        """Records that are no steps. They and the steps of one episode do not mind which are taken first."""
+        """Records that are no steps, in order. They and the steps of one episode do not mind which are taken first."""
         together = decode_records([record.payload for record in records])
         for place, record in enumerate(records):
             try:
@@ -186,6 +188,8 @@ class EpisodeCatalogFold:
                 continue
             if it.outcome is not None or it.description is not None or it.retagged:
                 to_index.append((stream,))
+            if it.last_step is not None:
+                it.last_ns = max(it.last_ns, plain_step_time_ns(it.last_step))
             if it.start is not None:
                 row, keys = _new_row(stream, it)
                 added.append(row)
