@@ -152,7 +152,7 @@ class EpisodeCatalogFold:
         return found
 
     def _take_others(self, records: list[Record]) -> None:
-        """Records that are no steps. They and the steps of one episode do not mind which are taken first."""
+        """Records that are no steps, in order. They and the steps of one episode do not mind which are taken first."""
         together = decode_records([record.payload for record in records])
         for place, record in enumerate(records):
             try:
