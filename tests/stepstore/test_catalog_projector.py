@@ -100,6 +100,7 @@ async def test_when_the_writing_pauses_the_rest_is_over(autojump_clock: MockCloc
 async def test_it_does_not_rest_while_somebody_waits(autojump_clock: MockClock) -> None:
     async with trio.open_nursery() as nursery:
         journal, follower, catalog = await following(nursery)
+        last = 0
         for _ in range(8):
             last = await written(journal, 250)
         await trio.sleep(0.01)
@@ -113,6 +114,7 @@ async def test_far_behind_the_log_it_does_not_rest(autojump_clock: MockClock, mo
     monkeypatch.setattr(projector, "MOST_BEHIND", 2_000)
     async with trio.open_nursery() as nursery:
         journal, follower, _catalog = await following(nursery)
+        last = 0
         for _ in range(20):
             last = await written(journal, 250)
         rest = projector.RESTS * SECONDS
