@@ -249,10 +249,13 @@ def _domains(connection: sqlite3.Connection) -> list[str]:
     return [domain for (domain,) in rows]
 
 
-def _rows(connection: sqlite3.Connection, select: str, keys: Sequence[Any]) -> Iterable[Sequence[Any]]:
+def _rows(connection: sqlite3.Connection, select: str, keys: Sequence[Any]) -> list[Sequence[Any]]:
+    """All rows for keys, so many at once. No generator: one that is dropped half-way reads from a closed catalog."""
+    found: list[Sequence[Any]] = []
     for begin in range(0, len(keys), _AT_ONCE):
         some = keys[begin : begin + _AT_ONCE]
-        yield from connection.execute(f"{select} ({', '.join('?' * len(some))})", list(some))
+        found += connection.execute(f"{select} ({', '.join('?' * len(some))})", list(some)).fetchall()
+    return found
 
 
 def _tagged(connection: sqlite3.Connection, tags: Sequence[Learned], total: int) -> dict[int, float]:
