@@ -30,7 +30,7 @@ from stepwell.model.recommendation import (
     RecommendationStats,
 )
 from stepwell.model.start import checked_context
-from stepwell.runtime import learned
+from stepwell.runtime import learned, learned_advice
 from stepwell.runtime.reading import not_found
 from stepwell.runtime.recommending import (
     check_applied,
@@ -137,7 +137,7 @@ class Learning(MemoryCore):
             if found is None:
                 return None
             base = learned.base_counts(connection, found.domain)
-            record = learned.advice_records(connection, [pattern_id]).get(pattern_id, AdviceRecord())
+            record = learned_advice.advice_records(connection, [pattern_id]).get(pattern_id, AdviceRecord())
             return found, base, learned.evidence(connection, found.key, EVIDENCE_SHOWN), record
 
         read = await self._runtime.projections.learning.read_now(reading)
@@ -220,7 +220,7 @@ class Learning(MemoryCore):
     async def recommendation_stats(self) -> RecommendationStats:
         """How all recommendations together did. A checkpoint. Raises: `Unavailable`, `Closed`."""
         await self._learned_all()
-        return await self._runtime.projections.learning.read_now(learned.recommendation_stats)
+        return await self._runtime.projections.learning.read_now(learned_advice.recommendation_stats)
 
     async def _learned_all(self) -> None:
         """Wait until everything accepted before this call has a result; what is durable is then read. A checkpoint."""

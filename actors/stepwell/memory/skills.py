@@ -20,7 +20,7 @@ from stepwell.model.ids import new_episode_id, stream_id
 from stepwell.model.outcome import TaskOutcome
 from stepwell.model.skill import SKILL_STORED, SKILL_STREAM, SKILL_USED, Skill, SkillMatch
 from stepwell.model.start import checked_context
-from stepwell.runtime import learned
+from stepwell.runtime import learned_advice
 from stepwell.runtime.recommending import append_next
 from stepwell.runtime.right_loop import checkpoint
 
@@ -171,7 +171,9 @@ class Skills:
     async def _read(self, *, skill_id: str | None = None, name: str | None = None) -> list[Skill]:
         learning = self._memory._runtime.projections.learning
         await checkpoint()
-        return await learning.read_now(lambda connection: learned.skills(connection, skill_id=skill_id, name=name))
+        return await learning.read_now(
+            lambda connection: learned_advice.skills(connection, skill_id=skill_id, name=name)
+        )
 
 
 def _no_skill(skill_id: str) -> NotFound:
