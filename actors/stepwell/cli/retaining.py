@@ -54,9 +54,8 @@ def _described(report: RetentionReport, directory: Path) -> str:
     lines = [f"{count_text(len(report.episodes), 'episode')} of {directory} ({counts}); {report.kept:,} are left"]
     for item in report.episodes[:_SHOWN]:
         reward = "" if item.reward is None else f", reward {item.reward:.2f}"
-        lines.append(
-            f"  {printable(item.episode_id, 80)}  {item.outcome}{reward}, last event {item.last_time:%Y-%m-%d %H:%M} UTC"
-        )
+        last = f"last event {item.last_time:%Y-%m-%d %H:%M} UTC"
+        lines.append(f"  {printable(item.episode_id, 80)}  {item.outcome}{reward}, {last}")
     if len(report.episodes) > _SHOWN:
         lines.append(f"  … and {len(report.episodes) - _SHOWN:,} more")
     return "\n".join(lines)
