@@ -183,6 +183,7 @@ async def test_a_file_that_was_rotated_goes_on_behind_the_last_line_that_was_cop
         await memory.start_episode("task", episode_id="a")
         await written(path, 1)
         path.rename(old)  # while it is open
+        path.touch()
         await memory.start_episode("task", episode_id="b")
         await memory.start_episode("task", episode_id="c")
         await written(path, 2)
