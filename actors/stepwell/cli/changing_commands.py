@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -48,4 +49,61 @@ def compact(purge: bool, yes: bool, directory: Path, as_json: bool) -> None:
     run_compact(directory, purge=purge, yes=yes, as_json=as_json)
 
 
-COMMANDS = (delete, compact)
+@click.command(
+    epilog=example(
+        "stepwell retain --outcome failure --older-than 90 --dry-run", "stepwell retain --max-episodes 100000 --yes"
+    )
+)
+@click.option("--older-than", type=float, metavar="DAYS", help="Whose last event is older.")
+@click.option("--outcome", "outcomes", multiple=True, help="Repeatable: that ended with one of these.")
+@click.option("--reward-below", type=float, help="Whose total reward is lower.")
+@click.option("--max-episodes", type=int, help="Of more than so many, as many as are too many.")
+@click.option(
+    "--evict",
+    type=click.Choice(["relevance", "lru"]),
+    default="relevance",
+    show_default=True,
+    help="Who is too many: the least relevant, or the one whose last event is oldest.",
+)
+@click.option("--keep-tag", "keep_tags", multiple=True, help="Repeatable: never what has one of these.")
+@click.option("--archived-too", is_flag=True, help="Also what is archived, which is kept otherwise.")
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@yes_option
+@directory_option
+@key_option
+@json_option
+@reporting_errors
+def retain(
+    older_than: float | None,
+    outcomes: tuple[str, ...],
+    reward_below: float | None,
+    max_episodes: int | None,
+    evict: Literal["relevance", "lru"],
+    keep_tags: tuple[str, ...],
+    archived_too: bool,
+    dry_run: bool,
+    yes: bool,
+    directory: Path,
+    as_json: bool,
+) -> None:
+    """Delete ended episodes by age, outcome, reward and number.
+
+    Those go of which everything that is given is true; then, if --max-episodes are still exceeded, the worst of the
+    others. An open episode never goes. Asks first, and shows who it is about.
+    """
+    from stepwell import RetentionPolicy
+    from stepwell.cli.retaining import run_retain
+
+    policy = RetentionPolicy(
+        max_age_days=older_than,
+        outcomes=outcomes or None,
+        reward_below=reward_below,
+        max_episodes=max_episodes,
+        eviction=evict,
+        keep_archived=not archived_too,
+        keep_tags=keep_tags,
+    )
+    run_retain(policy, directory, dry_run=dry_run, yes=yes, as_json=as_json)
+
+
+COMMANDS = (delete, compact, retain)

@@ -47,7 +47,7 @@ class HandingOver(EpisodeLifecycle, EpisodeReading, Relationships):
             await checkpoint()
             raise
         await self._supervisor.flush(known)
-        receipt = await organise(self._supervisor, known, change, only_open=True)
+        receipt = await organise(self._supervisor, known, change, only_open="a checkpoint, a place to go on from,")
         assert receipt is not None
         episode = await self.get_episode(known)
         return next(item for item in reversed(episode.checkpoints) if item.seq == receipt.seq)

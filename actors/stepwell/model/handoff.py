@@ -53,7 +53,9 @@ class HandoffPack(msgspec.Struct, frozen=True, kw_only=True):
 def checked_pack(pack: object) -> HandoffPack:
     """A pack that this version understands. Raises: `InvalidInput`."""
     if not isinstance(pack, HandoffPack):
-        raise InvalidInput(f"pack: must be a HandoffPack, not {type(pack).__name__}")
+        raise InvalidInput(
+            f"pack: must be a HandoffPack, not {type(pack).__name__}; memory.handoff(checkpoint_id) gives one"
+        )
     if pack.version != HANDOFF_VERSION:
         raise InvalidInput(f"pack: has version {pack.version}, this Stepwell knows {HANDOFF_VERSION}; use a newer one")
     return pack

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections import Counter
 from typing import Literal, TypeAlias, get_args
 
 import msgspec
@@ -63,6 +64,11 @@ class RetentionReport(msgspec.Struct, frozen=True, kw_only=True):
     has_more: bool
     kept: int
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many of `episodes` ended with each kind of outcome, the most frequent first."""
+        return dict(Counter(item.outcome for item in self.episodes).most_common())
+
 
 def checked_policy(policy: object, limits: Limits) -> RetentionPolicy:
     """The policy, checked. Raises: `InvalidInput`, naming the field."""
@@ -78,7 +84,12 @@ def checked_policy(policy: object, limits: Limits) -> RetentionPolicy:
     if not isinstance(policy.keep_archived, bool):
         raise InvalidInput("policy.keep_archived: must be True or False")
     if policy.outcomes is not None:
-        if not isinstance(policy.outcomes, tuple | list) or not policy.outcomes:
+        if not isinstance(policy.outcomes, tuple | list):
+            raise InvalidInput(
+                f"policy.outcomes: must be a tuple of kinds of outcome, ('failure',) for instance, not "
+                f"{check.shown(policy.outcomes)}"
+            )
+        if not policy.outcomes:
             raise InvalidInput("policy.outcomes: must name at least one kind of outcome, or be None")
         for kind in policy.outcomes:
             if kind not in OUTCOME_KINDS:

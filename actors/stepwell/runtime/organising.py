@@ -5,22 +5,23 @@ An episode that has ended is woken for it, and its task stays until the change i
 
 from __future__ import annotations
 
+from stepwell.errors import InvalidState
 from stepwell.model.ids import EpisodeId
 from stepwell.model.organising import Change
 from stepwell.runtime.cell import EpisodeCell
-from stepwell.runtime.episode_task import being_deleted, ended_error
+from stepwell.runtime.episode_task import being_deleted
 from stepwell.runtime.reading import fold_episode
 from stepwell.runtime.receipt import Receipt
 from stepwell.runtime.supervisor import Supervisor
 
 
 async def organise(
-    supervisor: Supervisor, episode_id: EpisodeId, change: Change, *, only_open: bool = False
+    supervisor: Supervisor, episode_id: EpisodeId, change: Change, *, only_open: str = ""
 ) -> Receipt | None:
     """Make a change of an episode, behind everything accepted for it; durable on return. A checkpoint.
 
     None if nothing had to be changed; what it rests on is durable then. If cancelled, whether it is made is unknown.
-    With `only_open`, not if the episode has ended.
+    With `only_open`, a few words for what is made, not if the episode has ended.
     Raises: `NotFound`, `InvalidState` (it is being deleted, or has ended, or what `change` refuses), `TooLarge`,
     `InvalidInput`, `EpisodeUnavailable`, `Unavailable`, `Closed`, `LogFull`, `OutcomeUnknown`.
     """
@@ -34,7 +35,7 @@ async def organise(
 
 
 async def _accepted(
-    supervisor: Supervisor, episode_id: EpisodeId, change: Change, only_open: bool
+    supervisor: Supervisor, episode_id: EpisodeId, change: Change, only_open: str
 ) -> tuple[Receipt | None, EpisodeCell]:
     while True:
         cell = await supervisor.found(episode_id)
@@ -42,7 +43,7 @@ async def _accepted(
         try:
             if await _takes_changes(supervisor, cell):
                 if only_open and cell.state.value == "ended":
-                    raise ended_error(episode_id)
+                    raise InvalidState(f"episode {episode_id!r} has ended; {only_open} is of an open episode only")
                 return cell.accept_change(change), cell
         finally:
             cell.unwant()

@@ -392,7 +392,7 @@ def test_help_shows_an_example(command: str) -> None:
     assert "--json" in result.stdout
     # Two of them name two directories, and one has to do with none.
     assert ("--dir" in result.stdout) == (command not in ("salvage", "restore", "completion"))
-    assert ("--yes" in result.stdout) == (command in ("delete", "compact", "salvage"))
+    assert ("--yes" in result.stdout) == (command in ("delete", "compact", "retain", "salvage"))
 
 
 def test_version() -> None:

@@ -234,6 +234,17 @@ def test_files_without_a_single_event_are_refused_before_anything_is_stored(tmp_
         assert not memory.exists()
 
 
+def test_all_files_that_are_foreign_are_named_at_once(tmp_path: Path) -> None:
+    good = write_lines(tmp_path / "good.jsonl", some_episodes(2))
+    foreign = [write_lines(tmp_path / f"foreign{n}.jsonl", ['{"query": "?"}']) for n in range(3)]
+    result = run("import", foreign[0], good, *foreign[1:], "--dir", tmp_path / "memory")
+    assert result.exit_code == 1
+    assert f"leave these out as well: {foreign[1]}, {foreign[2]}." in result.stderr
+    assert str(good) not in result.stderr
+    result = run("import", tmp_path, "--dir", tmp_path / "memory")
+    assert f"name the files in it, {tmp_path}/*.jsonl for instance" in result.stderr
+
+
 @pytest.mark.parametrize("make", ["absent", "directory", "broken gzip"])
 def test_files_that_cannot_be_read_are_refused_before_anything_is_stored(tmp_path: Path, make: str) -> None:
     bad = tmp_path / "bad.jsonl.gz"

@@ -133,7 +133,7 @@ async def test_what_cannot_be_handed_over_is_refused() -> None:
                 await memory.handoff(checkpoint_id)
         pack = await memory.handoff(place.checkpoint_id)
         await handle.complete(Success())
-        with pytest.raises(InvalidState, match="has ended"):
+        with pytest.raises(InvalidState, match="has ended; a checkpoint, a place to go on from, is of an open episode"):
             await memory.checkpoint("e", "why")
         assert await memory.handoff(place.checkpoint_id) == pack
         for text in ("", "{}", "[]", "nonsense", pack.to_json().replace('"version": 1', '"version": 2'), "[" * 100_000):

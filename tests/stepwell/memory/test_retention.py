@@ -96,6 +96,8 @@ async def test_who_goes_by_a_policy_and_a_dry_run_says_the_same_and_deletes_noth
         assert len(await names(memory)) == 5
         done = await memory.retain(policy)
         assert msgspec.structs.replace(done, dry_run=True) == dry
+        assert sum(done.counts.values()) == len(gone)
+        assert list(done.counts.values()) == sorted(done.counts.values(), reverse=True)
         assert await names(memory) == {"open", "a", "b", "c", "d"} - set(gone)
         assert (await memory.retain(policy)).episodes == []
     async with open_memory_on(journal) as memory:
@@ -191,7 +193,8 @@ async def test_a_call_takes_at_most_so_many_and_says_that_more_are_due() -> None
         (RetentionPolicy(reward_below="1"), "policy.reward_below"),  # type: ignore[arg-type]
         (RetentionPolicy(max_episodes=1.5), "policy.max_episodes"),  # type: ignore[arg-type]
         (RetentionPolicy(max_episodes=1, eviction="fifo"), "policy.eviction"),  # type: ignore[arg-type]
-        (RetentionPolicy(outcomes=()), "policy.outcomes"),
+        (RetentionPolicy(outcomes=()), "policy.outcomes: must name at least one"),
+        (RetentionPolicy(outcomes="failure"), "policy.outcomes: must be a tuple"),  # type: ignore[arg-type]
         (RetentionPolicy(outcomes=("failed",)), "policy.outcomes"),
         (RetentionPolicy(max_episodes=1, keep_tags=("",)), "policy.keep_tags"),
         (RetentionPolicy(max_episodes=1, keep_tags="gold"), "policy.keep_tags"),  # type: ignore[arg-type]

@@ -173,3 +173,27 @@ async def test_read_only_writes_none_and_a_bad_path_is_refused(tmp_path: Path) -
     assert not os.listdir(tmp_path)
     with pytest.raises(InvalidInput, match="audit"):
         MemoryConfig(audit=5)  # type: ignore[arg-type]
+
+
+async def test_a_file_that_was_rotated_goes_on_behind_the_last_line_that_was_copied_into_the_new_one(
+    tmp_path: Path,
+) -> None:
+    path, old, files = tmp_path / "audit.jsonl", tmp_path / "audit.1.jsonl", MemoryFileSystem()
+    async with open_on(files, audited(path)) as memory:
+        await memory.start_episode("task", episode_id="a")
+        await written(path, 1)
+        path.rename(old)  # while it is open
+        path.touch()
+        await memory.start_episode("task", episode_id="b")
+        await memory.start_episode("task", episode_id="c")
+        await written(path, 2)
+    path.rename(tmp_path / "audit.2.jsonl")
+    path.write_text((tmp_path / "audit.2.jsonl").read_text().splitlines()[-1] + "\n")
+    async with open_on(files, audited(path)) as memory:
+        await memory.start_episode("task", episode_id="d")
+        await written(path, 2)
+    assert [[item["episode_id"] for item in lines(file)] for file in (old, tmp_path / "audit.2.jsonl", path)] == [
+        ["a"],
+        ["b", "c"],
+        ["c", "d"],
+    ]

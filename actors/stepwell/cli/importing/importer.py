@@ -25,18 +25,22 @@ def refuse_files_without_events(paths: list[Path]) -> None:
     """Look at every file before anything is stored.
 
     Raises:
-        CommandFailed: a file cannot be read, or holds not one valid event line; the message names it.
+        CommandFailed: a file cannot be read, or some hold not one valid event line; the message names them.
     """
+    foreign: list[Path] = []
     for path in paths:
         try:
-            if has_event(path):
-                continue
+            if not has_event(path):
+                foreign.append(path)
         except Unreadable as error:
-            raise CommandFailed(f"{path}: {error}. Nothing was imported.", file=str(path)) from None
+            hint = f"; name the files in it, {path}/*.jsonl for instance" if path.is_dir() else ""
+            raise CommandFailed(f"{path}: {error}{hint}. Nothing was imported.", file=str(path)) from None
+    if foreign:
+        others = f"; leave these out as well: {', '.join(map(str, foreign[1:]))}" if len(foreign) > 1 else ""
         raise CommandFailed(
-            f"{path}: not a single event line in it, so it is not in the neutral form "
-            f'(lines with "event": "start", "step" or "complete"). Nothing was imported.',
-            file=str(path),
+            f"{foreign[0]}: not a single event line in it, so it is not in the neutral form "
+            f'(lines with "event": "start", "step" or "complete"){others}. Nothing was imported.',
+            file=str(foreign[0]),
         )
 
 
