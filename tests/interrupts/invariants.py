@@ -57,7 +57,7 @@ def _torn_writer(memory: Memory) -> list[str]:
     if writer is None:
         return []
     queued = sum(submission.cost for submission in writer._queue)
-    at_journal = sum(cell._at_journal is not None for cell in memory._supervisor.cells.values())
+    at_journal = sum(cell._at_journal is not None for cell in memory._supervisor.every_cell())
     wrong: list[str] = []
     if queued > writer._queued_bytes or (
         queued == 0 and not at_journal and writer._queued_bytes and not writer._deleting

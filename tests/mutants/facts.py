@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
-import inspect
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -19,9 +17,7 @@ from stepwell.model.fact_page import FactPage
 from stepwell.model.fact_records import Change, Forgotten, Remembered, fact_id, parse_fact_id
 from stepwell.model.recall_semantics import RecallSemantics
 from stepwell.model.scope import Scope
-from stepwell.testing.ports import InMemoryLongTerm, InMemoryPorts
-from stepwell.testing.ports_contract import LongTermContract, PortsPlace
-from stepwell.testing.ports_contract.long_term import TOLD
+from stepwell.testing.ports import InMemoryLongTerm
 
 
 class ByWholeTextOnly(InMemoryLongTerm):
@@ -460,48 +456,3 @@ BROKEN_FACTS: dict[str, type[InMemoryLongTerm]] = {
     "test_a_caller_that_is_cancelled_already_stores_nothing": StoresBeforeItLooks,
 }
 """By test of the contract, the twin with that rule broken."""
-
-
-def facts_rules() -> list[str]:
-    """The names of the tests of the contract."""
-    return [
-        name for name, _test in inspect.getmembers(LongTermContract, inspect.isfunction) if name.startswith("test_")
-    ]
-
-
-def outcome(rule: str, kind: type[InMemoryLongTerm]) -> str | None:
-    """What a test of the contract says of a twin of this kind; None if it passes."""
-    test: Callable[..., Awaitable[None]] = getattr(LongTermContract(), rule)
-    parameters = inspect.signature(test).parameters
-    given: list[dict[str, Any]] = [{"told": told} for told in TOLD] if "told" in parameters else [{}]
-    for arguments in given:
-        try:
-            trio.run(_call, test, _place_of(kind), "facts" in parameters, arguments)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:
-            return type(error).__name__
-    return None
-
-
-async def _call(
-    test: Callable[..., Awaitable[None]], place: PortsPlace, of_facts: bool, arguments: dict[str, Any]
-) -> None:
-    with trio.fail_after(60):
-        if of_facts:
-            async with place.opened() as ports:
-                await test(ports.long_term, **arguments)
-        else:
-            await test(place, **arguments)
-
-
-def _place_of(kind: type[InMemoryLongTerm]) -> PortsPlace:
-    kept: dict[Scope, FactCollection] = {}
-
-    @asynccontextmanager
-    async def opened() -> AsyncIterator[InMemoryPorts]:
-        ports = InMemoryPorts()
-        ports.long_term = kind(kept)
-        yield ports
-
-    return PortsPlace(opened)
