@@ -58,6 +58,11 @@ SHOWN = [
     Picture("stats", "stepwell stats", "How much there is, and what happened over time."),
     Picture("tail", "stepwell tail -n 8", "The newest events; `-f` goes on with those to come, until Ctrl-C."),
     Picture(
+        "search",
+        'stepwell search "Audit the names of json" --limit 3',
+        "Finished episodes that help with a task, and why.",
+    ),
+    Picture(
         "recommend",
         'stepwell recommend "Audit the names of json" --domain code-audit --tag names',
         "Advice on a task, counted over the episodes of the memory.",

@@ -14,6 +14,7 @@ from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import OpenLog, open_log, open_log_read_only
 from stepstore.log.reading import FramePosition, Position, Record, SegmentReader
 from stepstore.log.refreshing import refresh
+from stepstore.log.scan import Window
 from stepstore.log.sealed_index import SealedIndex
 from tests.stepstore.log_lab import (
     LOG,
@@ -290,3 +291,14 @@ def test_a_read_that_is_short_of_a_file_that_has_not_shrunk_is_an_error(trouble:
     files.spoil_read, files.before = spoil, fail
     with pytest.raises(RecoveryFailed, match="although the file is longer" if trouble == "short" else "Input/output"):
         open_log_read_only(files, LOG)
+
+
+def test_a_window_knows_the_size_of_a_file_that_has_shrunk() -> None:
+    disk = MemoryFileSystem()
+    put(disk, "/file", b"x" * 1_000)
+    file = disk.open("/file")
+    window = Window(file, "file", block=100)
+    file.truncate(250)
+    assert bytes(window.at(200, 100)) == b"x" * 50
+    assert window.size == 250
+    assert bytes(window.at(900, 100)) == b""
