@@ -106,7 +106,8 @@ class TermCounts:
         found = connection.execute("SELECT documents, terms, changes FROM corpus").fetchone()
         documents, length, _changes = as_of = found or (0, 0, 0)
         if as_of != self._as_of or len(self._counts) > MOST_COUNTS:
-            self._as_of, self._counts = as_of, {}
+            self._counts = {}
+            self._as_of = as_of  # last, so that a Ctrl-C before it makes them be counted again
         for term in terms:
             if term not in self._counts:
                 self._counts[term] = _documents_with(connection, term)
