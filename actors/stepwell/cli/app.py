@@ -61,12 +61,13 @@ format_option = click.option(
 @cli.command("import", epilog=example("stepwell import runs.jsonl.gz more.jsonl --dir agent-memory"))
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE...")
 @click.option("--strict", is_flag=True, help="Stop at the first bad line instead of skipping it.")
+@click.option("--redact", is_flag=True, help="Replace what looks like a secret; importing never does otherwise.")
 @format_option
 @directory_option
 @key_option
 @json_option
 @reporting_errors
-def import_(files: tuple[Path, ...], strict: bool, form: str, directory: Path, as_json: bool) -> None:
+def import_(files: tuple[Path, ...], strict: bool, redact: bool, form: str, directory: Path, as_json: bool) -> None:
     """Import episodes from JSON lines, plain or gzipped.
 
     One event per line: "start", "step" and "complete" (the form that `stepwell export` writes), or OpenTelemetry spans
@@ -75,12 +76,14 @@ def import_(files: tuple[Path, ...], strict: bool, form: str, directory: Path, a
     line always stops it.
     """
     if form == "klieo":
+        if redact:
+            raise click.UsageError("--redact is for the form of stepwell only")
         from stepwell.cli.klieo_lines import run_import_klieo
 
         return run_import_klieo(files, directory, as_json=as_json)
     from stepwell.cli.importing.command import run_import
 
-    return run_import(list(files), directory, strict=strict, as_json=as_json)
+    return run_import(list(files), directory, strict=strict, redact=redact, as_json=as_json)
 
 
 @cli.command(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -232,6 +233,27 @@ def test_files_without_a_single_event_are_refused_before_anything_is_stored(tmp_
         failed = run_json("import", good, other, "--dir", memory, code=1)
         assert failed["file"] == str(other)
         assert not memory.exists()
+
+
+def test_with_redact_no_secret_is_stored_and_importing_again_finds_all_of_it_there(tmp_path: Path) -> None:
+    token = "sk-" + "a1B2" * 12
+    events = [
+        start("a", task=f"use {token} to log in"),
+        step("a", 1, parameters={"api_key": "hunter2", "n": 5}, result={"success": f"logged in with {token}"}),
+        complete("a", steps=1),
+    ]
+    file, memory = write_lines(tmp_path / "events.jsonl", events), tmp_path / "memory"
+    report = run_json("import", file, "--redact", "--dir", memory)
+    assert (report["added"], report["redacted"]) == (3, 3)
+    text = json.dumps(exported(memory, tmp_path / "out.jsonl"))
+    assert "hunter2" not in text
+    assert token not in text
+    assert text.count("[redacted]") == 3
+    again = run_json("import", file, "--redact", "--dir", memory)
+    assert (again["added"], again["present"], again["bad_lines"]) == (0, 3, 0)
+    plain = run_json("import", file, "--dir", tmp_path / "plain")
+    assert "redacted" not in plain
+    assert "hunter2" in json.dumps(exported(tmp_path / "plain", tmp_path / "plain.jsonl"))
 
 
 def test_all_files_that_are_foreign_are_named_at_once(tmp_path: Path) -> None:

@@ -11,19 +11,20 @@ import click
 import msgspec
 import trio
 
-from stepwell import open_memory
+from stepwell import default_redactor, open_memory
 from stepwell.cli.importing.importer import import_files, refuse_files_without_events
 from stepwell.cli.importing.report import FileReport, Problem
 from stepwell.cli.importing.spans import with_spans_converted
 from stepwell.cli.options import memory_config
 from stepwell.cli.output import CommandFailed, count_text, duration_text, print_json, progress_bar
+from stepwell.model.redaction import Redaction
 
 PROBLEMS_SHOWN = 20
 """Bad lines of one file that are printed one by one; `--json` gives more, and both give the count."""
 
 
-def run_import(paths: list[Path], directory: Path, *, strict: bool, as_json: bool) -> None:
-    """Import the files into the memory in `directory`.
+def run_import(paths: list[Path], directory: Path, *, strict: bool, redact: bool, as_json: bool) -> None:
+    """Import the files into the memory in `directory`; with `redact` without what looks like a secret.
 
     Raises:
         CommandFailed: a file is not to be imported at all (before anything is stored), could not be read to its end,
@@ -32,12 +33,15 @@ def run_import(paths: list[Path], directory: Path, *, strict: bool, as_json: boo
     began = time.perf_counter()
     with with_spans_converted(paths, strict=strict) as converted:
         refuse_files_without_events(converted.paths)
-        reports = trio.run(_import, converted.paths, directory, strict, as_json)
+        redaction = Redaction(default_redactor) if redact else None
+        reports = trio.run(_import, converted.paths, directory, strict, redaction, as_json)
         converted.name_originals(reports)
     seconds = time.perf_counter() - began
     failure = _failure(reports, strict)
     if as_json:
         fields = _fields(reports, directory, seconds)
+        if redaction is not None:
+            fields["redacted"] = redaction.count
         if failure is not None:
             raise CommandFailed(failure, **fields)
         print_json(fields)
@@ -47,11 +51,15 @@ def run_import(paths: list[Path], directory: Path, *, strict: bool, as_json: boo
     if len(reports) > 1:
         total = sum(report.added for report in reports)
         click.echo(f"{count_text(total, 'event')} added to {directory} in {duration_text(seconds)}")
+    if redaction is not None:
+        click.echo(f"{count_text(redaction.count, 'text')} redacted")
     if failure is not None:
         raise CommandFailed(failure)
 
 
-async def _import(paths: list[Path], directory: Path, strict: bool, as_json: bool) -> list[FileReport]:
+async def _import(
+    paths: list[Path], directory: Path, strict: bool, redaction: Redaction | None, as_json: bool
+) -> list[FileReport]:
     shown: Counter[str] = Counter()
     with progress_bar(bytes_unit=True, quiet=as_json) as progress:
 
@@ -67,7 +75,9 @@ async def _import(paths: list[Path], directory: Path, strict: bool, as_json: boo
             progress.update(bars[report.file], completed=position)
 
         async with open_memory(directory, config=memory_config()) as memory:
-            reports = await import_files(memory, paths, strict=strict, on_problem=on_problem, on_progress=on_progress)
+            reports = await import_files(
+                memory, paths, strict=strict, on_problem=on_problem, on_progress=on_progress, redaction=redaction
+            )
     return reports
 
 

@@ -13,6 +13,7 @@ from stepwell.cli.neutral_form import BadLine, parse_line, read
 from stepwell.cli.neutral_form.files import Line, LineFile, Unreadable, has_event
 from stepwell.cli.output import CommandFailed
 from stepwell.errors import Closed, InvalidState, LogFull, Rejected
+from stepwell.model.redaction import Redaction
 
 EPISODES_AT_ONCE = 128
 """How many episodes of a file are written at the same time; they share commit groups."""
@@ -44,15 +45,26 @@ def refuse_files_without_events(paths: list[Path]) -> None:
         )
 
 
+_REDACTED = ("task", "tags", "tool", "action", "parameters", "result", "thought", "meta")
+"""The fields of events that `redaction` goes over: those that hold what somebody wrote."""
+
+
 async def import_files(
-    memory: Memory, paths: list[Path], *, strict: bool, on_problem: OnProblem, on_progress: OnProgress
+    memory: Memory,
+    paths: list[Path],
+    *,
+    strict: bool,
+    on_problem: OnProblem,
+    on_progress: OnProgress,
+    redaction: Redaction | None = None,
 ) -> list[FileReport]:
-    """Import the files one after another; with `strict` stop at the first bad line.
+    """Import the files one after another; with `strict` stop at the first bad line. `redaction`: applied to each event
+    before it is compared with what is stored, or stored.
 
     Returns one report per file that was begun. Cancelling stops between two events; importing again continues.
     """
     known: set[str] = {episode_id async for episode_id in memory.episode_ids()}
-    importer = _Importer(memory, known, strict, on_problem, on_progress)
+    importer = _Importer(memory, known, strict, on_problem, on_progress, redaction)
     reports = []
     for path in paths:
         report = FileReport(file=str(path))
@@ -64,8 +76,17 @@ async def import_files(
 
 
 class _Importer:
-    def __init__(self, memory: Memory, known: set[str], strict: bool, on_problem: OnProblem, on_progress: OnProgress):
+    def __init__(
+        self,
+        memory: Memory,
+        known: set[str],
+        strict: bool,
+        on_problem: OnProblem,
+        on_progress: OnProgress,
+        redaction: Redaction | None,
+    ):
         self.memory = memory
+        self.redaction = redaction
         self.places = Places(known)
         self.strict = strict
         self.on_problem = on_problem
@@ -111,7 +132,12 @@ class _Importer:
             if line.problem is not None:
                 raise BadLine(line.problem)
             event = parse_line(line.data)
-            return Item(line.number, event, read(event))
+            parsed = read(event)
+            if self.redaction is not None:
+                written = {name: event[name] for name in _REDACTED if name in event}
+                event |= {name: self.redaction.value(name, value) for name, value in written.items()}
+                parsed = read(event)
+            return Item(line.number, event, parsed)
         except BadLine as error:
             self.on_problem(report.refuse(line.number, error))
             return None
