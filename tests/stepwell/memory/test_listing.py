@@ -300,6 +300,17 @@ async def test_pages_cover_each_episode_once_while_others_come_and_go() -> None:
         assert seen == [f"old-{number}" for number in reversed(range(20))]
 
 
+async def test_what_is_deleted_is_shown_no_more_although_the_catalog_lags(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stepstore.catalog.projector.LINGER_SECONDS", 3600.0)
+    async with open_on(MemoryFileSystem()) as memory:
+        await memory.start_episode("x", episode_id="gone")
+        await memory.start_episode("x", episode_id="kept")
+        assert len((await memory.list_episodes(at_least=2)).items) == 2
+        await memory.delete_episode("gone")
+        assert [it.episode_id for it in (await memory.list_episodes()).items] == ["kept"]
+        assert await memory.count_episodes() == 1
+
+
 async def test_a_cursor_of_another_list_is_refused() -> None:
     async with open_on(MemoryFileSystem()) as memory:
         for _ in range(2):
