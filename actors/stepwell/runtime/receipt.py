@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
 import trio
@@ -89,8 +89,13 @@ class Commit(msgspec.Struct, gc=False, eq=False):
         """Wait until it is done, and raise why it failed if it did."""
         await self.wait()
         if self.error is not None:
-            self.note_told()
-            raise self.error
+            self.tell(self.error)
+
+    @trio.lowlevel.enable_ki_protection
+    def tell(self, error: StepwellError) -> NoReturn:
+        """Raise why it failed. Protected, since a Ctrl-C in between would be taken for the telling."""
+        self.note_told()
+        raise error
 
     @trio.lowlevel.enable_ki_protection
     def note_told(self) -> None:
@@ -135,10 +140,10 @@ class Receipt(msgspec.Struct, frozen=True, eq=False, gc=False):
         error = self._commit.error
         if error is None:
             return
-        self._commit.note_told()
-        if isinstance(error, OutcomeUnknown):
-            raise error
-        raise OutcomeUnknown(f"accepted, but it did not reach the log: {error}") from error
+        if not isinstance(error, OutcomeUnknown):
+            cause, error = error, OutcomeUnknown(f"accepted, but it did not reach the log: {error}")
+            error.__cause__ = cause
+        self._commit.tell(error)
 
     async def reach_log(self) -> None:
         """As `wait_durable`, but raises the very reason: a `Rejected` says more than `OutcomeUnknown`."""

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import trio
+
 from stepstore.catalog.schema import CatalogSchema
 
 T = TypeVar("T")
@@ -95,7 +97,7 @@ class CatalogStore:
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         for name, (count, function) in self.schema.functions.items():
-            connection.create_function(name, count, function, deterministic=True)
+            connection.create_function(name, count, _uninterrupted(function), deterministic=True)
         # A transaction that a power cut takes takes its cursor along: nothing has to be synced at each commit.
         # What is sorted stays in memory: of a catalog in memory nothing may reach a file.
         for pragma in (
@@ -272,3 +274,13 @@ def _run(connection: sqlite3.Connection, change: Change) -> None:
         while again and 0 < changed < size:
             changed = connection.execute(text, values).rowcount
         done += size
+
+
+def _uninterrupted(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same without Ctrl-C in the midst of it: SQLite would take that for an error of its own, and swallow it."""
+
+    @trio.lowlevel.enable_ki_protection
+    def call(*arguments: Any) -> Any:
+        return function(*arguments)
+
+    return call
