@@ -25,6 +25,8 @@ def torn(memory: Memory) -> list[str]:
         for name in supervisor._deletions:
             if f"stepwell deletion of {name}" not in running:
                 wrong.append(f"the deletion of {name!r} has no task")
+    for stream in supervisor.streams.all_cells():
+        wrong += [f"{stream.kind.noun} {stream.name!r}: {text}" for text in _torn_cell(stream)]
     return wrong + _torn_writer(memory)
 
 
