@@ -44,11 +44,12 @@ def learning_projection(journal: Journal, options: CatalogOptions) -> Projection
 
 
 class _InHand:
-    """The records of an episode that has not ended, without a gap from its first on."""
+    """The payloads of an episode that has not ended, without a gap from its first record on: bytes only, since the
+    garbage collector would go through anything else again and again."""
 
-    def __init__(self, first: Record):
-        self.records = [first]
-        self.size = len(first.payload)
+    def __init__(self, first: bytes):
+        self.payloads = [first]
+        self.size = len(first)
 
 
 class LearningFold:
@@ -62,7 +63,7 @@ class LearningFold:
         self._journal = journal
         self._in_hand: OrderedDict[bytes, _InHand] = OrderedDict()
         self._in_hand_bytes, self._most_bytes = 0, in_hand_bytes
-        self._ended: dict[bytes, list[Record]] = {}
+        self._ended: dict[bytes, list[bytes]] = {}
         self._deleted: dict[bytes, None] = {}
         self._advice = AdviceFold()
 
@@ -79,8 +80,8 @@ class LearningFold:
         for ending in incomplete:
             if ending.stream in self._ended or ending.stream in self._deleted:
                 continue
-            if records := await self._read(ending):
-                self._ended[ending.stream] = records
+            if payloads := await self._read(ending):
+                self._ended[ending.stream] = payloads
 
     def take(self, items: Sequence[Record | Gap]) -> None:
         """See `prepare`."""
@@ -89,10 +90,10 @@ class LearningFold:
         """Take in one record. Gives it back if it ends an episode that is not in hand."""
         stream, payload = record.stream, record.payload
         known = self._in_hand.get(stream)
-        if known is not None and record.seq <= known.records[-1].seq:
+        if known is not None and record.seq <= len(known.payloads):
             return None  # a record that was stored twice (row 10)
-        if known is not None and record.seq == known.records[-1].seq + 1:
-            known.records.append(record)
+        if known is not None and record.seq == len(known.payloads) + 1:
+            known.payloads.append(payload)
             known.size += len(payload)
             self._in_hand_bytes += len(payload)
             if payload.startswith(_STEP):
@@ -106,13 +107,13 @@ class LearningFold:
             return None
         kind = _kind(payload)
         if kind == STARTED and record.seq == 1:
-            self._in_hand[stream] = _InHand(record)
+            self._in_hand[stream] = _InHand(payload)
             self._in_hand_bytes += len(payload)
         elif kind == ENDED and stream not in self._ended:
             self._drop(stream)
             if known is None:
                 return record
-            self._ended[stream] = known.records
+            self._ended[stream] = known.payloads
         elif kind == DELETED:
             self._drop(stream)
             self._ended.pop(stream, None)
@@ -130,18 +131,18 @@ class LearningFold:
         while self._in_hand and self._in_hand_bytes > self._most_bytes:
             self._drop(next(iter(self._in_hand)))
 
-    async def _read(self, ending: Record) -> list[Record]:
-        """The records of an episode up to its ending; none if they are not sound, or it was deleted meanwhile."""
+    async def _read(self, ending: Record) -> list[bytes]:
+        """The payloads of an episode up to its ending; none if they are not sound, or it was deleted meanwhile."""
         slices = self._journal.read(ending.stream)
-        records: list[Record] = []
+        payloads: list[bytes] = []
         try:
             while found := await slices.next_slice():
-                records += [record for record in found if record.seq <= ending.seq]
+                payloads += [record.payload for record in found if record.seq <= ending.seq]
                 if found[-1].seq >= ending.seq:
                     break
         except (Damaged, Forked, KeyDestroyed):
             return []
-        return records
+        return payloads
 
     def changes(self) -> list[Change]:
         """What to change for what was taken in since. In a worker thread."""
@@ -150,12 +151,12 @@ class LearningFold:
         episodes: list[tuple[Any, ...]] = []
         patterns: dict[str, tuple[str, str, str, str]] = {}
         evidence: list[tuple[Any, ...]] = []
-        for stream, records in ended.items():
-            episode = _episode(stream, records)
+        for stream, payloads in ended.items():
+            episode = _episode(stream, payloads)
             if episode is None or episode.outcome is None:
                 continue
             success, at, domain = success_of(episode.outcome), ended_ns(episode), domain_of(episode.context)
-            end_seq = records[-1].seq
+            end_seq = len(payloads)
             episodes.append((stream, episode.episode_id, success, outcome_kind(episode.outcome), at, end_seq))
             for it in extract(episode):
                 name = _pattern_id(domain, it.content)
@@ -199,11 +200,11 @@ def _kind(payload: bytes) -> str | None:
     return None
 
 
-def _episode(stream: bytes, records: list[Record]) -> Episode | None:
-    """The episode that records make; None if they are not sound, or are no episode's."""
-    together = decode_records([record.payload for record in records])
+def _episode(stream: bytes, payloads: list[bytes]) -> Episode | None:
+    """The episode that records make from its first on; None if they are not sound, or are no episode's."""
+    together = decode_records(payloads)
     try:
-        decoded = together or [decode_record(record.payload, "a record") for record in records]
+        decoded = together or [decode_record(payload, "a record") for payload in payloads]
         meta = decoded[0].meta or {}
         name = meta.get("id")
         if meta.get("stream") != EPISODE_STREAM or not isinstance(name, str):
@@ -211,8 +212,8 @@ def _episode(stream: bytes, records: list[Record]) -> Episode | None:
         if stream_id(EPISODE_STREAM, name) != stream:
             return None  # their names collide on disk, or the record lies
         fold = EpisodeFold(name)
-        for record, it in zip(records, decoded, strict=True):
-            fold.add(record.seq, record.lsn, it)
+        for seq, it in enumerate(decoded, 1):
+            fold.add(seq, 0, it)  # where it lies in the log teaches nothing
         return fold.episode()
     except EpisodeUnavailable:
         return None
