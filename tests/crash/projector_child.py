@@ -106,7 +106,7 @@ def live(reports: Connection, directory: str, seed: str, broken: str | None) -> 
     """Go on until killed."""
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is for the parent, which then kills this process
-    mock.patch.object(projector, "LINGER_SECONDS", 0.01).start()  # many transactions, so that many are torn
+    mock.patch.multiple(projector, LINGER_SECONDS=0.01, RESTS=0).start()  # many transactions, so that many are torn
     if broken is not None:
         break_transactions(broken)
     report = reporter(reports)

@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
+import trio
+
 from stepstore.catalog import FullText, Table
 from stepwell.learning.ranking import CorpusStatistics, analyse
 
@@ -101,13 +103,13 @@ class TermCounts:
         self._as_of = (-1, -1, -1)
         self._counts: dict[str, int] = {}
 
+    @trio.lowlevel.enable_ki_protection
     def corpus(self, connection: sqlite3.Connection, terms: Iterable[str]) -> CorpusStatistics:
         """How many episodes there are, the mean length of their tasks, and in how many each of these terms occurs."""
         found = connection.execute("SELECT documents, terms, changes FROM corpus").fetchone()
         documents, length, _changes = as_of = found or (0, 0, 0)
         if as_of != self._as_of or len(self._counts) > MOST_COUNTS:
-            self._counts = {}
-            self._as_of = as_of  # last, so that a Ctrl-C before it makes them be counted again
+            self._counts, self._as_of = {}, as_of
         for term in terms:
             if term not in self._counts:
                 self._counts[term] = _documents_with(connection, term)

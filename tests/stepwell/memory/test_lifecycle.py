@@ -22,6 +22,7 @@ from stepwell import (
     TaskContext,
     open_memory,
 )
+from stepwell.model.analysis import FORMULA_VERSION
 from tests.support import SEGMENT_BYTES, open_on, step
 
 
@@ -142,7 +143,7 @@ async def test_completing_twice_gives_the_same_result_and_another_outcome_is_ref
         found = await memory.get_episode("e")
         assert found.outcome_metadata == {"gold": 1}
         assert (found.reward, found.reflection, found.summary) == (done.reward, done.reflection, done.summary)
-        assert found.formula_version == 1
+        assert found.formula_version == FORMULA_VERSION
         assert found.status == "ended"
         with pytest.raises(InvalidState, match="another outcome"):
             await memory.complete_episode("e", Failure("no"))

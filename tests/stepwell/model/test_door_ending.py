@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from stepwell.errors import InvalidInput, Rejected, TooLarge
-from stepwell.model.analysis import CompletionAnalysis, EpisodeSummary, Reflection, RewardScore
+from stepwell.model.analysis import FORMULA_VERSION, CompletionAnalysis, EpisodeSummary, Reflection, RewardScore
 from stepwell.model.codec import decode_record
 from stepwell.model.ending import checked_outcome, decode_ending, encode_ending
 from stepwell.model.fold import EpisodeFold
@@ -152,7 +152,7 @@ def test_every_outcome_is_read_back_with_its_analysis(outcome: TaskOutcome) -> N
         ANALYSIS.reflection,
         ANALYSIS.summary,
     )
-    assert (ending.formula_version, ending.created_at, ending.metadata) == (1, WHEN, metadata)
+    assert (ending.formula_version, ending.created_at, ending.metadata) == (FORMULA_VERSION, WHEN, metadata)
     assert ending.created_at.tzinfo is not None
 
 
