@@ -1,4 +1,4 @@
-"""`python -m bench WHAT`: ingest, latency, recall, recover, rotation, compaction, sealed, runtime, idle, wake, soak."""
+"""`python -m bench WHAT`: ingest, latency, recover, runtime, recall, learning, peers, soak and others; see `--help`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from bench import (
     ingest,
     latency,
     learning,
+    peers,
     ports,
     recall,
     recover,
@@ -37,6 +38,7 @@ SUBJECTS: dict[str, tuple[Callable[[argparse.Namespace], dict[str, Any]], str]] 
     "catalog": (catalog.run, "folding, size and pages of the catalog of 1,000,000 episodes, and what it costs ingest"),
     "ports": (ports.run, "the end of a thread of 100,000 messages; recording events against logging steps"),
     "idle": (idle.run, "the memory of 100,000 live episodes that do nothing"),
+    "peers": (peers.run, "the same durable steps through Stepwell and through what people use instead"),
     "recall": (recall.run, "what recall finds of real conversations, and how fast it is with 100,000 facts"),
     "learning": (learning.run, "does retrieval find what is meant, does advice help, and how long does it take"),
     "wake": (wake.run, "waking one of 1,000,000 episodes while 1,000 are live"),
@@ -53,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--only",
         metavar="TEXT",
         default="",
-        help="catalog: folding or ingest; runtime, learning: only the parts whose title has this",
+        help="catalog: folding or ingest; runtime, learning, peers: only the parts whose title has this",
     )
     parser.add_argument("--minutes", type=float, default=10, help="soak: how long (default 10)")
     parser.add_argument("--plot", metavar="FILE.svg", help="soak: draw the resident set over time")
