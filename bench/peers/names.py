@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 PEERS = {
-    "Stepwell, log_step + wait_durable": "bench.peers.with_stepwell:Acknowledged",
-    "Stepwell, log_steps of 64": "bench.peers.with_stepwell:Batches",
-    "Stepwell, log_step, not awaited": "bench.peers.with_stepwell:Accepted",
+    "Stepwell, acknowledged": "bench.peers.with_stepwell:Acknowledged",
     "sqlite3, commit per step": "bench.peers.with_sqlite:CommitPerStep",
-    "sqlite3, group commit by hand": "bench.peers.with_sqlite:GroupCommit",
+    "sqlite3, group commit": "bench.peers.with_sqlite:GroupCommit",
+    "aiosqlite": "bench.peers.with_aiosqlite:Commits",
+    "LangGraph SqliteSaver": "bench.peers.with_langgraph:Saver",
+    "LangGraph AsyncSqliteSaver": "bench.peers.with_langgraph:AsyncSaver",
+    "eventsourcing application": "bench.peers.with_eventsourcing:Application",
+    "openai-agents SQLiteSession": "bench.peers.with_agents:Sessions",
+    "DBOS": "bench.peers.with_dbos:Workflows",
+    "Stepwell, batches of 64": "bench.peers.with_stepwell:Batches",
+    "eventsourcing, batches of 64": "bench.peers.with_eventsourcing:Recorder",
+    "not durable: Stepwell": "bench.peers.with_stepwell:Accepted",
+    "not durable: LangGraph memory": "bench.peers.with_langgraph:InMemory",
 }
 
-DISTRIBUTIONS = ("stepwell",)
+DISTRIBUTIONS = ("aiosqlite", "langgraph-checkpoint-sqlite", "eventsourcing", "openai-agents", "dbos")
 """Whose versions the report names."""

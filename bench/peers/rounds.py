@@ -103,7 +103,7 @@ def measure(
                 f"{report[name]['ms_per_sync']:.2f}" if syncs else "",
             ]
         )
-    columns = ["", "steps/s", "low to high", f"÷ {first}", "syncs/step", "bytes written/step", "ms/sync"]
+    columns = ["", "steps/s", "low to high", "÷ first", "syncs/step", "bytes/step", "ms/sync"]
     width = len(columns)
     shown = [row + [""] * (width - len(row)) for row in rows]
     setting.show(setup.title, columns, shown, [f"{rounds} interleaved rounds after a warm-up"])

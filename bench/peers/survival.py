@@ -28,6 +28,10 @@ def read_back(workers: Sequence[tuple[Worker, dict[str, Any]]]) -> dict[str, dic
             report[worker.name] = found
             rows.append([worker.name, f"failed: {found['failed'][:50]}", "", ""])
             continue
+        if not hello["durable"] and not found["found"]:
+            report[worker.name] = {"found": 0}
+            rows.append([worker.name, "nothing is left", "", ""])
+            continue
         if hello["durable"] and found["found"] != GROWN:
             raise RuntimeError(f"{worker.name} reads {found['found']} of {GROWN} steps")
         numbers = setting.summary([seconds * 1000 for seconds in found["seconds"]])
