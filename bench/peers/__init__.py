@@ -41,11 +41,17 @@ def _setups(options: argparse.Namespace, slowed: bool) -> list[Setup]:
         media[1:1] = [("tmpfs + 1 ms", parent, MILLISECOND) for name, parent, _ in media if name == "tmpfs"]
     sizes, episodes = ((300,), (1, 100)) if options.quick else ((300, 4096), (1, 100, 1_000))
     return [
-        Setup(f"{name}, {count:,} episodes, {size:,} bytes", parent, delay, count, size)
+        Setup(f"{name}, {count:,} episode{'s' * (count > 1)}, {size:,} bytes", parent, delay, count, size)
         for size in sizes
         for name, parent, delay in media
         for count in episodes
     ]
+
+
+def _show_errors(errors: Path) -> None:
+    """What the peers said on standard error, also when the run fails."""
+    if errors.exists() and errors.stat().st_size:
+        print("said by the peers:", errors.read_text(errors="replace")[-4_000:], sep="\n", file=sys.stderr)
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
@@ -58,6 +64,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             library = compile_shim(Path(scratch))
         except NoCompiler as error:
             notes.append(str(error))
+        stack.callback(_show_errors, errors)
         report: dict[str, Any] = {"machine": setting.machine(), "versions": _versions(), "notes": notes}
         workers: list[tuple[Worker, dict[str, Any]]] = []
         for name in PEERS:
@@ -74,8 +81,6 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             report["reading back"] = read_back(workers)
         if options.only in "kill -9":
             report["kill -9"] = survive(workers, library, errors)
-        if errors.stat().st_size:
-            notes.append("said by the peers:\n" + errors.read_text(errors="replace")[-2_000:])
     for note in notes:
         print(note, file=sys.stderr)
     return report

@@ -10,9 +10,11 @@ from typing import Any
 from bench import setting
 from bench.peers.process import Worker
 
-SECONDS, SECONDS_QUICK = 0.4, 0.1
+SECONDS, SECONDS_QUICK = 0.3, 0.1
 """How long a peer works in a round, if a step in each episode does not take longer."""
 MOST_STEPS = 40_000
+LONG_SECONDS = 3.0
+"""A peer whose warm-up takes longer is not run again: that one run is its figure, and the table says so."""
 
 
 class UncountedGroups(Exception):
@@ -59,34 +61,43 @@ def measure(
     runs: dict[str, list[dict[str, Any]]] = {worker.name: [] for worker, _ in workers}
     steps: dict[str, int] = {}
     failed: dict[str, str] = {}
+    slow: set[str] = set()
     for number in range(rounds + 1):
         for worker, hello in workers:
             name, batch = worker.name, hello["batch"]
-            if name in failed:
+            if name in failed or name in slow:
                 continue
-            found = _once(setup, worker, hello, steps.get(name, batch * max(1, 20 // setup.episodes)))
+            least = hello["least_steps"] if setup.episodes < 1_000 else 1
+            least = min(least, 3) if quick else least
+            found = _once(setup, worker, hello, steps.setdefault(name, batch * max(least, 20 // setup.episodes)))
             if "failed" in found:
                 failed[name] = found["failed"]
-            elif number:
+            elif number or found["seconds"] > LONG_SECONDS:
                 runs[name].append(found)
+                if not number:
+                    slow.add(name)
             else:
                 wanted = min(found["rate"] * (SECONDS_QUICK if quick else SECONDS), MOST_STEPS)
-                steps[name] = max(1, round(wanted / setup.episodes / batch)) * batch
+                steps[name] = max(least, round(wanted / setup.episodes / batch)) * batch
     report: dict[str, dict[str, Any]] = {name: {"failed": text} for name, text in failed.items()}
     rows = [[name, f"failed: {text[:50]}"] for name, text in failed.items()]
-    first = workers[0][0].name
+    first: dict[int, str] = {}
+    for worker, hello in workers:
+        first.setdefault(hello["batch"], worker.name)
+    batches = {worker.name: hello["batch"] for worker, hello in workers}
     for name, all_runs in runs.items():
         if name in failed:
             continue
         rate = setting.summary([one["rate"] for one in all_runs])
-        pairs = zip(all_runs, runs[first], strict=False)
-        ratio = setting.summary([one["rate"] / other["rate"] for one, other in pairs])
+        pairs = zip(all_runs, runs[first[batches[name]]], strict=False)
+        ratio = setting.summary([other["rate"] / one["rate"] for one, other in pairs])
         total = sum(one["total"] for one in all_runs)
         counted = all_runs[0]["syncs"] is not None
         syncs = sum(one["syncs"] for one in all_runs) if counted else 0
         report[name] = {
             "steps_per_second": rate,
-            "ratio": ratio,
+            "stepwell_is_times": ratio,
+            "runs": len(all_runs),
             "steps_per_episode": steps[name],
             "syncs_per_step": syncs / total if counted else None,
             "ms_per_sync": sum(one["sync_seconds"] for one in all_runs) / syncs * 1000 if syncs else None,
@@ -94,17 +105,22 @@ def measure(
         }
         rows.append(
             [
-                name,
+                name + (" (one run)" if name in slow else ""),
                 f"{rate['median']:,.0f}",
                 f"{rate['low']:,.0f} to {rate['high']:,.0f}",
-                f"{ratio['median']:.3f} ({ratio['low']:.3f} to {ratio['high']:.3f})",
+                f"{ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})",
                 f"{syncs / total:.3f}" if counted else "?",
                 f"{report[name]['bytes_per_step']:,.0f}",
                 f"{report[name]['ms_per_sync']:.2f}" if syncs else "",
             ]
         )
-    columns = ["", "steps/s", "low to high", "÷ first", "syncs/step", "bytes/step", "ms/sync"]
+    columns = ["", "steps/s", "low to high", "Stepwell ÷ it", "syncs/step", "bytes/step", "ms/sync"]
     width = len(columns)
     shown = [row + [""] * (width - len(row)) for row in rows]
-    setting.show(setup.title, columns, shown, [f"{rounds} interleaved rounds after a warm-up"])
+    setting.show(
+        setup.title,
+        columns,
+        shown,
+        [f"{rounds} interleaved rounds after a warm-up; a peer with batches is compared with Stepwell's batches"],
+    )
     return report

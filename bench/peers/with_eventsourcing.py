@@ -17,7 +17,10 @@ persistence = importlib.import_module("eventsourcing.persistence")
 utils = importlib.import_module("eventsourcing.utils")
 
 
-class Episode(domain.Aggregate):  # type: ignore[misc]
+Aggregate: Any = domain.Aggregate
+
+
+class Episode(Aggregate):  # type: ignore[misc]
     """An aggregate with an event per step."""
 
     @domain.event("Started")  # type: ignore[untyped-decorator]

@@ -60,7 +60,7 @@ def main(name: str) -> None:
     except ImportError as error:
         print(json.dumps({"missing": str(error)}), file=answers, flush=True)
         return
-    hello = {"batch": peer.batch, "durable": peer.durable}
+    hello = {"batch": peer.batch, "durable": peer.durable, "least_steps": getattr(peer, "least_steps", 1)}
     print(json.dumps(hello), file=answers, flush=True)
     syncs = Syncs()
     for line in sys.stdin:
