@@ -12,7 +12,9 @@ from bench.peers.process import Worker
 
 SECONDS, SECONDS_QUICK = 0.3, 0.1
 """How long a peer works in a round, if a step in each episode does not take longer."""
-MOST_STEPS = 40_000
+FAST, SECONDS_FAST = 10_000, 1.5
+"""A peer that makes so many steps per second works so long: its first steps in each episode are not its pace."""
+MOST_STEPS = 60_000
 LONG_SECONDS = 3.0
 """A peer whose warm-up takes longer is not run again: that one run is its figure, and the table says so."""
 
@@ -77,7 +79,8 @@ def measure(
                 if not number:
                     slow.add(name)
             else:
-                wanted = min(found["rate"] * (SECONDS_QUICK if quick else SECONDS), MOST_STEPS)
+                seconds = SECONDS_QUICK if quick else SECONDS_FAST if found["rate"] >= FAST else SECONDS
+                wanted = min(found["rate"] * seconds, MOST_STEPS)
                 steps[name] = max(least, round(wanted / setup.episodes / batch)) * batch
     report: dict[str, dict[str, Any]] = {name: {"failed": text} for name, text in failed.items()}
     rows = [[name, f"failed: {text[:50]}"] for name, text in failed.items()]
