@@ -16,6 +16,6 @@ def test_three_rounds_pass() -> None:
 
 @pytest.mark.parametrize("how", ["early", "late"])
 def test_the_suite_objects_to_a_cursor_that_is_stored_by_itself(how: str) -> None:
-    status, summary = run_suite("projector_kill9", "--rounds", "6", "--seed", "7", "--broken", how)
+    status, summary = run_suite("projector_kill9", "--rounds", "12", "--seed", "7", "--broken", how)
     assert status == 1
     assert "differ from a fresh folding" in str(summary["violations"])
