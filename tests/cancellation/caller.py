@@ -19,6 +19,7 @@ from stepwell import (
     ExecutionStep,
     Interrupted,
     InvalidState,
+    LogFull,
     Memory,
     NotFound,
     OutcomeUnknown,
@@ -286,9 +287,11 @@ class Caller:
         """Around a call that tells which of these have failed, each time for the first time or for the second."""
         try:
             yield
-        except OutcomeUnknown:
+        except (OutcomeUnknown, LogFull) as error:
             failed = {id(receipt._commit) for receipt in receipts if receipt._commit.done and not receipt.is_durable}
-            if not failed and not any(known.recorded for known in self.told.values()):  # whose receipts are not kept
+            is_refusal = isinstance(error, LogFull)  # which may be one of the call itself
+            kept = not any(known.recorded for known in self.told.values())  # of those the receipts are not kept
+            if not failed and kept and not is_refusal:
                 self.watch.object_to("an unknown outcome of nothing that has failed")
             self.heard |= failed
             raise
@@ -415,7 +418,8 @@ class Caller:
             await trio.sleep(10)  # if it was full there is room again
         repeating, self.again = self.again, []
         # Another task may have ended or deleted the episode.
-        expected = (InvalidState, NotFound, *((OutcomeUnknown,) if self._medium_fails else ()))
+        told_late = (OutcomeUnknown, LogFull) if self._medium_fails else ()
+        expected = (InvalidState, NotFound, *told_late)
         for again in repeating:
             with suppress(*expected):
                 await again()
@@ -424,7 +428,7 @@ class Caller:
                 await self.log(name)
         await self.start("afterwards")
         await self.log("afterwards", 2)
-        with suppress(*((OutcomeUnknown,) if self._medium_fails else ())):
+        with suppress(*told_late):
             await self.flush()
         await self.flush()  # what was to be told was told
         await self.settle()

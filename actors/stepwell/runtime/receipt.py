@@ -135,6 +135,7 @@ class Receipt(msgspec.Struct, frozen=True, eq=False, gc=False):
         await self._commit.wait()
         self.check_durable()
 
+    @trio.lowlevel.enable_ki_protection
     def check_durable(self) -> None:
         """Raises: `OutcomeUnknown` if it is known that the record cannot be told to be on the medium."""
         error = self._commit.error
