@@ -39,7 +39,7 @@ demo: $(RUN)
 	@$(BIN)/stepwell demo
 
 test: $(DEV)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 # COVERAGE_CORE: what counts the branches of worker threads too, at a bearable speed, on every version of Python.
 coverage: $(DEV)
