@@ -42,7 +42,9 @@ def real_file(name: str) -> Path:
 
 def run(*arguments: str | Path, env: dict[str, str | None] | None = None) -> Result:
     """Run a command in this process; an exception that it should have reported fails the test."""
-    result = CliRunner(env={"COLUMNS": None, **(env or {})}).invoke(cli, [str(argument) for argument in arguments], prog_name="stepwell")
+    result = CliRunner(env={"COLUMNS": None, **(env or {})}).invoke(
+        cli, [str(argument) for argument in arguments], prog_name="stepwell"
+    )
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     assert "Traceback" not in result.stderr
