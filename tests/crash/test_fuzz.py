@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import random
 from collections import Counter
+from collections.abc import Iterator
 from unittest import mock
 
 import pytest
@@ -26,6 +28,15 @@ from tests.stepstore.log_lab import LOG, tree
 
 SOUND = Input(bases()[0], locked=False)
 LOGS = [sealed(1, size=8192), several_lives(1, size=8192), *unclean_logs(1)]
+
+
+@pytest.fixture(autouse=True)
+def nothing_old_is_collected() -> Iterator[None]:
+    """Going through all that the tests before have left takes the garbage collector longer than an input may take."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 # ---- the limits ------------------------------------------------------------------------------------------------------
