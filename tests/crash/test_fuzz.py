@@ -30,7 +30,7 @@ SOUND = Input(bases()[0], locked=False)
 LOGS = [sealed(1, size=8192), several_lives(1, size=8192), *unclean_logs(1)]
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def nothing_old_is_collected() -> Iterator[None]:
     """Going through all that the tests before have left takes the garbage collector longer than an input may take."""
     gc.collect()
