@@ -412,6 +412,7 @@ async def test_damage_in_the_log_is_noticed_by_archiving_it() -> None:
 # ---- crashes, errors, cancels ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.timeout(600)  # traced for coverage on a busy machine it takes minutes
 async def test_a_power_cut_at_any_call_of_archiving_hurts_nothing_and_archiving_again_works() -> None:
     disk = MemoryFileSystem()
     kept = await a_log_with_dead_records(disk)

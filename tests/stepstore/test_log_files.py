@@ -432,3 +432,18 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: pathlib.Path) -> None:
             with pytest.raises(OSError, match="not a regular file") as caught:
                 OsFileSystem().open(str(tmp_path / name), write=write)
             assert caught.value.filename == str(tmp_path / name)
+
+
+def test_a_read_that_the_system_gives_in_pieces_is_put_together(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """POSIX lets any read be short, not only the one at the end of a file."""
+    path, real = str(tmp_path / "f"), os.pread
+    put(OsFileSystem(), path, b"in small pieces")
+    monkeypatch.setattr(os, "pread", lambda descriptor, size, offset: real(descriptor, min(size, 4), offset))
+    file = OsFileSystem().open(path, write=False)
+    try:
+        assert file.read(3, 9) == b"small pie"
+        assert file.read(3, 100) == b"small pieces"
+    finally:
+        file.close()

@@ -432,6 +432,24 @@ async def test_a_temporary_file_that_got_its_name_meanwhile_does_not_end_the_pro
         assert nothing_left(disk, kept)
 
 
+async def test_a_file_that_is_gone_when_its_turn_comes_does_not_end_the_proof() -> None:
+    disk = MemoryFileSystem()
+    kept = await a_log_with_dead_records(disk)
+    gone = f"{LOG}/index.tmp"
+    asked: list[Call] = []
+
+    def before(call: Call) -> None:
+        if (call.operation, call.path) == ("stat", gone):
+            asked.append(call)
+            disk.unlink(gone)
+
+    async with life(WatchedFiles(disk, before), kept) as (_writer, caretaker, _log):
+        put_file(disk, gone, b"gone between the listing and the look at it")
+        report = await purge(caretaker)
+        assert (len(asked), report.is_proven) == (1, True)
+        assert nothing_left(disk, kept)
+
+
 async def test_a_file_that_is_not_the_logs_is_named_as_out_of_reach() -> None:
     disk = MemoryFileSystem()
     kept = await a_log_with_dead_records(disk)

@@ -15,7 +15,7 @@ import pytest
 from stepstore.errors import Damaged, RecoveryFailed
 from stepstore.log import frame as fr
 from stepstore.log.batch_codec import Compression, DecodeFailed
-from stepstore.log.frame import FLAG_CLOSES, FLAG_OPENS, Batch
+from stepstore.log.frame import FLAG_CLOSES, FLAG_OPENS, FLAG_SNAPSHOT, Batch
 from stepstore.log.index import LogIndex, Part, Run, run_of
 from stepstore.log.live_index import LiveIndex
 from stepstore.log.memory_files import MemoryFileSystem
@@ -518,6 +518,40 @@ async def test_row_08_a_compressed_batch_that_cannot_be_decoded_is_damaged() -> 
         read_stream(reader, A)
     assert read_stream(reader, B) == stored[1:]
     assert reader.read_frames(FramePosition(0), 10, 10)[0] == [Gap(1, 1), stored[1]]
+
+
+async def test_a_gap_behind_the_end_that_was_asked_for_comes_with_the_next_frames() -> None:
+    """As where compaction has made one frame of several since the end was asked."""
+    disk = MemoryFileSystem()
+    async with writing(open_log(disk, LOG, COMPRESSED)) as writer:
+        submission = submit(writer, (A, [TEXT]), (B, [TEXT]))
+        await submission.wait()
+        stored = records_of(submission)
+    log = open_log_read_only(disk, LOG)
+
+    def cannot(stream: bytes, first_seq: int, flags: int, data: bytes, lengths: Sequence[int]) -> bytes:
+        if stream == B:
+            raise DecodeFailed("no")
+        return log.codec.decode(stream, first_seq, flags, data, lengths)
+
+    reader = SegmentReader(log.reading, log.index, cannot)
+    found, position = reader.read_frames(FramePosition(0), 1, 10)
+    assert found == stored[:1]
+    found, position = reader.read_frames(position, 2, 10)
+    assert (found, position.after) == ([Gap(2, 2)], 2)
+
+
+async def test_row_08_a_snapshot_that_an_index_names_where_none_can_be_is_damaged() -> None:
+    disk = MemoryFileSystem()
+    async with writing(open_log(disk, LOG, SMALL)) as writer:
+        await writer.submit([Batch(A, 1, [b"x"], 0), Batch(A, 1, [b"all so far"], FLAG_SNAPSHOT)]).wait()
+    log = open_log_read_only(disk, LOG)
+    run = log.index.snapshot_run(A)
+    assert run is not None
+    for lie in (run._replace(payload_at=1 << 31), run._replace(lengths_at=0), run._replace(size=1 << 31)):
+        with pytest.raises(Damaged):
+            reader_of(log).read_run(A, lie)
+    assert reader_of(log).read_run(A, run)[0].payload == b"all so far"
 
 
 async def a_compressed_stream() -> MemoryFileSystem:

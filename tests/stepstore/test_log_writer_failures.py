@@ -267,6 +267,29 @@ async def test_endings_are_stored_through_the_reserve_of_a_full_disk(autojump_cl
     check_disk(disk, kept)
 
 
+async def test_a_full_disk_is_told_once_however_many_endings_find_no_room_either(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    disk = MemoryFileSystem()
+    full = FullDisk(disk, room=150_000)
+    async with writing(open_log(WatchedFiles(disk, full), LOG, SMALL)) as writer:
+        kept = await filled(writer)
+        refused = 0
+        for n in range(1000):
+            try:
+                kept += records_of(await store(writer, (stream_id(str(n)), [payload(9000, n)]), critical=True))
+            except LogFull:
+                refused += 1
+                if refused == 3:
+                    break
+        assert refused == 3, "the reserve did not become full"
+        assert writer.is_full
+        assert [record.message for record in caplog.records].count(
+            "the log in /log is full (No space left on device); only endings are taken until there is room"
+        ) == 1
+    check_disk(disk, kept)
+
+
 @pytest.mark.parametrize("segment_bytes", [4096, 16 * 1024])
 async def test_an_ending_in_the_very_group_that_meets_the_full_disk_is_stored(
     segment_bytes: int, autojump_clock: trio.testing.MockClock
