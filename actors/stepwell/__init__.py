@@ -85,6 +85,7 @@ from stepwell.model.fact_page import FactPage as FactPage
 from stepwell.model.handoff import HandoffPack as HandoffPack
 from stepwell.model.ids import EpisodeId as EpisodeId
 from stepwell.model.ids import RunId as RunId
+from stepwell.model.ids import ThreadId as ThreadId
 from stepwell.model.limits import Limits as Limits
 from stepwell.model.listed_episode import ListedEpisode as ListedEpisode
 from stepwell.model.listed_episode import Page as Page

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import msgspec
 import trio
 
-from stepwell.bridge.pulling import some_of, some_received
+from stepwell.bridge.entering import Entering
+from stepwell.bridge.pulling import Pulled
 from stepwell.memory import following, handle, run_scope
 from stepwell.memory.atomic import AtomicScope
 from stepwell.memory.completed import CompletedEpisode
@@ -80,8 +81,15 @@ class DoorScope(Generic[T_co]):
         self._door, self._scope = door, scope
 
     async def __aenter__(self) -> T_co:
-        entered: T_co = await self._door.call(self._scope.__aenter__)
-        return entered
+        entering = Entering(self._scope)
+        try:
+            entered: T_co = await self._door.call(entering.enter)
+            return entered
+        except BaseException as error:
+            if entering.is_done:
+                reason = error
+                await self._door.call(lambda: entering.undo(reason))
+            raise
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -101,18 +109,18 @@ class Items(Generic[T]):
 
     def __init__(self, door: Door, items: AsyncIterator[T]):
         self._door, self._items = door, items
-        self._ready: list[T] = []
+        self._pulled = Pulled[T]()
 
     def __aiter__(self) -> Items[T]:
         return self
 
     async def __anext__(self) -> T:
-        if not self._ready:
-            self._ready = await self._door.call(lambda: some_of(self._items))
-            self._ready.reverse()
-            if not self._ready:
+        pulled = self._pulled
+        if pulled.is_empty:
+            await self._door.call(lambda: pulled.take_items(self._items))
+            if pulled.is_empty:
                 raise StopAsyncIteration
-        return self._ready.pop()
+        return pulled.give()
 
 
 class Channel(Generic[T]):
@@ -120,17 +128,17 @@ class Channel(Generic[T]):
 
     def __init__(self, door: Door, channel: following.EventChannel | LifecycleChannel | RunChannel):
         self._door, self._channel = door, channel
-        self._ready: list[T] = []
+        self._pulled = Pulled[T]()
 
     async def receive(self) -> T:
         """The next one. Raises: `EOFError` once the memory is closed, and else what `receive` raises there."""
-        if not self._ready:
+        pulled = self._pulled
+        if pulled.is_empty:
             try:
-                self._ready = await self._door.call(lambda: some_received(self._channel))
+                await self._door.call(lambda: pulled.take_received(self._channel))
             except trio.EndOfChannel as end:
                 raise EOFError("the memory is closed") from end
-            self._ready.reverse()
-        return self._ready.pop()
+        return pulled.give()
 
     def __aiter__(self) -> Channel[T]:
         return self

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Protocol, runtime_checkable
 
+from stepwell.model.ids import ThreadId
 from stepwell.model.message import Message, Oversize
 from stepwell.model.run_event import RunEvent
 from stepwell.model.run_filter import RunFilter, RunSummary
@@ -43,7 +44,7 @@ class ShortTermMemory(Protocol):
     async def clear(self, thread: str) -> None:
         """Delete every message of a thread."""
 
-    async def threads(self) -> list[str]:
+    async def threads(self) -> list[ThreadId]:
         """The threads that hold something."""
         ...
 

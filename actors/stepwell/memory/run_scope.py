@@ -89,11 +89,20 @@ class RunScope:
             if commit is not None:
                 await commit.reach_log()
         except (trio.Cancelled, KeyboardInterrupt) as error:
-            if self._arguments["episode_id"] is None:  # accepted, and nobody can know its id
-                await self._end(handle, error)
+            await self._leave_unentered(error)
             raise
         self._memory._enter_scope(self)
         return handle
+
+    async def _leave_unentered(self, error: BaseException) -> None:
+        """The caller was cancelled, or interrupted, by `error` as the scope was entered: its block is never run."""
+        handle = self.handle
+        assert handle is not None
+        try:
+            if self._arguments["episode_id"] is None:  # accepted, and nobody can know its id
+                await self._end(handle, error)
+        finally:
+            self._memory._leave_scope(self)
 
     @trio.lowlevel.enable_ki_protection
     async def __aexit__(

@@ -13,7 +13,7 @@ from stepwell.memory.summarising import Summariser, summarise_older
 from stepwell.memory.threads import ThreadReader, draft_of, read_one, thread_kind
 from stepwell.model import validation as check
 from stepwell.model.codec import DecodedRecord
-from stepwell.model.ids import checked_id
+from stepwell.model.ids import ThreadId, checked_id
 from stepwell.model.message import (
     MESSAGE,
     Message,
@@ -258,7 +258,7 @@ class ShortTermPort:
             raise
         await self._memory._supervisor.streams.clear(self._kind, known, asked_by)
 
-    async def threads(self) -> list[str]:
+    async def threads(self) -> list[ThreadId]:
         """The threads that hold something, in the order in which they began. The first call reads the log.
 
         Raises: `Closed`, `RecoveryFailed`, `Unavailable` (the key of something encrypted cannot be had).

@@ -13,6 +13,8 @@ import uuid_utils.compat
 from stepwell.errors import InvalidInput, TooLarge
 
 EpisodeId = NewType("EpisodeId", str)
+ThreadId = NewType("ThreadId", str)
+"""The name of a conversation thread: the caller's text, of the same kind as that of an episode."""
 MAX_ID_BYTES = 200
 EPISODE_STREAM = "episode"
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"

@@ -89,10 +89,19 @@ class IdempotencyKeys:
         commit.keys = [*(commit.keys or ()), key]
 
     def restore(self, steps: Iterable[tuple[ExecutionStep, int, int]]) -> None:
-        """Take up stored steps with keys, as (step, seq, LSN), oldest first; keys known already stay as they are."""
+        """Take up stored steps with keys, as (step, seq, LSN), oldest first; those accepted and not stored come behind
+        them, so that the oldest keys leave first, as ever. What is known already stays as it is.
+        """
+        known, self._steps = self._steps, _NO_STEPS
         for step, seq, lsn in steps:
-            if step.key is not None and step.key not in self._steps:
-                self._add(step.key, KeyedStep(seq, step_digest(step), Commit.stored(seq, lsn)))
+            if step.key is not None:
+                found = known.get(step.key)
+                if found is None or found.seq != seq:
+                    found = KeyedStep(seq, step_digest(step), Commit.stored(seq, lsn))
+                self._add(step.key, found)
+        for key, keyed in known.items():
+            if not keyed.commit.done:
+                self._add(key, keyed)
 
     def forget(self, commit: Commit) -> None:
         """The commit failed: its keys are free."""
@@ -102,6 +111,7 @@ class IdempotencyKeys:
     def _add(self, key: str, step: KeyedStep) -> None:
         if self._steps is _NO_STEPS:
             self._steps = OrderedDict()
+        self._steps.pop(key, None)  # used before in an earlier life, which kept fewer
         self._steps[key] = step
         while len(self._steps) > self._kept:
             self._steps.popitem(last=False)

@@ -127,7 +127,9 @@ class EpisodeEvents:
             self._ready.extend(await _next_slice(self._journal, self._slices, self._id))
             if not self._ready:
                 raise StopAsyncIteration
-        return event_of(self._ready.popleft(), self._id, self._cursor)
+        event = event_of(self._ready[0], self._id, self._cursor)
+        self._ready.popleft()  # only now: failed, it goes on where it was
+        return event
 
 
 def event_of(record: Record, episode_id: str, cursor: Callable[[int], str]) -> Event:

@@ -12,7 +12,7 @@ from stepstore.journal import Gap, Journal, Record
 from stepwell.errors import Closed, EpisodeUnavailable
 from stepwell.model.codec import DecodedRecord, decode_record, envelope_of, kind_head
 from stepwell.model.event import CLEARED, DELETED, STEP
-from stepwell.model.ids import EPISODE_STREAM, stream_id
+from stepwell.model.ids import EPISODE_STREAM, ThreadId, stream_id
 from stepwell.model.run_event import Completed, Failed, Started
 from stepwell.model.run_filter import RunFold
 from stepwell.model.run_record import RUN_KINDS, event_of_record
@@ -55,9 +55,9 @@ class StreamIndex:
         """Every run."""
         return list(self._runs.values())
 
-    def threads(self) -> list[str]:
+    def threads(self) -> list[ThreadId]:
         """Every thread, in the order in which they began."""
-        return list(self._threads.values())
+        return [ThreadId(name) for name in self._threads.values()]
 
     def scopes(self) -> list[str]:
         """Every scope, in the order in which they began."""

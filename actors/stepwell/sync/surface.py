@@ -30,7 +30,7 @@ from stepwell.model.event import Event
 from stepwell.model.fact import Fact, FactId, Hit, Origin, StoredFact
 from stepwell.model.fact_page import FactPage
 from stepwell.model.handoff import HandoffPack
-from stepwell.model.ids import EpisodeId
+from stepwell.model.ids import EpisodeId, ThreadId
 from stepwell.model.listed_episode import Page
 from stepwell.model.message import Message, Oversize, ThreadSummary
 from stepwell.model.outcome import TaskOutcome
@@ -283,12 +283,12 @@ class ShortTermPort:
         """
         self._door.call(lambda: self._target.clear(thread, actor=actor))
 
-    def threads(self) -> list[str]:
+    def threads(self) -> list[ThreadId]:
         """The threads that hold something, in the order in which they began. The first call reads the log.
 
         Raises: `Closed`, `RecoveryFailed`, `Unavailable` (the key of something encrypted cannot be had).
         """
-        found: list[str] = self._door.call(lambda: self._target.threads())
+        found: list[ThreadId] = self._door.call(lambda: self._target.threads())
         return found
 
 

@@ -15,7 +15,7 @@ import trio
 
 from stepwell.errors import InvalidInput, TooLarge
 from stepwell.model import validation as check
-from stepwell.model.ids import checked_id
+from stepwell.model.ids import ThreadId, checked_id
 from stepwell.model.limits import Limits
 from stepwell.model.message import (
     Message,
@@ -148,10 +148,10 @@ class InMemoryShortTerm:
         await trio.lowlevel.checkpoint()
         self.kept.pop(checked_id(thread, "thread"), None)
 
-    async def threads(self) -> list[str]:
+    async def threads(self) -> list[ThreadId]:
         """See `ShortTermPort.threads`."""
         await trio.lowlevel.checkpoint()
-        return list(self.kept)
+        return [ThreadId(thread) for thread in self.kept]
 
 
 class InMemoryEpisodic:
