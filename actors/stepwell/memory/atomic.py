@@ -11,17 +11,19 @@ import trio
 
 from stepwell.errors import InvalidInput, InvalidState, NotFound, Rejected
 from stepwell.memory.core import MemoryCore
+from stepwell.memory.organising_staging import OrganisingStaging
 from stepwell.memory.threads import LARGEST_META
 from stepwell.model.codec import UNSTAMPED_NS
 from stepwell.model.fact import Fact, FactId, Origin
 from stepwell.model.fact_records import encode_change, fact_id
-from stepwell.model.ids import checked_id
+from stepwell.model.ids import EpisodeId, checked_id
 from stepwell.model.message import Message, encode_message
+from stepwell.model.organising import Related
 from stepwell.model.run_event import RunEvent
 from stepwell.model.scope import Scope, checked_scope
 from stepwell.model.step import ExecutionStep
 from stepwell.model.streams import SCOPE_STREAM
-from stepwell.runtime.episode_part import EpisodePart, staged_step
+from stepwell.runtime.episode_part import EpisodePart, Staged, staged_bytes, staged_step
 from stepwell.runtime.fact_scope import LARGEST_SCOPE_META
 from stepwell.runtime.receipt import Receipt
 from stepwell.runtime.right_loop import checkpoint
@@ -40,12 +42,17 @@ class AtomicCommits(MemoryCore):
         return AtomicScope(self)
 
 
-class AtomicScope:
+class AtomicScope(OrganisingStaging):
     """`async with memory.atomic() as tx:` — plain staging calls in the block, one commit when it is left.
 
     Leaving the block without an exception stores everything staged in one frame of the log, durable on return, and sets
     `receipt`. An exception or a cancellation in the block stores nothing. Staging checks and encodes at once, as the
     steps are then; an error of a staging call stages nothing of that call, and what was staged before stays.
+
+    What organises an episode (tags, description, archive, checkpoints, relationships) is staged beside its steps, in
+    one order with them, and may be of one that has ended. Whether it changes anything is decided at the commit; what
+    changes nothing records nothing. Handing over and going on are no part of a transaction: the one only reads, the
+    other starts an episode.
 
     An episode may be asleep; it is woken for the commit. Steps that others log meanwhile come before or behind, never
     between; while the commit holds an episode others wait as for a full mailbox. If all steps of an episode carry keys
@@ -58,11 +65,13 @@ class AtomicScope:
 
     Raises on entering: `Closed`, `InvalidState` (entered before). On leaving, with nothing stored: `NotFound`,
     `InvalidState` (an episode has ended, is being completed or deleted, or is not at its `expected_seq`; a key was used
-    for another step, or keys as above), `TooLarge` (an episode would have too many steps), `EpisodeUnavailable`,
-    `Unavailable`, `Closed`, `LogFull`; and `OutcomeUnknown`: all of it is stored, or nothing.
+    for another step, or keys as above; a relationship would lead in a circle, or is there with another priority, reason
+    or metadata), `TooLarge` (an episode would have too many steps, tags, relationships or checkpoints),
+    `EpisodeUnavailable`, `Unavailable`, `Closed`, `LogFull`; and `OutcomeUnknown`: all of it is stored, or nothing.
     """
 
     def __init__(self, memory: MemoryCore):
+        super().__init__()
         self._memory = memory
         self._transaction = Transaction(memory._journal)
         self._episodes: dict[str, EpisodePart] = {}
@@ -74,12 +83,12 @@ class AtomicScope:
     def receipt(self) -> Receipt | None:
         """That of the last record of the transaction, as it stands in the log; `seq` is its number in its own episode.
 
-        None before the commit, after one that stored nothing, and if nothing was staged.
+        None before the commit, after one that stored nothing, and if there was nothing to store.
         """
         return self._transaction.receipt
 
     def receipt_of(self, episode_id: str) -> Receipt | None:
-        """That of the last step or event staged for an episode; None as `receipt`. Raises: `NotFound` if none was."""
+        """That of the last record staged for an episode; None as `receipt`. Raises: `NotFound` if none was."""
         part = self._episodes.get(episode_id) or self._runs.get(episode_id)
         if part is None:
             raise NotFound(f"nothing was staged for episode {episode_id!r} in this transaction")
@@ -124,7 +133,7 @@ class AtomicScope:
         self._check_staging()
         known = checked_id(run, "run")
         if known in self._episodes:
-            raise InvalidInput(f"steps were staged for {known!r}; record events.ToolCall in their place")
+            raise InvalidInput(f"steps or changes were staged for {known!r}; stage its events in another transaction")
         limits = self._memory._config.limits
         checked = self._memory._whole.episodic._checked(events)
         sizes = [len(payload) for payload in Recording(known, checked, UNSTAMPED_NS, limits, may_end=True).payloads]
@@ -187,9 +196,13 @@ class AtomicScope:
                 if one:
                     raise
                 raise type(error)(f"steps[{position}]: {error}") from error
+        self._add(known, staged, expected_seq)
+
+    @trio.lowlevel.enable_ki_protection
+    def _add(self, known: EpisodeId, staged: Sequence[Staged], expected_seq: int | None) -> None:
         part = self._episodes.get(known) or EpisodePart(self._memory._supervisor, known)
         part.check(staged, expected_seq)
-        self._transaction.admit(part, [len(step.payload) for step in staged])
+        self._transaction.admit(part, list(map(staged_bytes, staged)))
         part.stage(staged, expected_seq)
         self._episodes[known] = part
 
@@ -221,4 +234,8 @@ class AtomicScope:
         if error is not None:
             await trio.lowlevel.cancel_shielded_checkpoint()
             return
-        await self._transaction.commit()
+        if any(isinstance(change, Related) for change in self._relationships):
+            async with self._memory._relating.allowed(self._relationships):
+                await self._transaction.commit()
+        else:
+            await self._transaction.commit()

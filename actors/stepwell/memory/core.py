@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 from stepstore.journal import Journal
 from stepwell.memory.figures import MemoryRecovery
+from stepwell.memory.organising_checks import OrganisingChecks
 from stepwell.model.ids import EpisodeId, checked_id
 from stepwell.runtime.cell import EpisodeCell
 from stepwell.runtime.config import MemoryConfig
@@ -27,6 +28,7 @@ class MemoryCore:
         self._supervisor = runtime.supervisor
         self._redaction = runtime.supervisor.redaction
         self._cells: dict[str, EpisodeCell] = runtime.supervisor.cells
+        self._checks = OrganisingChecks(config.limits, self._redaction)
         self._relating = Relating(runtime.supervisor, runtime.projections.episodes)
         self._stream_index = StreamIndex(journal)
         self._commit_durability = config.durability == "commit"

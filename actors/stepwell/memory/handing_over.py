@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
-from stepwell.errors import InvalidInput, NotFound, StepwellError
+from stepwell.errors import NotFound, StepwellError
 from stepwell.learning.handoff import handoff_pack
 from stepwell.memory.episode_reading import EpisodeReading
 from stepwell.memory.handle import EpisodeHandle
@@ -15,8 +15,7 @@ from stepwell.model import validation as check
 from stepwell.model.checkpoint import Checkpoint, checked_checkpoint_id
 from stepwell.model.handoff import HandoffPack, checked_pack
 from stepwell.model.ids import checked_id
-from stepwell.model.organising import REASON_BYTES, checkpointing
-from stepwell.runtime.organising import organise
+from stepwell.runtime.organising import PLACE_TO_GO_ON_FROM, organise
 from stepwell.runtime.right_loop import checkpoint
 
 CONTINUED_FROM = "continued_from"
@@ -36,18 +35,12 @@ class HandingOver(EpisodeLifecycle, EpisodeReading, Relationships):
         """
         try:
             known = checked_id(episode_id)
-            for name, value in (("reason", reason), ("note", note)):
-                check.check_text(value, name, REASON_BYTES, empty=name == "note")
-                if bad_text := check.find_bad_text(value, name):
-                    raise InvalidInput(bad_text)
-            if self._redaction is not None:
-                reason, note = self._redaction.text("reason", reason), self._redaction.text("note", note)
-            change = checkpointing(check.plain(reason), check.plain(note), check.check_actor(actor))
+            change = self._checks.checkpoint(reason, note, actor)
         except StepwellError:
             await checkpoint()
             raise
         await self._supervisor.flush(known)
-        receipt = await organise(self._supervisor, known, change, only_open="a checkpoint, a place to go on from,")
+        receipt = await organise(self._supervisor, known, change, only_open=PLACE_TO_GO_ON_FROM)
         assert receipt is not None
         episode = await self.get_episode(known)
         return next(item for item in reversed(episode.checkpoints) if item.seq == receipt.seq)

@@ -6,12 +6,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from stepwell.errors import InvalidInput, StepwellError
+from stepwell.errors import StepwellError
 from stepwell.memory.core import MemoryCore, checked_id_in_turn
 from stepwell.model import organising as changes
 from stepwell.model import validation as check
 from stepwell.model.organising import Change
-from stepwell.model.tags import checked_tags
 from stepwell.runtime.organising import organise
 from stepwell.runtime.right_loop import checkpoint
 
@@ -46,10 +45,7 @@ class Organising(MemoryCore):
         self, episode_id: str, tags: object, actor: object, change: Callable[[list[str], str], Change]
     ) -> None:
         try:
-            checked = checked_tags(tags, "tags", self._config.limits)
-            if self._redaction is not None:
-                checked = checked_tags(self._redaction.value("tags", checked), "tags", self._config.limits)
-            made = change(checked, check.check_actor(actor))
+            made = self._checks.tags(tags, actor, change)
         except StepwellError:
             await checkpoint()
             raise
@@ -70,31 +66,11 @@ class Organising(MemoryCore):
         Raises: `InvalidInput`, `TooLarge` for a description or metadata that `start_episode` would refuse.
         """
         try:
-            self._check_update(description, metadata, remove_metadata)
-            if self._redaction is not None:
-                description = None if description is None else self._redaction.text("description", description)
-                metadata = self._redaction.value("metadata", metadata or {})
-                self._check_update(description, metadata, remove_metadata)
-            change = changes.updating(
-                check.plain(description),
-                check.plain(metadata or {}),
-                check.plain(remove_metadata),
-                check.check_actor(actor),
-            )
+            change = self._checks.update(description, metadata, remove_metadata, actor)
         except StepwellError:
             await checkpoint()
             raise
         await self._organise(episode_id, change)
-
-    def _check_update(self, description: object, metadata: object, remove_metadata: Sequence[str]) -> None:
-        if description is not None:
-            check.check_text(description, "description", self._config.limits.task_bytes, empty=False)
-        check.check_object({} if metadata is None else metadata, "metadata")
-        check.check_text_list(remove_metadata, "remove_metadata", self._config.limits.text_bytes)
-        named = (("description", description), ("metadata", metadata), ("remove_metadata", list(remove_metadata)))
-        for path, value in named:
-            if bad_text := check.find_bad_text(value, path):
-                raise InvalidInput(bad_text)
 
     async def archive(self, episode_id: str, *, actor: str = "") -> None:
         """Put an episode away. It stays readable, and open if it is; `Episode.archived_at` says since when."""

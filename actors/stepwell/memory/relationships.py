@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from stepwell.errors import InvalidInput, StepwellError
 from stepwell.memory.core import MemoryCore
+from stepwell.memory.organising_checks import checked_kind
 from stepwell.model import validation as check
-from stepwell.model.ids import EpisodeId, checked_id
-from stepwell.model.organising import REASON_BYTES, Related, Unrelated
-from stepwell.model.relationship import KINDS, Relationship, RelationshipKind
+from stepwell.model.ids import checked_id
+from stepwell.model.relationship import Relationship, RelationshipKind
 from stepwell.runtime.right_loop import checkpoint
 
 
@@ -40,30 +40,11 @@ class Relationships(MemoryCore):
         `Closed`, `LogFull`, `OutcomeUnknown`.
         """
         try:
-            begin, end = _checked_ends(from_episode, to_episode)
-            check.check_number(priority, "priority", minimum=1, whole=True)
-            if priority > 10:
-                raise InvalidInput(f"priority: {priority} is above 10")
-            check.check_text(reason, "reason", REASON_BYTES)
-            check.check_object({} if metadata is None else metadata, "metadata")
-            if bad_text := check.find_bad_text(reason, "reason") or check.find_bad_text(metadata, "metadata"):
-                raise InvalidInput(bad_text)
-            if self._redaction is not None:
-                reason = self._redaction.text("reason", reason)
-                metadata = self._redaction.value("metadata", metadata or {})
-            wanted = Related(
-                from_episode=begin,
-                to_episode=end,
-                kind=_checked_kind(kind),
-                priority=int(priority),
-                reason=check.plain(reason),
-                metadata=check.plain(metadata or {}),
-                actor=check.check_actor(actor),
-            )
+            wanted = self._checks.related(from_episode, to_episode, kind, priority, reason, metadata, actor)
         except StepwellError:
             await checkpoint()
             raise
-        await self._relating.relate(begin, end, wanted)
+        await self._relating.relate(wanted)
 
     async def unrelate(self, from_episode: str, to_episode: str, kind: RelationshipKind, *, actor: str = "") -> None:
         """Relate two episodes no longer in this way; durable on return. Nothing if they are not; the second one may be
@@ -72,14 +53,11 @@ class Relationships(MemoryCore):
         Raises: as `relate`.
         """
         try:
-            begin, end = _checked_ends(from_episode, to_episode)
-            wanted = Unrelated(
-                from_episode=begin, to_episode=end, kind=_checked_kind(kind), actor=check.check_actor(actor)
-            )
+            wanted = self._checks.unrelated(from_episode, to_episode, kind, actor)
         except StepwellError:
             await checkpoint()
             raise
-        await self._relating.unrelate(begin, wanted)
+        await self._relating.unrelate(wanted)
 
     async def related(
         self,
@@ -101,7 +79,7 @@ class Relationships(MemoryCore):
         try:
             known = checked_id(episode_id)
             if kind is not None:
-                _checked_kind(kind)
+                checked_kind(kind)
             if direction not in ("out", "in", "both"):
                 raise InvalidInput(f"direction: must be 'out', 'in' or 'both', not {check.shown(direction)}")
             check.check_number(depth, "depth", minimum=1, whole=True)
@@ -109,16 +87,3 @@ class Relationships(MemoryCore):
             await checkpoint()
             raise
         return await self._relating.related(known, kind, direction, depth)
-
-
-def _checked_ends(from_episode: object, to_episode: object) -> tuple[EpisodeId, EpisodeId]:
-    begin, end = checked_id(from_episode, "from_episode"), checked_id(to_episode, "to_episode")
-    if begin == end:
-        raise InvalidInput(f"to_episode: episode {end!r} cannot be related to itself")
-    return begin, end
-
-
-def _checked_kind(kind: object) -> RelationshipKind:
-    if kind not in KINDS:
-        raise InvalidInput(f"kind: must be one of {', '.join(KINDS)}, not {check.shown(kind)}")
-    return cast("RelationshipKind", str(kind))

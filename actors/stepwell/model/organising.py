@@ -118,6 +118,14 @@ class Organisation:
         self.related: dict[tuple[str, str], Related] = {}
         self.checkpoints: list[tuple[int, int, Checkpointed]] = []
 
+    def copy(self) -> Organisation:
+        """The same once more; what is applied to one of the two changes the other not."""
+        same = object.__new__(Organisation)
+        same.tags, same.description, same.metadata = self.tags, self.description, self.metadata
+        same.archived_ns = self.archived_ns
+        same.related, same.checkpoints = dict(self.related), list(self.checkpoints)
+        return same
+
     def apply(self, record: OrganisingRecord, seq: int, time_ns: int) -> None:
         """Take up one record, in order."""
         # Lists and dicts are replaced, not changed: they may be those of a start record, or of an episode given out.

@@ -25,7 +25,7 @@ from stepwell.errors import Closed, InvalidInput, InvalidState, Rejected, Stepwe
 from stepwell.model import validation as check
 from stepwell.model.codec import encode_step
 from stepwell.model.ids import EPISODE_STREAM, EpisodeId, stream_id
-from stepwell.model.organising import Change, Organisation, encode_organising
+from stepwell.model.organising import Change, Organisation, OrganisingRecord, encode_organising
 from stepwell.model.redaction import Redaction
 from stepwell.model.step import ExecutionStep
 from stepwell.runtime.config import MemoryConfig
@@ -265,6 +265,11 @@ class EpisodeCell:
                 self._keys.remember(step, offset, receipt._commit)
         return receipt
 
+    @property
+    def steps(self) -> int:
+        """How many steps were accepted for it."""
+        return self._steps
+
     def check_steps_allowed(self, more: int) -> None:
         """Raises: `TooLarge` if an episode may not have so many more steps."""
         if self._steps + more > self._steps_allowed:
@@ -428,8 +433,8 @@ class EpisodeCell:
         return Batch(self.stream, self._next_seq, tuple(payloads), flags)
 
     @trio.lowlevel.enable_ki_protection
-    def accept_submitted(self, batch: Batch, staged: Sequence[StagedStep], time_ns: int) -> Receipt:
-        """Accept steps whose batch was given to the journal by a transaction, which calls `on_result` in the end.
+    def accept_submitted(self, batch: Batch, staged: Sequence[StagedStep | OrganisingRecord], time_ns: int) -> Receipt:
+        """Accept records whose batch was given to the journal by a transaction, which calls `on_result` in the end.
 
         Nothing else is accepted and not stored, so the batch has its place; what is accepted from now on comes behind.
         """
@@ -445,8 +450,13 @@ class EpisodeCell:
         self._next_seq += commit.records
         self._steps += commit.records
         self._last_ns = time_ns
-        for seq, step in enumerate(staged, batch.first_seq):
-            self._keys.remember_staged(step, seq, commit)
+        for seq, it in enumerate(staged, batch.first_seq):
+            if isinstance(it, StagedStep):
+                self._keys.remember_staged(it, seq, commit)
+            else:
+                assert self.organisation is not None
+                self.organisation.apply(it, seq, time_ns)
+                self._steps -= 1
         return Receipt(self._next_seq - 1, commit)
 
     @trio.lowlevel.enable_ki_protection

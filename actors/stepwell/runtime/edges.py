@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Mapping, Sequence
 from typing import Literal, TypeAlias
 
 import msgspec
@@ -15,7 +16,7 @@ from stepwell.model.event import utc
 from stepwell.model.graph import find_path, reachable
 from stepwell.model.ids import EPISODE_STREAM, stream_id
 from stepwell.model.organising import Related, Unrelated
-from stepwell.model.relationship import Relationship
+from stepwell.model.relationship import ACYCLIC, Relationship
 
 Direction: TypeAlias = Literal["out", "in", "both"]
 
@@ -109,16 +110,33 @@ def related_episodes(
     return reachable(episode, edges_of, depth)
 
 
-def path_between(connection: sqlite3.Connection, kind: str, begin: str, end: str) -> list[str] | None:
-    """A shortest path along relationships of one kind, both ends included; None if there is none."""
+def first_circle(
+    connection: sqlite3.Connection, changes: Sequence[Related | Unrelated]
+) -> tuple[str, list[str]] | None:
+    """The kind and the circle that the first of these changes, made one behind the other, would close; None if none
+    does, among the kinds that may not lead in one."""
+    made: dict[tuple[str, str], dict[str, bool]] = {}
+    for change in changes:
+        kind, begin, end = change.kind, change.from_episode, change.to_episode
+        is_related = isinstance(change, Related)
+        if is_related and kind in ACYCLIC:
+            path = find_path(end, begin, lambda name, kind=kind: _next_of(connection, made, kind, name))  # type: ignore[misc]
+            if path is not None:
+                return kind, [begin, *path]
+        made.setdefault((kind, begin), {})[end] = is_related
+    return None
 
-    def next_of(name: str) -> list[str]:
-        found = connection.execute(
-            "SELECT to_episode FROM edge WHERE begin = ? AND kind = ?", (stream_id(EPISODE_STREAM, name), kind)
-        )
-        return [to_episode for (to_episode,) in found]
 
-    return find_path(begin, end, next_of)
+def _next_of(
+    connection: sqlite3.Connection, made: Mapping[tuple[str, str], Mapping[str, bool]], kind: str, name: str
+) -> list[str]:
+    """What an episode leads to, with what was `made` since: by kind and begin, the ends that it leads to or no longer
+    does."""
+    found = connection.execute(
+        "SELECT to_episode FROM edge WHERE begin = ? AND kind = ?", (stream_id(EPISODE_STREAM, name), kind)
+    )
+    since = made.get((kind, name), {})
+    return [end for (end,) in found if end not in since] + [end for end, leads in since.items() if leads]
 
 
 def _relationship(

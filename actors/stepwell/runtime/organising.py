@@ -14,6 +14,9 @@ from stepwell.runtime.reading import fold_episode
 from stepwell.runtime.receipt import Receipt
 from stepwell.runtime.supervisor import Supervisor
 
+PLACE_TO_GO_ON_FROM = "a checkpoint, a place to go on from,"
+"""What is made in open episodes only, in words."""
+
 
 async def organise(
     supervisor: Supervisor, episode_id: EpisodeId, change: Change, *, only_open: str = ""
@@ -41,15 +44,20 @@ async def _accepted(
         cell = await supervisor.found(episode_id)
         cell.want()  # its task is still there, and now it stays
         try:
-            if await _takes_changes(supervisor, cell):
-                if only_open and cell.state.value == "ended":
-                    raise InvalidState(f"episode {episode_id!r} has ended; {only_open} is of an open episode only")
+            if await takes_changes(supervisor, cell):
+                check_open(cell, only_open)
                 return cell.accept_change(change), cell
         finally:
             cell.unwant()
 
 
-async def _takes_changes(supervisor: Supervisor, cell: EpisodeCell) -> bool:
+def check_open(cell: EpisodeCell, only_open: str) -> None:
+    """Raises: `InvalidState` if the episode has ended and `only_open` says what is of an open one only."""
+    if only_open and cell.state.value == "ended":
+        raise InvalidState(f"episode {cell.episode_id!r} has ended; {only_open} is of an open episode only")
+
+
+async def takes_changes(supervisor: Supervisor, cell: EpisodeCell) -> bool:
     """Wait until the episode takes changes, which it does until the next checkpoint. False if there is none any more.
 
     Raises: as `organise`.

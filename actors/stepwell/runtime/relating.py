@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
 import trio
 
 from stepstore.catalog import Projection
@@ -9,7 +12,7 @@ from stepwell.model.graph import cycle_error
 from stepwell.model.ids import EpisodeId
 from stepwell.model.organising import Related, Unrelated, relating, unrelating
 from stepwell.model.relationship import ACYCLIC, Relationship
-from stepwell.runtime.edges import Direction, path_between, related_episodes
+from stepwell.runtime.edges import Direction, first_circle, related_episodes
 from stepwell.runtime.organising import organise
 from stepwell.runtime.reading import not_found
 from stepwell.runtime.supervisor import Supervisor
@@ -33,26 +36,38 @@ class Relating:
         if not await self._supervisor.is_stored(episode_id) and episode_id not in self._supervisor.cells:
             raise not_found(episode_id)
 
-    async def relate(self, begin: EpisodeId, end: EpisodeId, wanted: Related) -> None:
+    async def relate(self, wanted: Related) -> None:
         """Relate two episodes; durable on return. A checkpoint.
 
         Raises: as `organise`; `NotFound` for either end, `InvalidState` for a circle.
         """
-        await self._check_exists(end)
+        async with self.allowed([wanted]):
+            await organise(self._supervisor, EpisodeId(wanted.from_episode), relating(wanted))
+
+    @asynccontextmanager
+    async def allowed(self, changes: Sequence[Related | Unrelated]) -> AsyncIterator[None]:
+        """While these changes, one behind the other, are made in the block, nobody else relates anything.
+
+        Raises: `NotFound` (an episode that is led to), `InvalidState` (a circle), and as `Projection.read_now`.
+        """
+        for end in dict.fromkeys(change.to_episode for change in changes if isinstance(change, Related)):
+            await self._check_exists(EpisodeId(end))
         async with self._lock:
             await self._settle()
             self._unsettled.clear()
-            if wanted.kind in ACYCLIC:
-                path = await self._episodes.read_now(lambda known: path_between(known, wanted.kind, end, begin))
-                if path is not None:
-                    raise cycle_error(wanted.kind, [begin, *path])
-            self._unsettled[begin] = None
-            await organise(self._supervisor, begin, relating(wanted))
-            del self._unsettled[begin]
+            if any(isinstance(change, Related) and change.kind in ACYCLIC for change in changes):
+                circle = await self._episodes.read_now(lambda known: first_circle(known, changes))
+                if circle is not None:
+                    raise cycle_error(*circle)
+            begins = dict.fromkeys(EpisodeId(change.from_episode) for change in changes)
+            self._unsettled.update(begins)
+            yield
+            for begin in begins:
+                del self._unsettled[begin]
 
-    async def unrelate(self, begin: EpisodeId, wanted: Unrelated) -> None:
+    async def unrelate(self, wanted: Unrelated) -> None:
         """Relate two episodes no longer; durable on return. A checkpoint. Raises: as `organise`."""
-        await organise(self._supervisor, begin, unrelating(wanted))
+        await organise(self._supervisor, EpisodeId(wanted.from_episode), unrelating(wanted))
 
     async def related(
         self, episode_id: EpisodeId, kind: str | None, direction: Direction, depth: int

@@ -40,7 +40,8 @@ class Part(Protocol):
 
     @property
     def receipt(self) -> Receipt | None:
-        """That of the last record, once the part is accepted or known to be stored already."""
+        """That of the last record, once the part is accepted or known to be stored already; None, too, if there was
+        nothing to store."""
         ...
 
     async def wake(self) -> None:
@@ -60,7 +61,7 @@ class Part(Protocol):
         ...
 
     def prepare(self, now_ns: int) -> Batch | None:
-        """The batch to store at this time, None if all of it is stored already. Accepts nothing.
+        """The batch to store at this time, None if there is nothing to store. Accepts nothing.
 
         Raises: why it cannot be stored.
         """
@@ -81,6 +82,8 @@ class Transaction:
         self._parts: dict[tuple[str, str], Part] = {}
         self._submitted: list[Part] = []
         self._bytes = 0
+        self.committed = False
+        """Whether everything is accepted, or was stored before."""
 
     def admit(self, part: Part, sizes: Sequence[int]) -> None:
         """Count records of these bytes that are about to be staged in `part`; the parts go into the frame in the order
@@ -91,17 +94,17 @@ class Transaction:
         size = self._bytes + batch_cost(sum(sizes), len(sizes))
         if part.place in self._parts:
             size -= batch_cost(0, 0)
-        if size > MAX_BATCH_BYTES:
-            raise TooLarge(f"the transaction would have {size:,} bytes, the most is {MAX_BATCH_BYTES:,}; split it")
+        check_frame(size)
         self._bytes = size
         self._parts[part.place] = part
 
     @property
     def receipt(self) -> Receipt | None:
         """That of its last record in the log, once everything is accepted; None before, or if there is nothing."""
-        receipts = [part.receipt for part in self._submitted or self._parts.values()]
-        found = [receipt for receipt in receipts if receipt is not None]
-        if not found or len(found) < len(receipts):
+        if not self.committed:
+            return None
+        found = [part.receipt for part in self._submitted or self._parts.values() if part.receipt is not None]
+        if not found:
             return None
         return found[-1] if self._submitted else max(found, key=lambda receipt: receipt.lsn or 0)
 
@@ -126,8 +129,8 @@ class Transaction:
             for part in in_order:
                 part.unlock()
         for part in in_order:
-            assert part.receipt is not None
-            await part.receipt.reach_log()
+            if part.receipt is not None:  # else there was nothing to change
+                await part.receipt.reach_log()
 
     async def _lock(self, in_order: Sequence[Part]) -> bool:
         """Lock all parts with nothing before them. False if one of them has failed meanwhile: begin anew."""
@@ -144,10 +147,14 @@ class Transaction:
         prepared = [(part, part.prepare(now_ns)) for part in self._parts.values()]
         fresh = [(part, batch) for part, batch in prepared if batch is not None]
         if fresh:
+            batches = tuple(batch for _part, batch in fresh)
+            # What organises an episode has its size now that it is known how that is organised.
+            check_frame(sum(batch_cost(sum(map(len, batch.payloads)), len(batch.payloads)) for batch in batches))
             self._submitted = [part for part, _batch in fresh]
-            self._journal.submit(tuple(batch for _part, batch in fresh), on_done=self._on_done)
+            self._journal.submit(batches, on_done=self._on_done)
             for part in self._submitted:
                 part.accept()
+        self.committed = True
 
     @trio.lowlevel.enable_ki_protection
     def _on_done(self, submission: Submission) -> None:
@@ -157,3 +164,9 @@ class Transaction:
             lsn += len(batch.payloads)
         if submission.error is not None:
             share_telling([part.receipt._commit for part in self._submitted if part.receipt is not None])
+
+
+def check_frame(size: int) -> None:
+    """Raises: `TooLarge` if a transaction of so many bytes does not fit into one frame."""
+    if size > MAX_BATCH_BYTES:
+        raise TooLarge(f"the transaction would have {size:,} bytes, the most is {MAX_BATCH_BYTES:,}; split it")
