@@ -587,6 +587,39 @@ async def organising(caller: Caller) -> None:
 
 
 @scenario()
+async def organising_in_transactions(caller: Caller) -> None:
+    """Beside steps and behind an ending, of several episodes at once; a checkpoint may be noted again."""
+    memory = caller.memory
+    for name in ("done", "old", "long"):
+        caller.of(name).organised = True
+
+    async def organise() -> None:
+        async with memory.atomic() as tx:
+            tx.add_tags("done", ["a"])
+            tx.update_episode("old", metadata={"n": 1})
+            tx.checkpoint("old", "why")
+            tx.archive("long")
+            tx.relate("done", "old", "depends_on")
+
+    async def take_back() -> None:
+        async with memory.atomic() as tx:
+            tx.set_tags("done", [])
+            tx.remove_tags("old", ["a"])
+            tx.restore("long")
+            tx.unrelate("done", "old", "depends_on")
+            tx.relate("old", "done", "depends_on")
+
+    await caller.plain(organise)
+    await caller.commit("old", "long")
+    await caller.plain(take_back)
+    await caller.plain(partial(memory.related, "old"))
+    with pytest.raises(InvalidState):
+        async with caller.entered(memory.atomic()) as transaction:
+            transaction.add_tags("done", ["x"])
+            transaction.relate("done", "old", "depends_on")
+
+
+@scenario()
 async def finding(caller: Caller) -> None:
     """A list shows what was told before it, and never what is deleted."""
     memory = caller.memory

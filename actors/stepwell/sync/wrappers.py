@@ -11,6 +11,7 @@ import msgspec
 import trio
 
 from stepwell.bridge.entering import Entering
+from stepwell.bridge.organising_staging import OrganisingStaging
 from stepwell.bridge.pulling import Pulled
 from stepwell.memory import following, handle, run_scope
 from stepwell.memory.atomic import AtomicScope
@@ -148,7 +149,7 @@ class Channel(Generic[T]):
             raise StopIteration from None
 
 
-class Transaction:
+class Transaction(OrganisingStaging):
     """What is staged in the block of `Memory.atomic`; see `stepwell.AtomicScope`. Its calls are plain functions."""
 
     def __init__(self, door: Door, scope: AtomicScope):

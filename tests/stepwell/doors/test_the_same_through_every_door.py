@@ -271,6 +271,38 @@ def test_a_memory_that_was_left_says_so(door: str, tmp_path: Path) -> None:
         through(door, tmp_path / "other", again)
 
 
+def test_a_transaction_organises_episodes_through_every_door(door: str, tmp_path: Path) -> None:
+    async def first(memory: Any) -> None:
+        for name in "ab":
+            await memory.start_episode("task", episode_id=name, tags=["old"])
+        async with memory.atomic() as tx:
+            tx.log_step("a", step(1))
+            tx.add_tags("a", ["x"], actor="ann")
+            tx.remove_tags("a", ["old"])
+            tx.set_tags("b", ["y"])
+            tx.update_episode("a", description="other", metadata={"n": 1})
+            tx.checkpoint("a", "why", note="here")
+            tx.archive("a")
+            tx.archive("b")
+            tx.restore("b")
+            tx.relate("a", "b", "follows", priority=3)
+            tx.relate("a", "b", "blocks")
+            tx.unrelate("a", "b", "blocks")
+            with pytest.raises(InvalidInput):
+                tx.add_tags("a", "x")
+        assert tx.receipt.is_durable
+
+    async def second(memory: Any) -> None:
+        a, b = await memory.get_episode("a"), await memory.get_episode("b")
+        assert (a.context.tags, a.task_description, a.metadata) == (["x"], "other", {"n": 1})
+        assert [(place.steps, place.note) for place in a.checkpoints] == [(1, "here")]
+        assert (a.archived_at is not None, b.archived_at, b.context.tags) == (True, None, ["y"])
+        assert [(edge.kind, edge.priority) for edge in await memory.related("a")] == [("follows", 3)]
+
+    through(door, tmp_path / "m", first)
+    through(door, tmp_path / "m", second)
+
+
 def test_facts_are_remembered_and_found(door: str, tmp_path: Path) -> None:
     team = Scope.workspace("team")
 
