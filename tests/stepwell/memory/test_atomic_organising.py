@@ -370,7 +370,8 @@ async def look(memory: Memory) -> tuple[Any, ...]:
     return len(a.steps), tags_of(a), len(a.checkpoints), b.archived_at is not None, edges
 
 
-NOTHING, ALL = (0, ["first"], 0, False, []), (1, ["first", "x"], 1, True, ["a"])
+NOTHING: tuple[Any, ...] = (0, ["first"], 0, False, [])
+ALL: tuple[Any, ...] = (1, ["first", "x"], 1, True, ["a"])
 
 
 def stage(tx: AtomicScope) -> None:
