@@ -10,7 +10,8 @@ from multiprocessing.connection import Connection
 import trio
 
 from stepwell import Memory, MemoryConfig, open_memory
-from tests.crash.atomic_ledger import WRITER, Parts, step_with
+from tests.crash import changes
+from tests.crash.atomic_ledger import WRITER, Parts, changes_of, step_with
 from tests.crash.killed_child import SEGMENT_BYTES, reporter
 from tests.crash.ledger import TASK
 from tests.crash.media import die_with_parent
@@ -47,12 +48,20 @@ class Writer:
         self._report(["send", name, parts, keyed])
         if self._broken == "torn":
             for episode, numbers in parts.items():
-                steps = [step_with(episode, number, keyed=keyed) for number in numbers]
+                made = changes_of(numbers, keyed=keyed)
+                for number in made:
+                    await changes.make(self._memory, episode, number)
+                steps = [step_with(episode, number, keyed=keyed) for number in numbers if number not in made]
                 await (await self._memory.log_steps(episode, steps)).wait_durable()
             return
         async with self._memory.atomic() as tx:
             for episode, numbers in parts.items():
-                tx.log_steps(episode, [step_with(episode, number, keyed=keyed) for number in numbers])
+                made = changes_of(numbers, keyed=keyed)
+                for number in made:
+                    changes.stage(tx, episode, number)
+                tx.log_steps(
+                    episode, [step_with(episode, number, keyed=keyed) for number in numbers if number not in made]
+                )
             if self._broken == "early":
                 self._report(["committed", name, None])
         assert tx.receipt is not None

@@ -2,7 +2,8 @@
 
     python -m tests.crash.atomic_kill9 [--short] [--rounds N] [--seed N] [--json] [--dir DIR] [--broken torn|early]
 
-Its transactions run over 2 to 5 of 10 episodes that all its tasks share. Some rounds share a log: the next child first
+Its transactions run over 2 to 5 of 10 episodes that all its tasks share, and most of them organise some of these as
+well (tags, description, checkpoints). Some rounds share a log: the next child first
 hands in again, under the same keys, what the ones before it were not told the result of. After most rounds, not all,
 the parent opens the log and compares: of each transaction all parts are there or none, in one frame; the acknowledged
 ones are there exactly once, where the receipt says.

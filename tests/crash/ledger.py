@@ -17,6 +17,7 @@ from typing import Any, Literal
 import msgspec
 
 from stepwell import Event, ExecutionStep, Memory, StepSuccess
+from tests.crash import changes
 
 START, END = -1, -2
 """The numbers under which the first and the last record of an episode are reported; steps count from 0."""
@@ -93,7 +94,8 @@ class Ledger:
         ["resumed", episode, [number, …]]            the same, of this episode alone
         ["left", text]                               the memory was left with this error
 
-    with `START` and `END` as the numbers of the records that start and end an episode.
+    with `START` and `END` as the numbers of the records that start and end an episode, and those of `changes` for
+    records that organise it.
     """
 
     def __init__(self) -> None:
@@ -180,6 +182,8 @@ def numbers_of(events: Iterable[Event]) -> list[int]:
     for event in events:
         if event.kind == "step":
             numbers.append(event.data["parameters"].get("n", -3))
+        elif changes.is_change(event.kind):
+            numbers.append(changes.number_of(event.data))
         else:
             numbers.append(START if event.kind == "started" else END)
     return numbers
@@ -216,6 +220,8 @@ def _check_episode(verdict: Verdict, episode: str, account: Account, events: Seq
 def _is_what_was_sent(episode: str, number: int, event: Event) -> bool:
     if event.kind == "started":
         return bool(event.data.get("task") == TASK)
+    if changes.is_change(event.kind):
+        return changes.is_what_was_sent(number, event.kind, event.data)
     if event.kind != "step":
         return bool(event.data.get("outcome", {}).get("verdict") == f"{episode} has ended")
     sent: dict[str, Any] = msgspec.to_builtins(step_of(episode, number))
@@ -224,4 +230,6 @@ def _is_what_was_sent(episode: str, number: int, event: Event) -> bool:
 
 
 def _name(episode: str, number: int) -> str:
+    if number <= changes.FIRST:
+        return f"{episode} change {number}"
     return f"{episode} {'start' if number == START else 'ending' if number == END else f'step {number}'}"

@@ -85,7 +85,7 @@ class Life:
 
     async def _change(self, one: str, other: str) -> None:
         memory, rng = self._memory, self._rng
-        what = rng.randrange(8)
+        what = rng.randrange(10)
         if what == 0:
             await memory.add_tags(one, rng.sample(TAGS, 2))
         elif what == 1:
@@ -98,6 +98,16 @@ class Life:
             await memory.restore(one)
         elif what in (5, 6) and one != other:
             await memory.relate(one, other, rng.choice(KINDS))  # type: ignore[arg-type]
+        elif what == 7:
+            pack = await memory.handoff((await memory.checkpoint(one, "pause")).checkpoint_id)
+            await memory.continue_from(pack)
+        elif what == 8 and one != other:
+            async with memory.atomic() as tx:
+                tx.set_tags(one, rng.sample(TAGS, 2))
+                tx.update_episode(other, description=" ".join(rng.choices(WORDS, k=3)))
+                tx.archive(one) if rng.random() < 0.5 else tx.restore(one)
+                tx.unrelate(one, other, rng.choice(KINDS))  # type: ignore[arg-type]
+                tx.relate(other, one, rng.choice(KINDS))  # type: ignore[arg-type]
         else:
             await memory.delete_episode(one)
 

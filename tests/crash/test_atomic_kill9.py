@@ -122,3 +122,25 @@ def test_what_is_handed_in_again_may_be_there_and_later_than_other_steps_of_its_
 
 def test_a_keyed_step_differs_from_the_other_in_its_key_alone() -> None:
     assert step_with("e", 1, keyed=False) == msgspec.structs.replace(step_with("e", 1, keyed=True), key=None)
+
+
+def changed(episode: str, number: int, seq: int, lsn: int, tag: str | None = None) -> Event:
+    shown = {"added": [tag or f"tag {number}"], "removed": [], "actor": str(number)}
+    data = repr(shown).encode()
+    return Event(episode, "tagged", seq, lsn, 0, 1, data, lambda _payload, _what: shown, lambda _lsn: "")
+
+
+def test_what_organises_an_episode_is_part_of_its_transaction() -> None:
+    sent = ["send", "t", {"e": [3, 4, 5]}, True]  # the first of three organises it
+    starts, first, other = log_of(("e", START), ("f", START)), changed("e", 3, 2, 3), event("e", 3, 2, 3)
+    rest = [event("e", 4, 3, 4), event("e", 5, 4, 5)]
+
+    def check(*events: Event) -> str:
+        ledger = ledger_of(sent, ["committed", "t", 5])
+        return str(ledger.check({**starts, "e": [*starts["e"], *events]}))
+
+    assert check(first, *rest) == ""
+    assert check(other, *rest) == "changed: e step 3 (1)"
+    assert check(changed("e", 3, 2, 3, "other"), *rest) == "changed: e step 3 (1)"
+    assert "torn: t: 2 of 3" in check(event("e", 4, 2, 4), event("e", 5, 3, 5))
+    assert "duplicated: e step 3" in check(first, *rest, changed("e", 3, 5, 6))

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from stepwell import Event
+from tests.crash import changes
 from tests.crash.ledger import END, START, TASK, Ledger, step_of
 
 
@@ -45,6 +46,26 @@ def test_everything_acknowledged_and_there_is_sound() -> None:
     verdict = ledger.check(found(START, 0, 1, END))
     assert verdict.sound
     assert (verdict.acknowledged, verdict.recovered) == (4, 4)
+
+
+def test_what_organises_an_episode_is_there_once_in_its_place_and_says_what_was_sent() -> None:
+    number = changes.beside_step(2)
+    ledger = ledger_of(*STARTED, ["send", "e", [0]], ["send", "e", [number]], ["durable", "e", [number], None])
+    tag = [f"tag {number}"]
+
+    def there(*tags: list[str]) -> dict[str, list[Event]]:
+        events = found(START, 0)["e"]
+        for seq, added in enumerate(tags, 3):
+            data = {"added": added, "removed": [], "actor": str(number)}
+            tagged = Event("e", "tagged", seq, 100 + seq, 0, 1, b"", lambda _p, _w, data=data: data, lambda _lsn: "")  # type: ignore[misc]
+            events.append(tagged)
+        return {"e": events}
+
+    assert number % 3 == 0
+    assert ledger.check(there(tag)).sound
+    assert ledger.check(there()).complaints == {"lost": [f"e change {number}"]}
+    assert ledger.check(there(["other"])).complaints == {"changed": [f"e change {number}"]}
+    assert "duplicated" in ledger.check(there(tag, tag)).complaints
 
 
 @pytest.mark.parametrize("there", [[START, 0, 1], [START, 0, 1, 2], [START, 0, 1, 2, 3]])

@@ -24,12 +24,15 @@ from stepwell import (
     Success,
 )
 from stepwell.errors import Closed
+from tests.crash import changes
 from tests.crash.ledger import END, START, TASK, numbers_of, read_back, step_of
 
 Report = Callable[[Sequence[Any]], None]
 Enough = Callable[[], bool]
 """Whether the agents are to stop where they are."""
 
+CHANGES = 0.1
+"""How often an agent organises its episode, of the times that it logs."""
 PAUSE = 0.02
 """Seconds an agent waits after a refusal."""
 PATIENCE = 40.0
@@ -49,11 +52,13 @@ class Work:
 
 class Agent:
     """One agent. Its number decides how it logs: step by step, in atomic batches, in bursts with a flush, or in bursts
-    whose receipts it looks at later."""
+    whose receipts it looks at later. Now and then it organises its episode between two steps, with tags, a description
+    and checkpoints; `made`: the changes that it finds there."""
 
     def __init__(self, memory: Memory, report: Report, style: int, rng: random.Random, enough: Enough):
         self.memory, self.report, self.style, self.rng = memory, report, style % 4, rng
         self._enough, self._shut_out = enough, False
+        self.made: set[int] = set()
 
     @property
     def stopped(self) -> bool:
@@ -75,6 +80,8 @@ class Agent:
         """Log the steps from number `first` on, up to `steps` of them, and then end the episode, mostly."""
         number, end = first, first + self.rng.randrange(steps + 1)
         while number < end and not self.stopped:
+            if self.rng.random() < CHANGES:
+                await self._change(handle, changes.beside_step(number))
             if self.style == 0:
                 await self._one(handle, number)
                 number += 1
@@ -88,6 +95,17 @@ class Agent:
                 number += count
         if not self.stopped and self.rng.random() < 0.8:
             await self._end(handle)
+
+    async def _change(self, handle: EpisodeHandle, number: int) -> None:
+        if number in self.made:
+            return
+        self.report(["send", handle.id, [number]])
+        try:
+            await changes.make(self.memory, handle.id, number)
+        except StepwellError as error:
+            await self._failed(handle.id, [number], error)
+        else:
+            self.report(["durable", handle.id, [number], None])
 
     async def _one(self, handle: EpisodeHandle, number: int) -> None:
         self.report(["send", handle.id, [number]])
@@ -178,6 +196,7 @@ async def _resume(agent: Agent, episode: str, steps: int) -> None:
     handle = await agent.memory.resume(episode)
     numbers = numbers_of([event async for event in handle.events()])
     agent.report(["resumed", episode, numbers])
+    agent.made.update(numbers)
     last = max(numbers)
     if last >= 0 and step_of(episode, last).key is not None:
         await agent._one(handle, last)
