@@ -28,7 +28,7 @@ def public_async_functions() -> dict[str, CodeType]:
     the first public one that has it."""
     named = _classes_by_name()
     found: dict[str, CodeType] = {}
-    exported = [getattr(stepwell, name) for name in sorted(vars(stepwell)) if not name.startswith("_")]
+    exported = [getattr(stepwell, name) for name in dir(stepwell) if not name.startswith("_")]
     seen: set[type] = set()
     waiting = deque(thing for thing in exported if inspect.isclass(thing))
     for thing in exported:

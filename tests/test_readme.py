@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 
@@ -29,8 +30,8 @@ def program() -> str:
     return programs()[0]
 
 
-def run(text: str, directory: pathlib.Path) -> str:
-    """What a program prints that is run in a directory."""
+def run(text: str, directory: pathlib.Path, *, code: int = 0) -> str:
+    """What a program prints that is run in a directory and ends with `code`."""
     (directory / "program.py").write_text(text, encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-W", "error", "program.py"],
@@ -40,7 +41,7 @@ def run(text: str, directory: pathlib.Path) -> str:
         timeout=60,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == code, done.stderr
     assert done.stderr == ""
     return done.stdout
 
@@ -64,9 +65,33 @@ def test_the_program_of_the_readme_runs_as_it_stands(tmp_path: pathlib.Path) -> 
     assert any(name.endswith(".seg") for name in inside)
 
 
-def test_the_second_program_follows_the_first_and_deletes_its_episode(tmp_path: pathlib.Path) -> None:
+def test_the_program_that_kills_itself_goes_on_when_it_is_run_again(tmp_path: pathlib.Path) -> None:
     run(program(), tmp_path)
-    printed = run(programs()[1], tmp_path)
+    crashing = programs()[1]
+    run(crashing, tmp_path, code=-signal.SIGKILL)
+    run(crashing, tmp_path)
+
+    async def actions() -> list[str]:
+        async with open_memory(tmp_path / "agent-memory") as memory:
+            episode = await memory.get_episode("migrate-1")
+            assert episode.is_complete
+            return [step.action for step in episode.steps]
+
+    assert trio.run(actions) == ["migrate users", "migrate orders", "migrate invoices"]
+
+
+def test_the_program_that_searches_prints_what_stands_below_it(tmp_path: pathlib.Path) -> None:
+    run(program(), tmp_path)
+    searching = programs()[2]
+    _before, _program, after = README.partition(searching + "```\n")
+    shown = re.search(r"^```\n(.*?)^```$", after, re.MULTILINE | re.DOTALL)
+    assert shown is not None
+    assert run(searching, tmp_path) == shown[1]
+
+
+def test_the_last_program_follows_the_first_and_deletes_its_episode(tmp_path: pathlib.Path) -> None:
+    run(program(), tmp_path)
+    printed = run(programs()[3], tmp_path)
     event = r"[0-9a-f-]{36} \{.*'the order was random'.*\} [0-9a-f]{32}\.[0-9a-f]{32}\.1\.4\n"
     assert re.fullmatch(event, printed), printed
 

@@ -17,10 +17,8 @@ General layout, bottom to top (an arrow never runs up):
 
 from __future__ import annotations
 
-from stepstore.journal import ArchiveReport as ArchiveReport
-from stepstore.journal import CompactionReport as CompactionReport
-from stepstore.journal import DeletionReport as DeletionReport
-from stepstore.journal import Gap as Gap
+from typing import TYPE_CHECKING
+
 from stepstore.log.keys import KeyProvider as KeyProvider
 from stepstore.log.keys import LocalKeyProvider as LocalKeyProvider
 from stepwell import errors as errors
@@ -47,23 +45,6 @@ from stepwell.errors import TooLarge as TooLarge
 from stepwell.errors import Unavailable as Unavailable
 from stepwell.errors import WrongLoop as WrongLoop
 from stepwell.memory import open_memory as open_memory
-from stepwell.memory.atomic import AtomicScope as AtomicScope
-from stepwell.memory.completed import CompletedEpisode as CompletedEpisode
-from stepwell.memory.episodic import EpisodicPort as EpisodicPort
-from stepwell.memory.figures import MemoryHealth as MemoryHealth
-from stepwell.memory.figures import MemoryRecovery as MemoryRecovery
-from stepwell.memory.figures import MemoryStats as MemoryStats
-from stepwell.memory.following import NOW as NOW
-from stepwell.memory.following import START as START
-from stepwell.memory.handle import EpisodeHandle as EpisodeHandle
-from stepwell.memory.long_term import LongTermPort as LongTermPort
-from stepwell.memory.long_term_contract import LongTermMemory as LongTermMemory
-from stepwell.memory.memory import Memory as Memory
-from stepwell.memory.ports import EpisodicMemory as EpisodicMemory
-from stepwell.memory.ports import ShortTermMemory as ShortTermMemory
-from stepwell.memory.short_term import ShortTermPort as ShortTermPort
-from stepwell.memory.skills import Skills as Skills
-from stepwell.memory.summarising import Summarised as Summarised
 from stepwell.model import graph as graph
 from stepwell.model.analysis import EpisodeSummary as EpisodeSummary
 from stepwell.model.analysis import QualityScore as QualityScore
@@ -137,12 +118,79 @@ from stepwell.model.thread_window import ThreadWindow as ThreadWindow
 from stepwell.model.usage import Price as Price
 from stepwell.model.usage import Usage as Usage
 from stepwell.model.usage import UsageReport as UsageReport
-from stepwell.replaying import RecordedToolError as RecordedToolError
-from stepwell.replaying import ReplayDiverged as ReplayDiverged
-from stepwell.replaying import ReplayedRun as ReplayedRun
 from stepwell.runtime.config import BatchConfig as BatchConfig
 from stepwell.runtime.config import MemoryConfig as MemoryConfig
 from stepwell.runtime.embedding import Embedder as Embedder
-from stepwell.runtime.lifecycle_events import LifecycleEvent as LifecycleEvent
-from stepwell.runtime.reading import OpenEpisode as OpenEpisode
-from stepwell.runtime.receipt import Receipt as Receipt
+
+if TYPE_CHECKING:
+    from stepstore.journal import ArchiveReport as ArchiveReport
+    from stepstore.journal import CompactionReport as CompactionReport
+    from stepstore.journal import DeletionReport as DeletionReport
+    from stepstore.journal import Gap as Gap
+    from stepwell.memory.atomic import AtomicScope as AtomicScope
+    from stepwell.memory.completed import CompletedEpisode as CompletedEpisode
+    from stepwell.memory.episodic import EpisodicPort as EpisodicPort
+    from stepwell.memory.figures import MemoryHealth as MemoryHealth
+    from stepwell.memory.figures import MemoryRecovery as MemoryRecovery
+    from stepwell.memory.figures import MemoryStats as MemoryStats
+    from stepwell.memory.following import NOW as NOW
+    from stepwell.memory.following import START as START
+    from stepwell.memory.handle import EpisodeHandle as EpisodeHandle
+    from stepwell.memory.long_term import LongTermPort as LongTermPort
+    from stepwell.memory.long_term_contract import LongTermMemory as LongTermMemory
+    from stepwell.memory.memory import Memory as Memory
+    from stepwell.memory.ports import EpisodicMemory as EpisodicMemory
+    from stepwell.memory.ports import ShortTermMemory as ShortTermMemory
+    from stepwell.memory.short_term import ShortTermPort as ShortTermPort
+    from stepwell.memory.skills import Skills as Skills
+    from stepwell.memory.summarising import Summarised as Summarised
+    from stepwell.replaying import RecordedToolError as RecordedToolError
+    from stepwell.replaying import ReplayDiverged as ReplayDiverged
+    from stepwell.replaying import ReplayedRun as ReplayedRun
+    from stepwell.runtime.lifecycle_events import LifecycleEvent as LifecycleEvent
+    from stepwell.runtime.reading import OpenEpisode as OpenEpisode
+    from stepwell.runtime.receipt import Receipt as Receipt
+else:
+    # What only an open memory hands out, or needs, is loaded when one is opened, or when it is named.
+    from importlib import import_module as _import_module
+
+    _NAMED_LATER = {
+        "ArchiveReport": "stepstore.journal",
+        "CompactionReport": "stepstore.journal",
+        "DeletionReport": "stepstore.journal",
+        "Gap": "stepstore.journal",
+        "AtomicScope": "stepwell.memory.atomic",
+        "CompletedEpisode": "stepwell.memory.completed",
+        "EpisodicPort": "stepwell.memory.episodic",
+        "MemoryHealth": "stepwell.memory.figures",
+        "MemoryRecovery": "stepwell.memory.figures",
+        "MemoryStats": "stepwell.memory.figures",
+        "NOW": "stepwell.memory.following",
+        "START": "stepwell.memory.following",
+        "EpisodeHandle": "stepwell.memory.handle",
+        "LongTermPort": "stepwell.memory.long_term",
+        "LongTermMemory": "stepwell.memory.long_term_contract",
+        "Memory": "stepwell.memory.memory",
+        "EpisodicMemory": "stepwell.memory.ports",
+        "ShortTermMemory": "stepwell.memory.ports",
+        "ShortTermPort": "stepwell.memory.short_term",
+        "Skills": "stepwell.memory.skills",
+        "Summarised": "stepwell.memory.summarising",
+        "RecordedToolError": "stepwell.replaying",
+        "ReplayDiverged": "stepwell.replaying",
+        "ReplayedRun": "stepwell.replaying",
+        "LifecycleEvent": "stepwell.runtime.lifecycle_events",
+        "OpenEpisode": "stepwell.runtime.reading",
+        "Receipt": "stepwell.runtime.receipt",
+    }
+
+    def __getattr__(name):
+        if name not in _NAMED_LATER:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(_import_module(_NAMED_LATER[name]), name)
+        return value
+
+    def __dir__():
+        return sorted({*globals(), *_NAMED_LATER})
+
+    __all__ = [name for name in __dir__() if not name.startswith("_") and name not in ("annotations", "TYPE_CHECKING")]

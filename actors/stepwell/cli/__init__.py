@@ -11,6 +11,8 @@ Nothing here is imported by `import stepwell`, and click and rich only once a co
 
 from __future__ import annotations
 
+import io
+import logging
 import sys
 from collections.abc import Sequence
 
@@ -21,4 +23,8 @@ def main(args: Sequence[str] | None = None) -> None:
         from stepwell.cli.app import cli
     except KeyboardInterrupt:  # from here on click turns it into one line
         sys.exit(1)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that is not UTF-8 shows what it can
+    logging.basicConfig(format="stepwell: %(message)s")
     cli.main(args=None if args is None else list(args), prog_name="stepwell")

@@ -8,7 +8,15 @@ import click
 
 from stepwell._version import __version__
 from stepwell.cli import catalog_commands, changing_commands, learning_commands, search_command, watching_commands
-from stepwell.cli.options import CommandGroup, directory_option, episode_argument, example, json_option, key_option
+from stepwell.cli.options import (
+    PATH,
+    CommandGroup,
+    directory_option,
+    episode_argument,
+    example,
+    json_option,
+    key_option,
+)
 from stepwell.cli.output import reporting_errors
 
 
@@ -17,9 +25,8 @@ from stepwell.cli.output import reporting_errors
 def cli() -> None:
     """Stepwell: episodic memory for AI agents that survives crashes.
 
-    \b
-    Start here:
-      stepwell demo
+    A memory is a directory: name it with --dir, or once with STEPWELL_DIR. Reading commands work while other programs
+    write, and change nothing. Start with `stepwell demo`; if something is wrong, with `stepwell verify`.
     """
 
 
@@ -29,7 +36,7 @@ def cli() -> None:
 @click.option(
     "--dir",
     "directory",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Write here instead of into a temporary directory; must be empty or new. Kept.",
 )
 @click.option("--keep", is_flag=True, help="Keep the temporary directory, to look around in it afterwards.")
@@ -59,7 +66,7 @@ format_option = click.option(
 
 
 @cli.command("import", epilog=example("stepwell import runs.jsonl.gz more.jsonl --dir agent-memory"))
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE...")
+@click.argument("files", nargs=-1, required=True, type=PATH, metavar="FILE...")
 @click.option("--strict", is_flag=True, help="Stop at the first bad line instead of skipping it.")
 @click.option("--redact", is_flag=True, help="Replace what looks like a secret; importing never does otherwise.")
 @format_option
@@ -93,7 +100,8 @@ def import_(files: tuple[Path, ...], strict: bool, redact: bool, form: str, dire
         "stepwell export steps.parquet",
         "stepwell export spans.jsonl --format otlp",
         "stepwell export --archive /backups/monday",
-    )
+    ),
+    short_help="Write them out: JSON lines, Parquet, OpenTelemetry; or files.",
 )
 @click.argument("out", type=click.Path(allow_dash=True))
 @click.option(
@@ -103,11 +111,12 @@ def import_(files: tuple[Path, ...], strict: bool, redact: bool, form: str, dire
     help="What to write.  [default: parquet for a name that ends so, else jsonl]",
 )
 @click.option("--archive", is_flag=True, help="Copy the finished files of the log, while others write; see below.")
+@click.option("--partial", is_flag=True, help="Of damaged episodes what is sound; exit code 1 if there are any.")
 @directory_option
 @key_option
 @json_option
 @reporting_errors
-def export(out: str, form: str | None, archive: bool, directory: Path, as_json: bool) -> None:
+def export(out: str, form: str | None, archive: bool, partial: bool, directory: Path, as_json: bool) -> None:
     """Write every episode to a file.
 
     As JSON lines, as a Parquet table of steps, or as OpenTelemetry spans; or every run and thread as events and
@@ -121,8 +130,10 @@ def export(out: str, form: str | None, archive: bool, directory: Path, as_json: 
     from stepwell.cli.archiving import run_archive
     from stepwell.cli.exporting import run_export
 
-    if archive and form is not None:
-        raise click.UsageError("--archive copies the log as it is; --format does not go with it.")
+    if archive and (form is not None or partial):
+        raise click.UsageError("--archive copies the log as it is; --format and --partial do not go with it.")
+    if partial and form == "klieo":
+        raise click.UsageError("--partial does not go with --format klieo.")
     if archive:
         run_archive(directory, Path(out), as_json=as_json)
     elif form == "klieo":
@@ -130,7 +141,7 @@ def export(out: str, form: str | None, archive: bool, directory: Path, as_json: 
 
         run_export_klieo(out, directory, as_json=as_json)
     else:
-        run_export(out, directory, form=form, as_json=as_json)
+        run_export(out, directory, form=form, partial=partial, as_json=as_json)
 
 
 @cli.command(epilog=example("stepwell show audit-017-heapq --dir agent-memory"))
@@ -147,7 +158,7 @@ def show(episode_id: str, everything: bool, directory: Path, as_json: bool) -> N
     run_show(episode_id, directory, everything=everything, as_json=as_json)
 
 
-@cli.command(epilog=example("stepwell verify --dir agent-memory"))
+@cli.command(epilog=example("stepwell verify --dir agent-memory"), short_help="Check every byte; changes nothing.")
 @directory_option
 @json_option
 @reporting_errors
@@ -180,12 +191,15 @@ def stats(over_time: bool | None, directory: Path, as_json: bool) -> None:
     run_stats(directory, over_time=over_time, as_json=as_json)
 
 
-@cli.command(epilog=example("stepwell salvage agent-memory agent-memory-salvaged"))
-@click.argument("source", metavar="SRC", type=click.Path(path_type=Path))
-@click.argument("target", metavar="DST", type=click.Path(path_type=Path))
+@cli.command(
+    epilog=example("stepwell salvage agent-memory agent-memory-salvaged"),
+    short_help="Write a new log from what is sound in a damaged one.",
+)
+@click.argument("source", metavar="SRC", type=PATH)
+@click.argument("target", metavar="DST", type=PATH)
 @click.option(
     "--key-file",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="The master key (32 bytes) that the keys of encrypted episodes are wrapped with.",
 )
 @click.option("--yes", is_flag=True, help="Do not ask before writing.")
@@ -204,8 +218,11 @@ def salvage(source: Path, target: Path, key_file: Path | None, yes: bool, as_jso
         raise SystemExit(1)
 
 
-@cli.command(epilog=example("stepwell backup /backups/monday --dir agent-memory"))
-@click.argument("target", metavar="ARCHIVE", type=click.Path(path_type=Path))
+@cli.command(
+    epilog=example("stepwell backup /backups/monday --dir agent-memory"),
+    short_help="A checked copy of a memory that nobody has open.",
+)
+@click.argument("target", metavar="ARCHIVE", type=PATH)
 @directory_option
 @key_option
 @json_option
@@ -221,9 +238,11 @@ def backup(target: Path, directory: Path, as_json: bool) -> None:
     run_backup(directory, target, as_json=as_json)
 
 
-@cli.command(epilog=example("stepwell restore /backups/monday agent-memory"))
-@click.argument("source", metavar="ARCHIVE", type=click.Path(path_type=Path))
-@click.argument("target", metavar="DST", type=click.Path(path_type=Path))
+@cli.command(
+    epilog=example("stepwell restore /backups/monday agent-memory"), short_help="Make a memory of a backup or archive."
+)
+@click.argument("source", metavar="ARCHIVE", type=PATH)
+@click.argument("target", metavar="DST", type=PATH)
 @json_option
 @reporting_errors
 def restore(source: Path, target: Path, as_json: bool) -> None:

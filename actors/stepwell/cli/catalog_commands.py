@@ -12,7 +12,7 @@ import click
 from stepwell.cli.options import directory_option, example, json_option, key_option
 from stepwell.cli.output import reporting_errors
 
-_OUTCOMES = ["success", "partial_success", "failure", "abstained", "interrupted"]
+OUTCOMES = ["success", "partial_success", "failure", "abstained", "interrupted"]
 _FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"]
 
 
@@ -30,14 +30,20 @@ class _Time(click.DateTime):
 _TIME = _Time()
 _CONDITIONS = (
     click.option("--status", type=click.Choice(["open", "ended"]), help="Only those."),
-    click.option("--outcome", "outcomes", type=click.Choice(_OUTCOMES), multiple=True, help="Repeatable: any of."),
+    click.option("--outcome", "outcomes", type=click.Choice(OUTCOMES), multiple=True, help="Repeatable: any of."),
     click.option("--agent", help="Only those of this agent."),
     click.option("--task-type", help="Only tasks of this type."),
     click.option("--domain", help="Only this domain."),
     click.option("--language", help="Only this language."),
     click.option("--tag", "tags_all", multiple=True, help="Repeatable: only what has all of them."),
     click.option("--any-tag", "tags_any", multiple=True, help="Repeatable: only what has one of them."),
-    click.option("--since", "started_from", type=_TIME, metavar="TIME", help="Started then or later (UTC)."),
+    click.option(
+        "--since",
+        "started_from",
+        type=_TIME,
+        metavar="TIME",
+        help="Started then or later: 2026-11-27, or 2026-11-27T15:04 (UTC).",
+    ),
     click.option("--before", "started_before", type=_TIME, metavar="TIME", help="Started earlier."),
     click.option("--ended-since", "ended_from", type=_TIME, metavar="TIME", help="Ended then or later."),
     click.option("--ended-before", "ended_before", type=_TIME, metavar="TIME", help="Ended earlier."),
@@ -69,6 +75,7 @@ def _conditions(command: Callable[..., None]) -> Callable[..., None]:
         "stepwell list --outcome failure --tag team:billing --since 2026-01-01",
         'stepwell list --text "refund invoice" --json',
     ),
+    short_help="Episodes, newest first; by outcome, tag, time, words …",
 )
 @click.option("--limit", type=click.IntRange(1, 1_000), default=50, show_default=True, help="At most so many.")
 @click.option("--cursor", help="Go on behind the page that gave this as its next_cursor (--json).")
@@ -88,7 +95,9 @@ def list_(limit: int, cursor: str | None, oldest: bool, directory: Path, as_json
     run_list(directory, given, limit=limit, cursor=cursor, oldest=oldest, as_json=as_json)
 
 
-@click.command(epilog=example("stepwell rebuild --dir agent-memory"))
+@click.command(
+    epilog=example("stepwell rebuild --dir agent-memory"), short_help="Derive what is kept beside the log anew."
+)
 @directory_option
 @key_option
 @json_option

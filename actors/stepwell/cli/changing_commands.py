@@ -7,6 +7,7 @@ from typing import Literal
 
 import click
 
+from stepwell.cli.catalog_commands import OUTCOMES
 from stepwell.cli.options import complete_episode_id, directory_option, example, json_option, key_option, yes_option
 from stepwell.cli.output import reporting_errors
 
@@ -42,7 +43,8 @@ def compact(purge: bool, yes: bool, directory: Path, as_json: bool) -> None:
     """Give back the space of deleted episodes and merge small files.
 
     A memory in use does so by itself. With --purge it asks first, searches the whole directory behind that for what may
-    be left, and tells what it looked at; exit code 1 if it cannot prove that nothing is.
+    be left, and tells what it looked at; exit code 1 if it cannot prove that nothing is. A damaged file is left alone:
+    exit code 1 as well.
     """
     from stepwell.cli.erasing import run_compact
 
@@ -55,7 +57,13 @@ def compact(purge: bool, yes: bool, directory: Path, as_json: bool) -> None:
     )
 )
 @click.option("--older-than", type=float, metavar="DAYS", help="Whose last event is older.")
-@click.option("--outcome", "outcomes", multiple=True, help="Repeatable: that ended with one of these.")
+@click.option(
+    "--outcome",
+    "outcomes",
+    type=click.Choice(OUTCOMES),
+    multiple=True,
+    help="Repeatable: that ended with one of these.",
+)
 @click.option("--reward-below", type=float, help="Whose total reward is lower.")
 @click.option("--max-episodes", type=int, help="Of more than so many, as many as are too many.")
 @click.option(

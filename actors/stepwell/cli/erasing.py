@@ -83,6 +83,8 @@ def run_compact(directory: Path, *, purge: bool, yes: bool, as_json: bool) -> No
         print_json({"dir": str(directory), **dataclasses.asdict(report)})
     else:
         stdout_console().print(report_text(report), soft_wrap=True)
+    if report.left_alone:
+        raise SystemExit(1)
 
 
 async def _compacted(memory: Memory, *, purge: bool, quiet: bool) -> CompactionReport:

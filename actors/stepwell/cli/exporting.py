@@ -7,7 +7,7 @@ import gzip
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -19,19 +19,27 @@ import trio
 from stepwell import Memory
 from stepwell.cli.neutral_form import JsonObject, to_line, write_episode
 from stepwell.cli.options import opened
-from stepwell.cli.output import count_text, print_json, progress_bar
+from stepwell.cli.output import CommandFailed, count_text, print_json, printable, progress_bar
+from stepwell.errors import EpisodeUnavailable
 from stepwell.model.episode import Episode
 
 _CHUNK_BYTES = 1024 * 1024
 
 
-def run_export(out: str, directory: Path, *, form: str | None = None, as_json: bool) -> None:
+def run_export(out: str, directory: Path, *, form: str | None = None, partial: bool = False, as_json: bool) -> None:
     """Export the memory in a directory to `out` and say so on stderr, with `--json` on stdout unless that is `out`.
 
-    Raises: as opening it for reading; `CommandFailed` (a table without its library), `OSError`.
+    Raises: as opening it for reading; `CommandFailed` (a table without its library; an episode that is damaged, after
+    everything else was written if `partial`), `OSError`.
     """
     chosen = form or ("parquet" if out.endswith(".parquet") else "jsonl")
-    report = trio.run(_export, out, directory, chosen, as_json)
+    report = trio.run(_export, out, directory, chosen, partial, as_json)
+    if report.damaged:
+        raise CommandFailed(
+            f"{count_text(report.episodes, 'episode')} went to {out}; of these {len(report.damaged):,} there is only "
+            f"what is sound, or nothing: {printable(', '.join(report.damaged), 2_000)}",
+            **msgspec.to_builtins(report),
+        )
     if as_json:
         print_json({"out": out, "format": chosen, **msgspec.to_builtins(report)}, to_stderr=out == "-")
         return
@@ -43,7 +51,7 @@ def run_export(out: str, directory: Path, *, form: str | None = None, as_json: b
     )
 
 
-async def _export(out: str, directory: Path, form: str, quiet: bool) -> ExportReport:
+async def _export(out: str, directory: Path, form: str, partial: bool, quiet: bool) -> ExportReport:
     with progress_bar(quiet=quiet) as progress:
         task = progress.add_task("exporting", total=None)
 
@@ -53,7 +61,7 @@ async def _export(out: str, directory: Path, form: str, quiet: bool) -> ExportRe
         report = ExportReport()
         async with opened(directory) as memory:
             with output_file(out) as file, _writer(form, file) as write:
-                await export_episodes(memory, write, report, on_progress=on_progress)
+                await export_episodes(memory, write, report, partial=partial, on_progress=on_progress)
     return report
 
 
@@ -64,6 +72,8 @@ class ExportReport(msgspec.Struct, kw_only=True):
     open_episodes: int = 0
     steps: int = 0
     bytes: int = 0
+    damaged: list[str] = []
+    """Of these only what is sound was written, or nothing."""
 
 
 WriteEpisode = Callable[[Episode], int]
@@ -125,22 +135,49 @@ class _Lines:
 
 
 async def export_episodes(
-    memory: Memory, write: WriteEpisode, report: ExportReport, *, on_progress: Callable[[int, int], None]
+    memory: Memory,
+    write: WriteEpisode,
+    report: ExportReport,
+    *,
+    partial: bool,
+    on_progress: Callable[[int, int], None],
 ) -> None:
-    """Write every episode, in the order in which they began, and count in `report`.
+    """Write every episode, in the order in which they began, and count in `report`. With `partial`, what is sound of
+    those that are damaged.
 
-    `on_progress(done, total)` is called with numbers of episodes.
+    `on_progress(done, total)` is called with numbers of episodes. Raises: `CommandFailed` (one is damaged).
     """
     total = 0
     async for _ in memory.episode_ids():
         total += 1
-    async for episode_id in memory.episode_ids():
-        episode = await memory.get_episode(episode_id)
-        report.bytes += await trio.to_thread.run_sync(write, episode)
-        report.episodes += 1
-        report.open_episodes += not episode.is_complete
-        report.steps += len(episode.steps)
-        on_progress(report.episodes, max(total, report.episodes))
+    every = memory.episode_ids()
+    assert isinstance(every, AsyncGenerator)
+    async with contextlib.aclosing(every) as episode_ids:
+        async for episode_id in episode_ids:
+            episode = await _episode(memory, episode_id, report, partial)
+            if episode is None:
+                continue
+            report.bytes += await trio.to_thread.run_sync(write, episode)
+            report.episodes += 1
+            report.open_episodes += not episode.is_complete
+            report.steps += len(episode.steps)
+            on_progress(report.episodes, max(total, report.episodes))
+
+
+async def _episode(memory: Memory, episode_id: str, report: ExportReport, partial: bool) -> Episode | None:
+    try:
+        return await memory.get_episode(episode_id)
+    except EpisodeUnavailable as error:
+        if not partial:
+            raise CommandFailed(
+                f"episode {episode_id!r} is {error.reason} (`stepwell verify` says where); with --partial "
+                "everything that is sound is exported"
+            ) from error
+    report.damaged.append(episode_id)
+    try:
+        return await memory.get_episode(episode_id, partial=True)
+    except EpisodeUnavailable:  # not even its start
+        return None
 
 
 @contextmanager

@@ -14,7 +14,8 @@ from stepwell.cli.output import reporting_errors
     epilog=example(
         'stepwell recommend "List the orders of March" --domain sql --tag db:shop',
         'stepwell recommend "Fix the flaky test" --domain ci --limit 5 --json',
-    )
+    ),
+    short_help="What to do, what to avoid, and how it was solved before.",
 )
 @click.argument("task")
 @click.option("--domain", default="general", show_default=True, help="The domain of the task.")

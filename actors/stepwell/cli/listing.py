@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 _WIDE = 120
+_NARROW = 100
+_WHOLE_ID = 40
+"""Characters of an id that are never broken in two: a UUID has 36."""
 
 OUTCOME_STYLES = {
     "success": "green",
@@ -73,17 +76,50 @@ def episode_row(episode: ListedEpisode) -> dict[str, Any]:
 
 
 def episode_table(episodes: list[ListedEpisode], total: int, *, width: int) -> Table:
-    """The same for people, in a terminal of `width` columns: a narrow one does without the agent."""
+    """The same for people, in a terminal of `width` columns: one line each where there is room, else the task below
+    the id, so that the id can be copied."""
     from rich.table import Table
-    from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold", caption_justify="left")
-    table.add_column("episode", overflow="fold", style="cyan")
+    if width < _NARROW:
+        _narrow_rows(table, episodes)
+    else:
+        _wide_rows(table, episodes, with_agent=width >= _WIDE)
+    shown = len(episodes)
+    table.caption = count_text(total, "episode") if shown == total else f"{shown:,} of {count_text(total, 'episode')}"
+    return table
+
+
+def _narrow_rows(table: Table, episodes: list[ListedEpisode]) -> None:
+    from rich.console import Group
+    from rich.text import Text
+
+    table.add_column("outcome", no_wrap=True)
+    table.add_column("steps", justify="right", no_wrap=True)
+    table.add_column("started (UTC)", no_wrap=True)
+    table.add_column("episode", overflow="fold")
+    for episode in episodes:
+        table.add_row(
+            outcome_text(episode),
+            f"{episode.steps:,}",
+            f"{episode.start_time:%Y-%m-%d %H:%M}",
+            Group(
+                Text(printable(episode.episode_id, 200), style="cyan", overflow="fold"),
+                Text(printable(episode.task_description, 100), no_wrap=True, overflow="ellipsis"),
+            ),
+        )
+
+
+def _wide_rows(table: Table, episodes: list[ListedEpisode], *, with_agent: bool) -> None:
+    from rich.text import Text
+
+    longest = max(len(episode.episode_id) for episode in episodes)
+    table.add_column("episode", overflow="fold", no_wrap=longest <= _WHOLE_ID, style="cyan")
     table.add_column("outcome", no_wrap=True)
     table.add_column("steps", justify="right", no_wrap=True)
     table.add_column("started (UTC)", no_wrap=True)
     table.add_column("took", justify="right", no_wrap=True)
-    if width >= _WIDE:
+    if with_agent:
         table.add_column("agent", no_wrap=True)
     table.add_column("task")
     for episode in episodes:
@@ -94,12 +130,9 @@ def episode_table(episodes: list[ListedEpisode], total: int, *, width: int) -> T
             f"{episode.start_time:%Y-%m-%d %H:%M}",
             duration_text(None if episode.duration is None else episode.duration.total_seconds()),
         ]
-        if width >= _WIDE:
+        if with_agent:
             cells.append(Text(printable(episode.agent, 16)))
         table.add_row(*cells, Text(printable(episode.task_description, 100), no_wrap=True, overflow="ellipsis"))
-    shown = len(episodes)
-    table.caption = count_text(total, "episode") if shown == total else f"{shown:,} of {count_text(total, 'episode')}"
-    return table
 
 
 def outcome_text(episode: ListedEpisode) -> Text:

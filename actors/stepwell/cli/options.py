@@ -19,10 +19,13 @@ DEFAULT_DIRECTORY = Path("stepwell-memory")
 _KEY_FILE = "stepwell.key_file"
 _IDS_OFFERED = 200
 
+PATH = click.Path(path_type=Path, readable=False)
+"""What may not be read is no wrong usage: the command says so itself."""
+
 directory_option = click.option(
     "--dir",
     "directory",
-    type=click.Path(path_type=Path),
+    type=PATH,
     envvar="STEPWELL_DIR",
     default=DEFAULT_DIRECTORY,
     show_envvar=True,
@@ -38,7 +41,7 @@ def _keep_key_file(context: click.Context, _parameter: click.Parameter, value: P
 
 key_option = click.option(
     "--key-file",
-    type=click.Path(path_type=Path),
+    type=PATH,
     envvar="STEPWELL_KEY_FILE",
     show_envvar=True,
     expose_value=False,
@@ -79,7 +82,8 @@ def must_hold_a_memory(directory: Path, *, to_write: bool = False) -> None:
     """Tell somebody who has named no directory, or a wrong one, how to name the right one. Raises: `NotFound`."""
     from stepwell.errors import NotFound
 
-    if not directory.exists() or (to_write and not (directory / "FORMAT").exists()):
+    nothing = not directory.exists() or (directory.is_dir() and next(directory.iterdir(), None) is None)
+    if nothing or (to_write and not (directory / "FORMAT").exists()):
         raise NotFound(f"there is no memory in {str(directory)!r}; name its directory with --dir or STEPWELL_DIR")
 
 
@@ -88,8 +92,28 @@ def example(*lines: str) -> str:
     return "\b\nExample:\n" + "\n".join(f"  {line}" for line in lines)
 
 
+_SECTIONS = {
+    "Look": ("list", "show", "tail", "replay", "stats"),
+    "Find": ("search", "recommend"),
+    "In and out": ("import", "export"),
+    "Copies": ("backup", "restore"),
+    "Damage": ("verify", "salvage", "rebuild"),
+    "Delete": ("delete", "retain", "compact"),
+    "Besides": ("demo", "completion"),
+}
+
+
 class CommandGroup(click.Group):
-    """A group that names the nearest command for one that it does not have."""
+    """A group that lists its commands by what they are for, and names the nearest one for one that it does not have."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        width = max(map(len, self.commands))
+        for title, names in _SECTIONS.items():
+            with formatter.section(title):
+                room = formatter.width - width - 6
+                formatter.write_dl(
+                    [(f"{name:<{width}}", self.commands[name].get_short_help_str(room)) for name in names]
+                )
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -83,6 +83,7 @@ def progress_bar(
         TimeRemainingColumn,
         TransferSpeedColumn,
     )
+    from rich.table import Column
     from rich.text import Text
 
     class RateColumn(ProgressColumn):
@@ -92,17 +93,21 @@ def progress_bar(
             rate = task.finished_speed or task.speed
             return Text("" if rate is None else f"{rate:,.0f}/s", style="progress.data.speed")
 
+    def whole() -> Column:
+        """In a narrow terminal the bar gives way, and each bar stays on one line."""
+        return Column(no_wrap=True)
+
     console = console or stderr_console()
-    amount: list[ProgressColumn] = [MofNCompleteColumn(), RateColumn()]
+    amount: list[ProgressColumn] = [MofNCompleteColumn(table_column=whole()), RateColumn(table_column=whole())]
     if bytes_unit:
-        amount = [DownloadColumn(binary_units=True), TransferSpeedColumn()]
+        amount = [DownloadColumn(table_column=whole()), TransferSpeedColumn(table_column=whole())]
     with Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False, table_column=whole()),
         BarColumn(),
         *amount,
-        TimeElapsedColumn(),
-        TextColumn("[dim]left"),
-        TimeRemainingColumn(),
+        TimeElapsedColumn(table_column=whole()),
+        TextColumn("[dim]left", table_column=whole()),
+        TimeRemainingColumn(table_column=whole()),
         console=console,
         transient=True,
         disable=quiet or not console.is_terminal,
@@ -165,8 +170,11 @@ def _report(error: Exception, *, as_json: bool) -> NoReturn:
     first = leaves[0]
     if as_json:
         details = first.details if isinstance(first, CommandFailed) else {}
-        print_json({"error": {"type": type(first).__name__, "message": one_line(first)}, **details})
-    else:
+        try:
+            print_json({"error": {"type": type(first).__name__, "message": one_line(first)}, **details})
+        except OSError:  # it is stdout that does not take anything
+            as_json = False
+    if not as_json:
         click.echo(f"stepwell: {one_line(first)}", err=True)
         if len(leaves) > 1:
             click.echo(f"stepwell: and {len(leaves) - 1} more of the same run", err=True)

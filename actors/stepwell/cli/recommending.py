@@ -50,9 +50,9 @@ def _lines(found: Recommendation) -> Iterator[tuple[int, Text]]:
         yield 0, Text("Solved before", style="bold")
     for episode in found.episodes:
         name = Text(printable(episode.episode_id, 80), style="cyan")
-        yield 0, Text(f"- {printable(episode.task, 160)} (").append(name).append(")")
+        yield 2, Text(f"{printable(episode.task, 160)} (").append(name).append(")")
         if episode.answer:
-            yield 2, Text(printable(episode.answer, _CALL_CHARACTERS), style="green")
+            yield 4, Text(printable(episode.answer, _CALL_CHARACTERS), style="green")
     if found.note:
         yield 0, Text(found.note)
     if found.id:

@@ -13,9 +13,8 @@ from stepwell.cli.event_lines import event_line, item_fields, step_of
 from stepwell.cli.finding import whole_id
 from stepwell.cli.options import opened
 from stepwell.cli.output import print_json_line, stdout_console
-from stepwell.cli.step_lines import retries, step_line
+from stepwell.cli.step_lines import Retries, StepLine
 from stepwell.model.event import STARTED, STEP, Event
-from stepwell.model.step import EpisodeStep
 
 
 def run_replay(episode_id: str, directory: Path, *, speed: float, longest: float, as_json: bool) -> None:
@@ -28,21 +27,20 @@ def run_replay(episode_id: str, directory: Path, *, speed: float, longest: float
         async with opened(directory) as memory:
             known = await whole_id(memory, episode_id)
             begun: dt.datetime | None = None
-            before: list[EpisodeStep] = []
+            retries = Retries()
 
             def give(event: Event) -> None:
                 nonlocal begun
                 if as_json:
                     print_json_line(item_fields(event))
                     return
-                line = event_line(event)
                 if event.kind == STARTED:
                     begun = event.time
-                elif event.kind == STEP and begun is not None:
+                if event.kind == STEP and begun is not None:
                     step = step_of(event)
-                    before.append(step)
-                    line = step_line(step, begun, retry=retries(before).get(step.seq, 0))
-                console.print(line, no_wrap=True, overflow="ellipsis")
+                    console.print(StepLine(step, begun, retry=retries.before(step)))
+                else:
+                    console.print(event_line(event), no_wrap=True, overflow="ellipsis")
 
             await play(memory, known, give, speed=speed, longest=longest)
 

@@ -9,10 +9,11 @@ import trio
 
 from stepwell import RetentionPolicy, RetentionReport
 from stepwell.cli.options import opened
-from stepwell.cli.output import confirmed, count_text, print_json, printable, stdout_console
+from stepwell.cli.output import confirmed, count_text, print_json, printable, progress_bar, stdout_console
 
 _SHOWN = 10
-_ONE_CALL = 10_000
+_ONE_CALL = 1_000
+"""Episodes that are deleted before the bar goes on."""
 
 
 def run_retain(policy: RetentionPolicy, directory: Path, *, dry_run: bool, yes: bool, as_json: bool) -> None:
@@ -27,11 +28,14 @@ def run_retain(policy: RetentionPolicy, directory: Path, *, dry_run: bool, yes: 
         confirmed(f"Deletes for good {_described(report, directory)}", yes=yes, as_json=as_json)
         gone = []
         async with opened(directory, to_write=True) as memory:
-            while True:
-                done = await memory.retain(policy, limit=_ONE_CALL, actor="stepwell retain")
-                gone += done.episodes
-                if not done.has_more:
-                    return msgspec.structs.replace(done, episodes=gone)
+            with progress_bar(quiet=as_json) as progress:
+                task = progress.add_task("deleting", total=len(report.episodes))
+                while True:
+                    done = await memory.retain(policy, limit=_ONE_CALL, actor="stepwell retain")
+                    gone += done.episodes
+                    progress.update(task, completed=len(gone))
+                    if not done.has_more:
+                        return msgspec.structs.replace(done, episodes=gone)
 
     report = trio.run(main)
     if as_json:

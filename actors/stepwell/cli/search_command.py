@@ -14,9 +14,10 @@ from stepwell.cli.output import reporting_errors
     epilog=example(
         'stepwell search "flights arriving in Boston" --dir agent-memory',
         'stepwell search "fix the parser" --language python --tag net --outcome success --json',
-    )
+    ),
+    short_help="Finished episodes that help with a task, and why.",
 )
-@click.argument("query")
+@click.argument("query", metavar="TASK")
 @click.option("--limit", type=click.IntRange(1, 100), default=5, show_default=True, help="At most so many, best first.")
 @click.option("--domain", help="Rank episodes of this domain higher.")
 @click.option("--language", help="Rank episodes in this language higher.")

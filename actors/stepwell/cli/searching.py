@@ -9,8 +9,9 @@ import click
 import msgspec
 import trio
 
-from stepwell import EpisodeFilter, RelevantEpisodes, ScoredEpisode, TaskContext, open_memory
+from stepwell import EpisodeFilter, RelevantEpisodes, ScoredEpisode, TaskContext
 from stepwell.cli.listing import OUTCOME_STYLES
+from stepwell.cli.options import opened
 from stepwell.cli.output import print_json, printable, stdout_console
 from stepwell.learning.prompt_text import told_for_a_prompt
 from stepwell.model.outcome import outcome_kind
@@ -25,7 +26,7 @@ def run_search(
     """Print what a memory has for a task."""
 
     async def search() -> RelevantEpisodes:
-        async with open_memory(directory, read_only=True) as memory:
+        async with opened(directory) as memory:
             return await memory.retrieve_relevant_context(query, context, limit, filter=filter)
 
     found = trio.run(search)
@@ -69,15 +70,24 @@ def _outcome(hit: ScoredEpisode) -> str:
 
 
 def _print_hit(hit: ScoredEpisode) -> None:
+    from rich.padding import Padding
     from rich.text import Text
 
     console = stdout_console()
+
+    def below(words: str, style: str = "") -> None:
+        text = Text(words, style=style)
+        if console.is_terminal:
+            console.print(Padding(text, (0, 0, 0, 6), expand=False))
+        else:  # one line each, for grep
+            console.print(Text("      ").append_text(text), soft_wrap=True)
+
     line = Text(f"{hit.score:.2f}  ", style="bold")
     line.append(printable(hit.episode_id, 200), style="cyan")
     line.append("  ").append(_outcome(hit).removesuffix("_success"), style=OUTCOME_STYLES[_outcome(hit)])
     console.print(line, soft_wrap=True)
-    console.print(Text(f"      {printable(hit.episode.task_description, _TASK_CHARACTERS)}"), soft_wrap=True)
+    below(printable(hit.episode.task_description, _TASK_CHARACTERS), "bold")
     for told in told_for_a_prompt(hit.episode).splitlines()[2:]:
-        console.print(Text(f"      {printable(told.strip(), _LINE_CHARACTERS)}"), soft_wrap=True)
-    console.print(Text(f"      why: {printable(hit.why, _LINE_CHARACTERS)}", style="dim"), soft_wrap=True)
+        below(printable(told.strip(), _LINE_CHARACTERS))
+    below(f"why: {printable(hit.why, _LINE_CHARACTERS)}", "dim")
     console.print()

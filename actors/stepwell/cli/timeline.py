@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +13,9 @@ import trio
 from stepwell.cli.finding import whole_id
 from stepwell.cli.listing import OUTCOME_STYLES
 from stepwell.cli.options import opened
-from stepwell.cli.output import count_text, duration_text, print_json, printable, stdout_console
-from stepwell.cli.step_lines import retries, step_line, tool_width
+from stepwell.cli.output import CommandFailed, count_text, duration_text, print_json, printable, stdout_console
+from stepwell.cli.step_lines import StepLine, retries, tool_width
+from stepwell.errors import EpisodeUnavailable
 from stepwell.model.episode import Episode
 from stepwell.model.outcome import (
     Abstained,
@@ -27,7 +29,7 @@ from stepwell.model.outcome import (
 from stepwell.model.step import EpisodeStep
 
 if TYPE_CHECKING:
-    from rich.console import Group
+    from rich.console import Group, RenderableType
     from rich.text import Text
 
 STEPS_SHOWN = 100
@@ -35,15 +37,30 @@ STEPS_SHOWN = 100
 
 
 def run_show(episode_id: str, directory: Path, *, everything: bool, as_json: bool) -> None:
-    """Print one episode of the memory in a directory; a very long one without its middle unless `everything`."""
+    """Print one episode of the memory in a directory; a very long one without its middle unless `everything`.
+
+    Raises: `NotFound`; `CommandFailed` (it is damaged; what is sound of it was printed, or is in the details).
+    """
+    most_steps = None if everything else STEPS_SHOWN
 
     async def show() -> None:
         async with opened(directory) as memory:
-            episode = await memory.get_episode(await whole_id(memory, episode_id))
+            known = await whole_id(memory, episode_id)
+            try:
+                episode = await memory.get_episode(known)
+            except EpisodeUnavailable as error:
+                sound = await memory.get_episode(known, partial=True)
+                if not as_json:
+                    stdout_console().print(timeline(sound, most_steps=most_steps, whole=False))
+                raise CommandFailed(
+                    f"episode {known!r} is {error.reason}: of it there is {count_text(len(sound.steps), 'step')} up to "
+                    "the first that cannot be read; `stepwell verify` says where",
+                    sound=episode_details(sound),
+                ) from error
         if as_json:
             print_json(episode_details(episode))
         else:
-            stdout_console().print(timeline(episode, most_steps=None if everything else STEPS_SHOWN))
+            stdout_console().print(timeline(episode, most_steps=most_steps))
 
     trio.run(show)
 
@@ -56,7 +73,12 @@ def episode_details(episode: Episode) -> dict[str, Any]:
 
 
 def timeline(
-    episode: Episode, *, most_steps: int | None = None, cut_after: int | None = None, brief: bool = False
+    episode: Episode,
+    *,
+    most_steps: int | None = None,
+    cut_after: int | None = None,
+    brief: bool = False,
+    whole: bool = True,
 ) -> Group:
     """The episode for people: what it was for, every step at its offset from the start, and how it ended.
 
@@ -64,12 +86,15 @@ def timeline(
         most_steps: leave out the middle of a longer episode.
         cut_after: draw a line behind the step with this `seq`, where the process was killed.
         brief: only the beginning of the reflection, and no summary.
+        whole: the end is known; of a damaged one it is not.
     """
     from rich.console import Group
     from rich.text import Text
 
-    steps = list(_step_lines(episode, most_steps, cut_after)) or [Text("  no steps", style="dim")]
-    return Group(_heading(episode), "", *steps, "", *_ending(episode, brief))
+    steps: list[Text | StepLine] = list(_step_lines(episode, most_steps, cut_after)) or [
+        Text("  no steps", style="dim")
+    ]
+    return Group(_heading(episode), "", *steps, "", *(_ending(episode, brief) if whole else ()))
 
 
 def _heading(episode: Episode) -> Text:
@@ -91,8 +116,8 @@ def _heading(episode: Episode) -> Text:
     return heading
 
 
-def _step_lines(episode: Episode, most_steps: int | None, cut_after: int | None) -> Iterator[Text]:
-    """One line per step, cut at the edge of the terminal."""
+def _step_lines(episode: Episode, most_steps: int | None, cut_after: int | None) -> Iterator[Text | StepLine]:
+    """A line for each step."""
     from rich.text import Text
 
     def line(words: str, style: str) -> Text:
@@ -104,7 +129,7 @@ def _step_lines(episode: Episode, most_steps: int | None, cut_after: int | None)
     for step, left_out in chosen:
         if left_out:
             yield line(f"{'⋮':>9}   {count_text(left_out, 'step')} left out", "dim")
-        yield step_line(step, episode.start_time, width=width, retry=again.get(step.seq, 0))
+        yield StepLine(step, episode.start_time, width=width, retry=again.get(step.seq, 0))
         if step.seq == cut_after:
             yield line("─── kill -9 ─── another process read the log and went on from here ───", "bold red")
 
@@ -129,22 +154,25 @@ def _chosen(steps: list[EpisodeStep], most: int | None, cut_after: int | None) -
         left_out = 0
 
 
-def _ending(episode: Episode, brief: bool) -> Iterator[Text]:
+def _ending(episode: Episode, brief: bool) -> Iterator[RenderableType]:
+    from rich.padding import Padding
+    from rich.table import Table
     from rich.text import Text
 
     if episode.outcome is None:
-        yield Text("still open", style="bold cyan")
+        line = Text("still open", style="bold cyan")
+        if episode.steps:
+            last = episode.steps[-1].timestamp
+            silent = max(0.0, (dt.datetime.now(dt.UTC) - last).total_seconds())
+            line.append(f": {_counts(episode)}, the last {duration_text(silent)} ago", style="not bold")
+        yield line
         return
     kind = outcome_kind(episode.outcome)
     line = Text(kind.replace("_", " ").capitalize(), style=f"bold {OUTCOME_STYLES[kind]}")
     if said := outcome_words(episode.outcome):
         line.append(": " + printable(said, 400), style="not bold")
     yield line
-    facts = [count_text(len(episode.steps), "step")]
-    if episode.failed_steps:
-        facts.append(f"{episode.failed_steps:,} failed")
-    if again := len(retries(episode.steps)):
-        facts.append("1 retry" if again == 1 else f"{again:,} retries")
+    facts = [_counts(episode)]
     if episode.duration is not None:
         facts.append(duration_text(episode.duration.total_seconds()))
     if episode.reward is not None:
@@ -156,15 +184,26 @@ def _ending(episode: Episode, brief: bool) -> Iterator[Text]:
         )
     yield Text(" · ".join(facts), style="dim")
     if episode.reflection is not None:
+        signed = Table.grid()
         for sign, style, lines in (
             ("+", "green", episode.reflection.successes),
             ("-", "yellow", episode.reflection.improvements),
             ("i", "blue", episode.reflection.insights),
         ):
             for words in lines[: 2 if brief else None]:
-                yield Text.assemble((f"  {sign} ", style), printable(words, 300))
+                signed.add_row(Text(f"  {sign} ", style), Text(printable(words, 300)))
+        yield signed
     if episode.summary is not None and not brief:
-        yield Text("  " + printable(episode.summary.summary_text, 1200), style="italic dim")
+        yield Padding(Text(printable(episode.summary.summary_text, 1200), style="italic dim"), (0, 0, 0, 2))
+
+
+def _counts(episode: Episode) -> str:
+    parts = [count_text(len(episode.steps), "step")]
+    if episode.failed_steps:
+        parts.append(f"{episode.failed_steps:,} failed")
+    if again := len(retries(episode.steps)):
+        parts.append("1 retry" if again == 1 else f"{again:,} retries")
+    return " · ".join(parts)
 
 
 def outcome_words(outcome: TaskOutcome) -> str:

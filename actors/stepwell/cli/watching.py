@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -50,12 +51,17 @@ def run_tail(
             journal.release()
 
     console = stdout_console()
+    day: dt.date | None = None
 
     def give(item: Item) -> None:
+        nonlocal day
         if as_json:
             print_json_line(item_fields(item))
-        else:
-            console.print(event_line(item), no_wrap=True, overflow="ellipsis")
+            return
+        if isinstance(item, Event) and item.time.date() != day:
+            day = item.time.date()
+            console.print(f"{day} (UTC)", style="bold")
+        console.print(event_line(item), no_wrap=True, overflow="ellipsis")
 
     try:
         trio.run(main)

@@ -22,7 +22,8 @@ from stepwell.cli.output import reporting_errors
         "stepwell tail --dir agent-memory",
         "stepwell tail -f --kind step --kind ended",
         "stepwell tail -f -n 0 --json | jq .data",
-    )
+    ),
+    short_help="The newest events; -f follows what other programs write.",
 )
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is written from now on, until Ctrl-C.")
 @click.option("-n", "--last", type=click.IntRange(0), default=20, show_default=True, help="How many of the newest.")
@@ -39,7 +40,10 @@ def tail(follow: bool, last: int, kinds: tuple[str, ...], episode: str | None, d
     run_tail(directory, last=last, follow=follow, kinds=kinds, episode=episode, as_json=as_json)
 
 
-@click.command(epilog=example("stepwell replay audit-017-heapq --speed 10", "stepwell replay 0198 --speed 0 --json"))
+@click.command(
+    epilog=example("stepwell replay audit-017-heapq --speed 10", "stepwell replay 0198 --speed 0 --json"),
+    short_help="An episode again as it went, with its pauses.",
+)
 @episode_argument
 @click.option(
     "--speed",
@@ -66,7 +70,8 @@ def replay(episode_id: str, speed: float, max_pause: float, directory: Path, as_
     epilog=example(
         "stepwell completion bash > ~/.local/share/bash-completion/completions/stepwell",
         "stepwell completion fish > ~/.config/fish/completions/stepwell.fish",
-    )
+    ),
+    short_help="Print what makes a shell complete all this.",
 )
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]), default="bash")
 @json_option

@@ -5,21 +5,19 @@ from __future__ import annotations
 import dataclasses
 import os
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import sniffio
 import trio
 
-from stepstore.catalog import CatalogOptions
-from stepstore.journal import InMemoryJournal, Journal, SegmentLogJournal
-from stepstore.log.batch_codec import Compression
-from stepstore.log.files import FileSystem
-from stepstore.log.opening import LogOptions
-from stepstore.restarting import RestartPolicy
-from stepwell.errors import InvalidInput, InvalidState, WrongLoop
-from stepwell.memory.memory import Memory
+from stepwell.errors import InvalidInput, InvalidState, StepwellError, WrongLoop
 from stepwell.runtime.config import MemoryConfig
-from stepwell.runtime.projections import Projections
-from stepwell.runtime.runtime import Runtime, failure_to_raise
+
+if TYPE_CHECKING:  # loaded when a memory is opened, and not by `import stepwell`
+    from stepstore.journal import Journal
+    from stepstore.log.files import FileSystem
+    from stepstore.restarting import RestartPolicy
+    from stepwell.memory.memory import Memory
 
 
 def open_memory(
@@ -78,10 +76,22 @@ class OpenMemory:
             raise
         await trio.lowlevel.checkpoint()
         self._journal = await self._open_journal(path, config)
+        from stepwell.memory import assembling  # loaded by now
+
+        # On a file layer of a test's own, what is kept beside the log is in memory.
+        directory = path if path != ":memory:" and self._files is None else None
         try:
-            projections = await self._projections(path, config)
-            self._runtime = Runtime(self._journal, config, projections, self._restarts)
-            self._memory = Memory(self._journal, config, self._runtime)
+            projections = assembling.projections_of(
+                self._journal,
+                directory,
+                config,
+                read_only=self._read_only,
+                in_threads=self._in_threads(path),
+                restarts=self._restarts,
+            )
+            if directory is not None:
+                await trio.to_thread.run_sync(projections.prepare, self._fresh_catalogs)
+            self._runtime, self._memory = assembling.assembled(self._journal, config, projections, self._restarts)
         except BaseException:
             self._journal.release()
             raise
@@ -104,48 +114,18 @@ class OpenMemory:
         self._body_scope.__enter__()
         return self._memory
 
-    async def _projections(self, path: str, config: MemoryConfig) -> Projections:
-        """What is kept beside the log. On a file layer of a test's own it is in memory.
-
-        Raises: `CorruptLog` (a catalog has seen records that the log has not)."""
-        on_disk = path != ":memory:" and self._files is None
-        options = CatalogOptions(
-            directory=path if on_disk else None,
-            encrypted=config.key_provider is not None,
-            read_only=self._read_only,
-            # What keeps nothing has little to fold, and its tests have clocks that must not run while a thread works.
-            in_threads=self._in_threads and path != ":memory:",
-            believe_the_log=config.tail == "cut",
-            restarts=self._restarts,
-        )
-        projections = Projections(self._journal, options)
-        if on_disk:
-            await trio.to_thread.run_sync(projections.prepare, self._fresh_catalogs)
-        return projections
-
-    @property
-    def _in_threads(self) -> bool:
-        return self._files is None or self._files.needs_thread
+    def _in_threads(self, path: str) -> bool:
+        """What keeps nothing has little to do, and its tests have clocks that must not run while a thread works."""
+        return path != ":memory:" and (self._files is None or self._files.needs_thread)
 
     async def _open_journal(self, path: str, config: MemoryConfig) -> Journal:
-        if path == ":memory:":
-            return InMemoryJournal()
-        options = LogOptions(
-            tail=config.tail,
-            segment_bytes=config.segment_bytes,
-            align=config.align,
-            compression=Compression(config.compression),
-            key_provider=config.key_provider,
-            scrub_bytes_per_second=config.scrub_bytes_per_second,
-            scrub_every_seconds=config.scrub_every_seconds,
-        )
-
         def opening() -> Journal:
-            if self._read_only:
-                return SegmentLogJournal.open_read_only(path, options, self._files)
-            return SegmentLogJournal.open(path, options, self._files, self._restarts)
+            # The first time in a process this loads what only an open memory needs, for some 50 ms.
+            from stepwell.memory.assembling import open_journal
 
-        if self._in_threads:
+            return open_journal(path, config, self._read_only, self._files, self._restarts)
+
+        if self._in_threads(path):
             return await trio.to_thread.run_sync(opening)
         return opening()
 
@@ -163,7 +143,7 @@ class OpenMemory:
         if body is not None and self._runtime.untold:
             body.add_note(f"stepwell: the write of {self._runtime.untold} accepted records failed, and nobody was told")
         if self._runtime.failure is not None:
-            raising = failure_to_raise(self._runtime.failure, body)
+            raising = _failure_to_raise(self._runtime.failure, body)
             if raising is not body:
                 raise raising
         if interrupted is not None and (body is None or _outranks(interrupted, body)):
@@ -182,6 +162,16 @@ class OpenMemory:
             interrupted = group.exceptions[0]
         self._host_scope.__exit__(None, None, None)
         return interrupted
+
+
+def _failure_to_raise(cause: BaseException, body: BaseException | None) -> BaseException:
+    """When the runtime failed: the cause alone, or in a group with the body's error."""
+    cause.add_note("the memory failed with this while it was open; what was acknowledged as durable is on disk")
+    if body is None or isinstance(body, trio.Cancelled):
+        return cause
+    if isinstance(body, StepwellError) and body.__cause__ is cause:
+        return body
+    return BaseExceptionGroup("the memory failed, and so did the code that used it", [cause, body])
 
 
 def _current_library() -> str:

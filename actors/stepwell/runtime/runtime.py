@@ -24,7 +24,6 @@ import trio
 
 from stepstore.journal import Journal
 from stepstore.restarting import RestartPolicy, Service, error_text
-from stepwell.errors import StepwellError
 from stepwell.runtime.audit import AuditTrail
 from stepwell.runtime.config import MemoryConfig
 from stepwell.runtime.eviction import Evictor
@@ -196,13 +195,3 @@ class Runtime:
         if self.untold:
             _logger.error("the write of %d accepted records failed, and nobody was told before closing", self.untold)
         return interrupted
-
-
-def failure_to_raise(cause: BaseException, body: BaseException | None) -> BaseException:
-    """What `open_memory` raises when the runtime failed: the cause alone, or in a group with the body's error."""
-    cause.add_note("the memory failed with this while it was open; what was acknowledged as durable is on disk")
-    if body is None or isinstance(body, trio.Cancelled):
-        return cause
-    if isinstance(body, StepwellError) and body.__cause__ is cause:
-        return body
-    return BaseExceptionGroup("the memory failed, and so did the code that used it", [cause, body])

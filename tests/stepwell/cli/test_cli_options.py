@@ -101,9 +101,18 @@ def test_encrypted_episodes_are_looked_at_with_their_key(tmp_path: Path) -> None
     assert without.exit_code == 1
     assert without.stderr.startswith("stepwell: ")
     assert len(run_json("show", "other", *there, "--key-file", key)["steps"]) == 4
-    for command in (["tail", "-n", "1"], ["replay", "other", "--speed", "0"], ["export", "-"], ["stats"]):
+    for command in (
+        ["tail", "-n", "1"],
+        ["replay", "other", "--speed", "0"],
+        ["export", "-"],
+        ["stats"],
+        ["list"],
+        ["search", "a task"],
+        ["recommend", "a task"],
+    ):
         result = run(*command, *there, env={"STEPWELL_KEY_FILE": str(key)})
         assert result.exit_code == 0, result.output
+    assert "audit-one" in run("search", "a task", *there, "--key-file", key).stdout
     assert "success" in run("tail", "-n", "1", *there, "--key-file", key).stdout
     assert run("delete", "other", "--yes", *there, "--key-file", key).exit_code == 0
     missing = run("tail", *there, "--key-file", tmp_path / "nothing")
