@@ -6,7 +6,8 @@ import itertools
 
 from stepstore.journal import SegmentLogJournal
 from stepwell import Memory
-from stepwell.runtime.cell import _PER_RECORD, MAILBOX_BYTES, EpisodeCell
+from stepwell.runtime.cell import EpisodeCell
+from stepwell.runtime.cell_mailbox import MAILBOX_BYTES, PER_RECORD
 
 
 def torn(memory: Memory) -> list[str]:
@@ -34,7 +35,7 @@ def _torn_cell(cell: EpisodeCell) -> list[str]:
     mail: list[bytes | list[bytes]] = [] if cell.mail._closed else list(cell.mail._state.data)
     in_mail = [record for item in mail for record in ([item] if isinstance(item, bytes) else item)]
     commits = cell.pending_commits
-    size = sum(len(record) + _PER_RECORD for record in in_mail)
+    size = sum(len(record) + PER_RECORD for record in in_mail)
     facts = {
         "pending records": (cell._pending, sum(commit.records for commit in commits)),
         "records in mailbox and hand": (len(in_mail) + len(cell.in_hand), cell._pending),

@@ -6,7 +6,7 @@ from collections import deque
 
 import trio
 
-from stepwell.runtime.cell import EpisodeCell
+from stepwell.runtime.cell_mailbox import CellMailbox
 
 
 class IntervalFlusher:
@@ -14,11 +14,11 @@ class IntervalFlusher:
 
     def __init__(self, interval_seconds: float):
         self._interval = interval_seconds
-        self._queue: deque[tuple[float, EpisodeCell, int]] = deque()
+        self._queue: deque[tuple[float, CellMailbox, int]] = deque()
         self._wake = trio.lowlevel.ParkingLot()
 
     @trio.lowlevel.enable_ki_protection
-    def schedule(self, cell: EpisodeCell) -> None:
+    def schedule(self, cell: CellMailbox) -> None:
         """Have `cell.flush_due` called after the interval, unless a batch of it goes before."""
         self._queue.append((trio.current_time() + self._interval, cell, cell.batches_sent))
         if len(self._queue) == 1:

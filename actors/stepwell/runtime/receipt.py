@@ -11,7 +11,7 @@ from stepstore.journal import Submission
 from stepwell.errors import OutcomeUnknown, StepwellError
 
 if TYPE_CHECKING:
-    from stepwell.runtime.cell import EpisodeCell
+    from stepwell.runtime.cell_mailbox import CellMailbox
     from stepwell.runtime.untold import Loss
 
 
@@ -28,7 +28,7 @@ class Commit(msgspec.Struct, gc=False, eq=False):
     # who waits, so none stays part of a cycle.
 
     first_seq: int
-    cell: EpisodeCell | None
+    cell: CellMailbox | None
     records: int = 0
     bytes: int = 0
     flags: int = 0

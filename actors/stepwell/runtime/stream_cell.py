@@ -16,13 +16,12 @@ from stepstore.log.frame import MAX_BATCH_BYTES, batch_cost
 from stepwell.errors import Closed, StepwellError, TooLarge
 from stepwell.model.ids import EpisodeId
 from stepwell.model.streams import generation_id, generation_meta
-from stepwell.runtime.cell import EpisodeCell, Flusher
+from stepwell.runtime.cell import EpisodeCell
+from stepwell.runtime.cell_mailbox import PER_RECORD, Flusher
 from stepwell.runtime.config import MemoryConfig
 from stepwell.runtime.receipt import Receipt
 from stepwell.runtime.stream_kind import StreamKind, StreamState
 from stepwell.runtime.untold import UntoldFailures, called
-
-_PER_RECORD = batch_cost(0, 1) - batch_cost(0, 0)
 
 
 class StreamCell(EpisodeCell):
@@ -84,7 +83,7 @@ class StreamCell(EpisodeCell):
         assert self.contents is not None
         now = self.now_ns()
         payloads = self._encode(drafts, now)
-        size = sum(map(len, payloads)) + _PER_RECORD * len(payloads)
+        size = sum(map(len, payloads)) + PER_RECORD * len(payloads)
         if size + batch_cost(0, 0) > min(MAX_BATCH_BYTES, self._limits.record_bytes):
             raise TooLarge(f"{size:,} bytes in one batch exceed {self._limits.record_bytes:,}; split it")
         first_seq, self._last_ns = self._next_seq, now
