@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from bench import (
@@ -16,11 +17,14 @@ from bench import (
     latency,
     learning,
     peers,
+    plots,
     ports,
     recall,
     recover,
+    results,
     rotation,
     runtime,
+    scaling,
     sealed,
     soak,
     wake,
@@ -39,6 +43,10 @@ SUBJECTS: dict[str, tuple[Callable[[argparse.Namespace], dict[str, Any]], str]] 
     "ports": (ports.run, "the end of a thread of 100,000 messages; recording events against logging steps"),
     "idle": (idle.run, "the memory of 100,000 live episodes that do nothing"),
     "peers": (peers.run, "the same durable steps through Stepwell and through what people use instead"),
+    "scaling": (
+        scaling.run,
+        "one more step, against the length of its episode, the episodes, the size of the log",
+    ),
     "recall": (recall.run, "what recall finds of real conversations, and how fast it is with 100,000 facts"),
     "learning": (learning.run, "does retrieval find what is meant, does advice help, and how long does it take"),
     "wake": (wake.run, "waking one of 1,000,000 episodes while 1,000 are live"),
@@ -55,14 +63,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--only",
         metavar="TEXT",
         default="",
-        help="catalog: folding or ingest; runtime, learning, peers: only the parts whose title has this",
+        help="catalog: folding or ingest; runtime, learning, peers, scaling: only the parts whose title has this",
     )
     parser.add_argument("--minutes", type=float, default=10, help="soak: how long (default 10)")
     parser.add_argument("--plot", metavar="FILE.svg", help="soak: draw the resident set over time")
     parser.add_argument("--log", metavar="DIR", help="catalog: the log is kept here, and used again")
+    parser.add_argument(
+        "--output",
+        metavar="DIR",
+        type=Path,
+        help="where the numbers go as SUBJECT.json, with pictures (default docs/bench; with --quick build/bench)",
+    )
+    parser.add_argument("--redraw", action="store_true", help="measure nothing, draw the numbers that are there")
     parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
     options = parser.parse_args(arguments)
-    report = SUBJECTS[options.subject][0](options)
+    directory: Path = options.output or (results.FIRST_LOOKS if options.quick else results.MEASURED)
+    if options.redraw:
+        report = json.loads((directory / f"{options.subject}.json").read_text(encoding="utf-8"))
+    else:
+        begun = results.recorded(options)
+        report = {**SUBJECTS[options.subject][0](options), results.RECORDED: begun}
+        report = results.keep(options.subject, report, directory, partly=bool(options.only))
+    try:
+        for file in plots.draw(options.subject, report, directory):
+            print(file, file=sys.stderr)
+    except plots.NoMatplotlib as error:
+        print(error, file=sys.stderr)
     if options.json:
         print(json.dumps(report, indent=2))
     return 0

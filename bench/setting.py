@@ -6,6 +6,7 @@ import os
 import platform
 import resource
 import shutil
+import sqlite3
 import statistics
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -42,11 +43,21 @@ def machine() -> dict[str, str]:
     return {
         "python": platform.python_version(),
         "trio": trio.__version__,
+        "sqlite": sqlite3.sqlite_version,
         "cbor2": getattr(cbor2, "__version__", "") or _version("cbor2"),
+        "processor": _processor(),
         "cores": str(os.cpu_count()),
         "kernel": platform.release(),
         "load before": load,
     }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or "unknown"
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def resident_bytes() -> int:

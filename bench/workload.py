@@ -31,17 +31,17 @@ def encoded(item: ExecutionStep) -> bytes:
     return cbor2.dumps([1, "step", time.time_ns(), data, None])
 
 
-async def start_episodes(memory: Memory, episodes: int) -> list[EpisodeHandle]:
-    """Start so many episodes, all at once."""
-    handles: list[EpisodeHandle] = []
+async def start_episodes(memory: Memory, episodes: int, first: int = 0) -> list[EpisodeHandle]:
+    """Start so many episodes, all at once, numbered from `first` on. Gives them in the order of their numbers."""
+    started: dict[int, EpisodeHandle] = {}
 
     async def start(number: int) -> None:
-        handles.append(await memory.start_episode(f"task {number}", episode_id=f"episode-{number}"))
+        started[number] = await memory.start_episode(f"task {number}", episode_id=f"episode-{number}")
 
     async with trio.open_nursery() as nursery:
-        for number in range(episodes):
+        for number in range(first, first + episodes):
             nursery.start_soon(start, number)
-    return handles
+    return [started[number] for number in range(first, first + episodes)]
 
 
 async def log_steps(memory: Memory, handles: Sequence[EpisodeHandle], steps: int) -> float:

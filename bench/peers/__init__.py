@@ -9,20 +9,25 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import sys
 import tempfile
+from collections.abc import Callable, Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from bench import setting
-from bench.peers.names import DISTRIBUTIONS, PEERS
-from bench.peers.process import Worker
+from bench import results, setting
+from bench.peers import sizes
+from bench.peers.names import DISTRIBUTIONS, MODES, PEERS
+from bench.peers.process import Started, Worker
 from bench.peers.rounds import Setup, measure
 from bench.peers.shim import NoCompiler, compile_shim
-from bench.peers.survival import read_back, survive
+from bench.peers.survival import forget, read_back, survive
 
 MILLISECOND = 1_000_000
+SLOWED = "tmpfs + 1 ms"
+KILLED, FORGOTTEN = "kill -9", "deleted text"
 
 
 def _versions() -> dict[str, str]:
@@ -37,14 +42,16 @@ def _versions() -> dict[str, str]:
 
 def _setups(options: argparse.Namespace, slowed: bool) -> list[Setup]:
     media = [(name, parent, 0) for name, parent in setting.media()]
-    if slowed:
-        media[1:1] = [("tmpfs + 1 ms", parent, MILLISECOND) for name, parent, _ in media if name == "tmpfs"]
-    sizes, episodes = ((300,), (1, 100)) if options.quick else ((300, 4096), (1, 100, 1_000))
+    slow = [(SLOWED, parent, MILLISECOND) for name, parent, _ in media if name == "tmpfs" and slowed]
+    media[1:1] = slow
+    if options.quick:
+        wanted = [(300, count, media) for count in (1, 100)]
+    else:
+        wanted = [(size, count, media) for size in (300, 4096) for count in (1, 100, 1_000)]
+        wanted += [(sizes.REAL_SIZES, 100, media), (300, 512, slow)]
+        wanted += [(2048, count, slow) for count in (100, 512, 1_000)]
     return [
-        Setup(f"{name}, {count:,} episode{'s' * (count > 1)}, {size:,} bytes", parent, delay, count, size)
-        for size in sizes
-        for name, parent, delay in media
-        for count in episodes
+        Setup.of(name, parent, delay, count, size) for size, count, where in wanted for name, parent, delay in where
     ]
 
 
@@ -55,7 +62,8 @@ def _show_errors(errors: Path) -> None:
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Every setup in interleaved rounds, reading back, and what survives a kill. `--only`: parts whose title has it."""
+    """Every setup in interleaved rounds, reading back, what survives a kill and a deletion. `--only`: parts whose title
+    has it; each says what it was measured on."""
     notes: list[str] = []
     with tempfile.TemporaryDirectory(prefix="stepwell-bench-") as scratch, contextlib.ExitStack() as stack:
         errors = Path(scratch) / "errors"
@@ -65,22 +73,34 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         except NoCompiler as error:
             notes.append(str(error))
         stack.callback(_show_errors, errors)
-        report: dict[str, Any] = {"machine": setting.machine(), "versions": _versions(), "notes": notes}
-        workers: list[tuple[Worker, dict[str, Any]]] = []
-        for name in PEERS:
-            worker = stack.enter_context(Worker(name, library, errors))
-            hello = worker.hello()
-            if "missing" in hello:
-                notes.append(f"not installed, and not measured: {name} ({hello['missing']})")
-            else:
-                workers.append((worker, hello))
+
+        def start(names: Iterable[str]) -> list[Started]:
+            found: list[Started] = []
+            for name in names:
+                worker = stack.enter_context(Worker(name, library, errors))
+                hello = worker.hello()
+                if "missing" in hello:
+                    notes.append(f"not installed, and not measured: {name} ({hello['missing']})")
+                else:
+                    found.append((worker, hello))
+            return found
+
+        report: dict[str, Any] = {}
+        versions, rounds = _versions(), 1 if options.quick else options.rounds
+
+        def part(title: str, make: Callable[[], dict[str, Any]]) -> None:
+            if options.only in title:
+                begun = {**results.recorded(options), "versions": versions}
+                report[title] = {results.RECORDED: begun, "ways": make()}
+
+        workers = start(PEERS)
         for setup in _setups(options, library is not None):
-            if options.only in setup.title:
-                report[setup.title] = measure(setup, workers, 1 if options.quick else options.rounds, options.quick)
-        if options.only in "reading back":
-            report["reading back"] = read_back(workers)
-        if options.only in "kill -9":
-            report["kill -9"] = survive(workers, library, errors)
+            part(setup.title, functools.partial(measure, setup, workers, rounds, options.quick))
+        part("reading back", lambda: read_back(workers))
+        if options.only in KILLED or options.only in FORGOTTEN:
+            workers = workers + start(MODES)
+            part(KILLED, lambda: survive(workers, library, errors))
+            part(FORGOTTEN, lambda: forget(workers))
     for note in notes:
         print(note, file=sys.stderr)
-    return report
+    return {**report, "notes": notes}

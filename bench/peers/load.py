@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bench import workload
+from bench.peers import sizes
 from bench.peers.shim import Syncs
 from stepwell import ExecutionStep, StepSuccess
 
 BATCH = 64
 """Steps in a batch, of the peers that take batches."""
+WRITTEN_EVERY = 100
 
 
 @dataclass
@@ -29,6 +31,8 @@ class Meter:
     sync_seconds: float = 0.0
     bytes_written: int = 0
     """Handed to write calls, by /proc/self/io; 0 where there is none."""
+    laps: list[tuple[float, int]] | None = None
+    """If asked for: when each step was made, and what had been written by then; and the end."""
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -39,9 +43,17 @@ class Meter:
         yield
         self.seconds = time.perf_counter() - began
         self.bytes_written = _written() - written
+        if self.laps is not None:
+            self.lap(self.laps)
         after, spent = self.syncs_of_process.read()
         self.syncs, self.sync_seconds = after - syncs, (spent - nanoseconds) / 1e9
         self.finished()
+
+    @staticmethod
+    def lap(laps: list[tuple[float, int]]) -> None:
+        """Note this moment. What was written is looked up now and then only: that takes longer than a step."""
+        written = _written() if len(laps) % WRITTEN_EVERY == 0 else 0
+        laps.append((time.perf_counter(), written))
 
 
 @dataclass(frozen=True)
@@ -51,37 +63,45 @@ class Load:
     episodes: int
     steps: int
     size: int
-    """Bytes of a step, encoded with cbor2 as in the log."""
+    """Bytes of a step, encoded with cbor2 as in the log; REAL_SIZES for those that real agents' steps have."""
     meter: Meter
-    padding: str = field(init=False)
+    _outputs: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        bare = len(workload.encoded(_padded(0, 0, "")))
-        object.__setattr__(self, "padding", "0123456789abcdef " * (self.size // 17 + 1))
-        object.__setattr__(self, "padding", self.padding[: max(0, self.size - bare)])
+        bare = len(workload.encoded(_with_output(0, 0, "")))
+        wanted = sizes.real() if self.size == sizes.REAL_SIZES else (self.size,)
+        text = workload.OUTPUT + "0123456789abcdef " * (max(wanted) // 17 + 1)
+        object.__setattr__(self, "_outputs", tuple(text[: max(0, size - bare - 2)] for size in wanted))
+
+    def _output(self, episode: int, number: int) -> str:
+        return self._outputs[(episode + number) % len(self._outputs)]
 
     def step(self, episode: int, number: int) -> ExecutionStep:
         """A new step, as an agent makes one for each call."""
-        return _padded(episode, number, self.padding)
+        if self.meter.laps is not None:
+            self.meter.lap(self.meter.laps)
+        return _with_output(episode, number, self._output(episode, number))
 
     def item(self, episode: int, number: int) -> dict[str, Any]:
         """The same step for libraries that take plain values."""
+        if self.meter.laps is not None:
+            self.meter.lap(self.meter.laps)
         made = workload.step(episode, number)
         return {
             "tool": made.tool,
             "action": made.action,
             "parameters": dict(made.parameters),
-            "output": workload.OUTPUT + self.padding,
+            "output": self._output(episode, number),
             "latency_ms": made.latency_ms,
         }
 
 
-def _padded(episode: int, number: int, padding: str) -> ExecutionStep:
+def _with_output(episode: int, number: int, output: str) -> ExecutionStep:
     return ExecutionStep(
         tool="file_reader",
         action="Read config.toml and look for the section of the key",
         parameters={"path": f"src/module_{episode}.py", "line": number},
-        result=StepSuccess(workload.OUTPUT + padding),
+        result=StepSuccess(output),
         latency_ms=5,
     )
 
@@ -112,3 +132,15 @@ class Peer(Protocol):
     def read(self, path: Path, times: int) -> tuple[list[float], int]:
         """Open the store again, read the first episode so many times: the seconds of each, and the steps found."""
         ...
+
+    def delete(self, path: Path, deleted: Callable[[], None]) -> None:
+        """Open the store again, delete the first episode by the call that the library has for it, and call `deleted`
+        as soon as that has returned, with everything still open.
+
+        Raises: `NoDelete` if the library has no such call.
+        """
+        ...
+
+
+class NoDelete(Exception):
+    """The library does not delete."""

@@ -16,7 +16,21 @@ PEERS = {
     "eventsourcing, batches of 64": "bench.peers.with_eventsourcing:Recorder",
     "not durable: Stepwell": "bench.peers.with_stepwell:Accepted",
     "not durable: LangGraph memory": "bench.peers.with_langgraph:InMemory",
+    "limit: encode, join, write, fdatasync": "bench.peers.with_files:PlainLoop",
+    "limit: write, fdatasync": "bench.peers.with_files:Medium",
 }
+
+MODES = {
+    "sqlite3, its defaults (rollback journal)": "bench.peers.with_sqlite:Defaults",
+    "not durable: sqlite3, WAL and synchronous=NORMAL": "bench.peers.with_sqlite:Normal",
+    "LangGraph SqliteSaver, growing state": "bench.peers.with_langgraph:GrowingState",
+    "not durable: eventsourcing, its default (memory)": "bench.peers.with_eventsourcing:Defaults",
+    "not durable: openai-agents, its default (memory)": "bench.peers.with_agents:Defaults",
+    "Stepwell, purge": "bench.peers.with_stepwell:Purged",
+}
+"""Other ways to use them: what they keep, and what they forget, is looked at, their rates are not."""
+
+WAYS = {**PEERS, **MODES}
 
 DISTRIBUTIONS = ("aiosqlite", "langgraph-checkpoint-sqlite", "eventsourcing", "openai-agents", "dbos")
 """Whose versions the report names."""

@@ -66,3 +66,7 @@ class Worker:
             self._process.kill()
             self._process.wait()
         self._process.stdout.close()
+
+
+Started = tuple[Worker, dict[str, Any]]
+"""A worker, and what it said at first."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import setting
-from bench.peers.process import Worker
+from bench.peers.process import Started, Worker
 
 SECONDS, SECONDS_QUICK = 0.3, 0.1
 """How long a peer works in a round, if a step in each episode does not take longer."""
@@ -34,6 +34,12 @@ class Setup:
     episodes: int
     size: int
 
+    @classmethod
+    def of(cls, medium: str, parent: Path, delay_ns: int, episodes: int, size: int) -> Setup:
+        """A setup with a title that says what it is."""
+        many, large = f"{episodes:,} episode{'s' * (episodes > 1)}", f"{size:,} bytes" if size else "real sizes"
+        return cls(f"{medium}, {many}, {large}", parent, delay_ns, episodes, size)
+
 
 def _once(setup: Setup, worker: Worker, hello: dict[str, Any], steps: int) -> dict[str, Any]:
     with setting.scratch(setup.parent) as path:
@@ -45,7 +51,9 @@ def _once(setup: Setup, worker: Worker, hello: dict[str, Any], steps: int) -> di
             size=setup.size,
             delay_ns=setup.delay_ns,
         )
+        disk = sum(file.stat().st_blocks * 512 for file in path.rglob("*") if file.is_file())
     if "failed" not in found:
+        found["disk"] = disk
         if hello["durable"] and found["syncs"] is not None and found["groups"] > found["syncs"]:
             raise UncountedGroups(f"{worker.name}: {found['groups']} groups, {found['syncs']} syncs; {setup.title}")
         found["total"] = setup.episodes * steps
@@ -53,9 +61,7 @@ def _once(setup: Setup, worker: Worker, hello: dict[str, Any], steps: int) -> di
     return found
 
 
-def measure(
-    setup: Setup, workers: Sequence[tuple[Worker, dict[str, Any]]], rounds: int, quick: bool
-) -> dict[str, dict[str, Any]]:
+def measure(setup: Setup, workers: Sequence[Started], rounds: int, quick: bool) -> dict[str, dict[str, Any]]:
     """So many rounds after one that warms up and tells how many steps fill the time. Prints a table.
 
     Raises: `UncountedGroups`.
@@ -105,6 +111,7 @@ def measure(
             "syncs_per_step": syncs / total if counted else None,
             "ms_per_sync": sum(one["sync_seconds"] for one in all_runs) / syncs * 1000 if syncs else None,
             "bytes_per_step": sum(one["bytes"] for one in all_runs) / total,
+            "disk_per_step": sum(one["disk"] for one in all_runs) / total,
         }
         rows.append(
             [
@@ -114,10 +121,11 @@ def measure(
                 f"{ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})",
                 f"{syncs / total:.3f}" if counted else "?",
                 f"{report[name]['bytes_per_step']:,.0f}",
+                f"{report[name]['disk_per_step']:,.0f}",
                 f"{report[name]['ms_per_sync']:.2f}" if syncs else "",
             ]
         )
-    columns = ["", "steps/s", "low to high", "Stepwell ÷ it", "syncs/step", "bytes/step", "ms/sync"]
+    columns = ["", "steps/s", "low to high", "Stepwell ÷ it", "syncs/step", "bytes/step", "disk/step", "ms/sync"]
     width = len(columns)
     shown = [row + [""] * (width - len(row)) for row in rows]
     setting.show(

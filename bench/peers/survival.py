@@ -1,4 +1,4 @@
-"""Reading one episode back, and what is left of sixty acknowledged steps after `kill -9`."""
+"""Reading one episode back, what is left of sixty acknowledged steps after `kill -9`, and of a deleted episode."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from bench import setting
-from bench.peers.process import Died, Worker
+from bench.peers.process import Died, Started, Worker
 
 GROWN = 1_024
 STEPS = 60
 SIZE = 300
 
 
-def read_back(workers: Sequence[tuple[Worker, dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+def read_back(workers: Sequence[Started]) -> dict[str, dict[str, Any]]:
     """An episode of 1,024 steps is read from a store that was opened again: the median of eleven reads, and the first.
 
     Raises: `RuntimeError` if a durable peer finds another number of steps.
@@ -46,9 +46,33 @@ def read_back(workers: Sequence[tuple[Worker, dict[str, Any]]]) -> dict[str, dic
     return report
 
 
-def survive(
-    workers: Sequence[tuple[Worker, dict[str, Any]]], library: Path | None, errors: Path
-) -> dict[str, dict[str, Any]]:
+def forget(workers: Sequence[Started]) -> dict[str, dict[str, Any]]:
+    """Of three episodes with sixty steps each, one is deleted by the call the library has for that. In which files is
+    its text when the call has returned, and when the store was closed?
+    """
+    rows, report = [], {}
+    for worker, hello in workers:
+        steps = -(-STEPS // hello["batch"]) * hello["batch"]
+        with setting.scratch(setting.media()[0][1]) as path:
+            found = worker.ask(do="ingest", path=str(path), episodes=3, steps=steps, size=SIZE, delay_ns=0)
+            if "failed" not in found:
+                found = worker.ask(do="delete", path=str(path))
+        report[worker.name] = found
+        if "failed" in found:
+            cells = [f"failed: {found['failed'][:50]}", ""]
+        elif not found["before"]:
+            cells = ["nothing was ever in a file", ""]
+        elif "no_delete" in found:
+            cells = [f"no such call: {found['no_delete']}", ""]
+        else:
+            cells = [", ".join(found[when]) or "gone" for when in ("after", "closed")]
+        rows.append([worker.name, *cells])
+    columns = ["", "when the call has returned", "when it was closed"]
+    setting.show(f"deleted text, {STEPS} steps of one episode out of three: the files it is still in", columns, rows)
+    return report
+
+
+def survive(workers: Sequence[Started], library: Path | None, errors: Path) -> dict[str, dict[str, Any]]:
     """A process has 60 steps acknowledged and kills itself at once; another opens the store and counts.
 
     The page cache survives the process: only the syncs, counted elsewhere, tell what a power cut would leave.
@@ -64,8 +88,10 @@ def survive(
             except Died:
                 found = reader.ask(do="read", path=str(path), times=1)
         report[reader.name] = {"acknowledged": steps, **found}
-        left = f"failed: {found['failed'][:60]}" if "failed" in found else f"{found['found']:,}"
-        rows.append([reader.name, str(steps), left, "yes" if hello["durable"] else "no"])
-    columns = ["", "acknowledged", "found", "the acknowledgement means durable"]
+        ok = "failed" not in found
+        left = f"{found['found']:,}" if ok else f"failed: {found['failed'][:60]}"
+        took = f"{found['open_read_close'] * 1000:,.0f}" if ok else ""
+        rows.append([reader.name, str(steps), left, "yes" if hello["durable"] else "no", took])
+    columns = ["", "acknowledged", "found", "the acknowledgement means durable", "ms to open, read, close"]
     setting.show(f"after kill -9: {STEPS} steps of one episode, killed at the last acknowledgement", columns, rows)
     return report

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,12 @@ class Sessions:
     batch = 1
     durable = True
 
+    def _session(self, number: int, path: Path) -> Any:
+        return agents.SQLiteSession(f"episode-{number}", path / "sessions.sqlite")
+
     def ingest(self, path: Path, load: Load) -> int:
         """See `Peer`."""
-        sessions = [
-            agents.SQLiteSession(f"episode-{number}", path / "sessions.sqlite") for number in range(load.episodes)
-        ]
+        sessions = [self._session(number, path) for number in range(load.episodes)]
         try:
             asyncio.run(self._ingest(sessions, load))
             return load.episodes * load.steps
@@ -44,7 +46,7 @@ class Sessions:
         return asyncio.run(self._read(path, times))
 
     async def _read(self, path: Path, times: int) -> tuple[list[float], int]:
-        session = agents.SQLiteSession("episode-0", path / "sessions.sqlite")
+        session = self._session(0, path)
         try:
             seconds, found = [], 0
             for _ in range(times):
@@ -54,3 +56,24 @@ class Sessions:
             return seconds, found
         finally:
             session.close()
+
+    def delete(self, path: Path, deleted: Callable[[], None]) -> None:
+        """See `Peer`."""
+        asyncio.run(self._delete(path, deleted))
+
+    async def _delete(self, path: Path, deleted: Callable[[], None]) -> None:
+        session = self._session(0, path)
+        try:
+            await session.clear_session()
+            deleted()
+        finally:
+            session.close()
+
+
+class Defaults(Sessions):
+    """Without a path: each session is a database in memory."""
+
+    durable = False
+
+    def _session(self, number: int, path: Path) -> Any:
+        return agents.SQLiteSession(f"episode-{number}")

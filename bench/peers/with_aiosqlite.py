@@ -6,12 +6,13 @@ import asyncio
 import importlib
 import sqlite3
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import cbor2
 
 from bench.peers.load import Load
-from bench.peers.with_sqlite import INSERT, SELECT, TABLE, row
+from bench.peers.with_sqlite import DELETE, INSERT, SELECT, TABLE, row
 
 aiosqlite = importlib.import_module("aiosqlite")
 
@@ -72,3 +73,13 @@ class Commits:
                 found = len([cbor2.loads(body) for (body,) in rows])
                 seconds.append(time.perf_counter() - began)
         return seconds, found
+
+    def delete(self, path: Path, deleted: Callable[[], None]) -> None:
+        """See `Peer`."""
+        asyncio.run(self._delete(path, deleted))
+
+    async def _delete(self, path: Path, deleted: Callable[[], None]) -> None:
+        async with aiosqlite.connect(path / "steps.sqlite") as connection:
+            await connection.execute(DELETE, ("episode-0",))
+            await connection.commit()
+            deleted()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -79,5 +80,17 @@ class Workflows:
                 found = len(await dbos.DBOS.list_workflow_steps_async("episode-0"))
                 seconds.append(time.perf_counter() - began)
             return seconds, found
+        finally:
+            dbos.DBOS.destroy()
+
+    def delete(self, path: Path, deleted: Callable[[], None]) -> None:
+        """See `Peer`."""
+        asyncio.run(self._delete(path, deleted))
+
+    async def _delete(self, path: Path, deleted: Callable[[], None]) -> None:
+        self._launch(path)
+        try:
+            await dbos.DBOS.delete_workflow_async("episode-0")
+            deleted()
         finally:
             dbos.DBOS.destroy()

@@ -6,10 +6,11 @@ import importlib
 import json
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.peers.load import BATCH, Load
+from bench.peers.load import BATCH, Load, NoDelete
 
 application = importlib.import_module("eventsourcing.application")
 domain = importlib.import_module("eventsourcing.domain")
@@ -49,9 +50,12 @@ class Application:
     batch = 1
     durable = True
 
+    def _application(self, path: Path) -> Any:
+        return application.Application(env=_environment(path))
+
     def ingest(self, path: Path, load: Load) -> int:
         """See `Peer`."""
-        app = application.Application(env=_environment(path))
+        app = self._application(path)
         try:
             episodes = [Episode(number) for number in range(load.episodes)]
             app.save(*episodes)
@@ -66,7 +70,7 @@ class Application:
 
     def read(self, path: Path, times: int) -> tuple[list[float], int]:
         """See `Peer`. The events themselves, decoded."""
-        app = application.Application(env=_environment(path))
+        app = self._application(path)
         try:
             seconds, found = [], 0
             for _ in range(times):
@@ -76,6 +80,19 @@ class Application:
             return seconds, found
         finally:
             app.close()
+
+    def delete(self, path: Path, deleted: Callable[[], None]) -> None:
+        """See `Peer`."""
+        raise NoDelete("events are never deleted")
+
+
+class Defaults(Application):
+    """Without a persistence module: events are kept in memory."""
+
+    durable = False
+
+    def _application(self, path: Path) -> Any:
+        return application.Application()
 
 
 class Recorder:
@@ -123,3 +140,7 @@ class Recorder:
             return seconds, found
         finally:
             factory.close()
+
+    def delete(self, path: Path, deleted: Callable[[], None]) -> None:
+        """See `Peer`."""
+        raise NoDelete("events are never deleted")

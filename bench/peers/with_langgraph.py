@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,39 @@ class Saver:
                 seconds.append(time.perf_counter() - began)
         return seconds, found
 
+    def delete(self, path: Path, deleted: Callable[[], None]) -> None:
+        """See `Peer`."""
+        with sqlite.SqliteSaver.from_conn_string(str(path / "checkpoints.sqlite")) as saver:
+            saver.delete_thread("episode-0")
+            deleted()
+
+
+class GrowingState(Saver):
+    """As a graph does whose state is the list of its steps: every checkpoint has all of them."""
+
+    most_steps = 1_100
+
+    def _put_all(self, saver: Any, load: Load) -> None:
+        configs = [_thread(number) for number in range(load.episodes)]
+        states: list[list[dict[str, Any]]] = [[] for _ in configs]
+        with load.meter.running():
+            for count in range(load.steps):
+                for number, state in enumerate(states):
+                    checkpoint, metadata, versions = _arguments(load, number, count)
+                    state.append(checkpoint["channel_values"]["step"])
+                    checkpoint["channel_values"] = {"step": list(state)}
+                    configs[number] = saver.put(configs[number], checkpoint, metadata, versions)
+
+    def read(self, path: Path, times: int) -> tuple[list[float], int]:
+        """See `Peer`. The last checkpoint has all."""
+        seconds, found = [], 0
+        with sqlite.SqliteSaver.from_conn_string(str(path / "checkpoints.sqlite")) as saver:
+            for _ in range(times):
+                began = time.perf_counter()
+                found = len(saver.get_tuple(_thread(0)).checkpoint["channel_values"]["step"])
+                seconds.append(time.perf_counter() - began)
+        return seconds, found
+
 
 class AsyncSaver(Saver):
     """`AsyncSqliteSaver.aput`, a task for each thread of conversation."""
@@ -82,6 +116,15 @@ class AsyncSaver(Saver):
             with load.meter.running():
                 await asyncio.gather(*(agent(number) for number in range(load.episodes)))
 
+    def delete(self, path: Path, deleted: Callable[[], None]) -> None:
+        """See `Peer`."""
+        asyncio.run(self._delete(path, deleted))
+
+    async def _delete(self, path: Path, deleted: Callable[[], None]) -> None:
+        async with sqlite_async.AsyncSqliteSaver.from_conn_string(str(path / "checkpoints.sqlite")) as saver:
+            await saver.adelete_thread("episode-0")
+            deleted()
+
 
 class InMemory(Saver):
     """`InMemorySaver.put`: nothing is written anywhere."""
@@ -96,3 +139,7 @@ class InMemory(Saver):
     def read(self, path: Path, times: int) -> tuple[list[float], int]:
         """See `Peer`. There is nothing to open."""
         return [0.0], 0
+
+    def delete(self, path: Path, deleted: Callable[[], None]) -> None:
+        """See `Peer`. There is nothing to open."""
+        deleted()

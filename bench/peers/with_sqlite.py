@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,15 +16,19 @@ from bench.workload import encoded
 
 TABLE = "CREATE TABLE IF NOT EXISTS steps (episode TEXT, number INTEGER, body BLOB, PRIMARY KEY (episode, number))"
 INSERT = "INSERT INTO steps VALUES (?, ?, ?)"
+DELETE = "DELETE FROM steps WHERE episode = ?"
 SELECT = "SELECT body FROM steps WHERE episode = ? ORDER BY number"
 Row = tuple[str, int, bytes]
 
 
-def connect(path: Path) -> sqlite3.Connection:
+FULL = ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL")
+
+
+def connect(path: Path, pragmas: tuple[str, ...] = FULL) -> sqlite3.Connection:
     """Open, or create, a database of steps."""
     connection = sqlite3.connect(path / "steps.sqlite", check_same_thread=False, isolation_level=None)
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=FULL")
+    for pragma in pragmas:
+        connection.execute(pragma)
     connection.execute(TABLE)
     return connection
 
@@ -38,10 +43,11 @@ class CommitPerStep:
 
     batch = 1
     durable = True
+    pragmas: tuple[str, ...] = FULL
 
     def ingest(self, path: Path, load: Load) -> int:
         """See `Peer`."""
-        connection = connect(path)
+        connection = connect(path, self.pragmas)
         try:
             with load.meter.running():
                 for count in range(load.steps):
@@ -64,6 +70,28 @@ class CommitPerStep:
         finally:
             connection.close()
 
+    def delete(self, path: Path, deleted: Callable[[], None]) -> None:
+        """See `Peer`."""
+        connection = connect(path, self.pragmas)
+        try:
+            connection.execute(DELETE, ("episode-0",))
+            deleted()
+        finally:
+            connection.close()
+
+
+class Defaults(CommitPerStep):
+    """As it is without a word: a rollback journal, synchronous=FULL."""
+
+    pragmas = ()
+
+
+class Normal(CommitPerStep):
+    """As many recommend it for speed: a commit does not wait for the medium."""
+
+    durable = False
+    pragmas = ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=NORMAL")
+
 
 class GroupCommit(CommitPerStep):
     """asyncio tasks hand in rows; a writer takes all there are, commits them in a thread, and resolves the futures."""
@@ -73,11 +101,14 @@ class GroupCommit(CommitPerStep):
         connection = connect(path)
         try:
             with ThreadPoolExecutor(1) as thread:
-                return asyncio.run(self._ingest(connection, thread, load))
+                return asyncio.run(self.ingest_into(connection, thread, load))
         finally:
             connection.close()
 
-    async def _ingest(self, connection: sqlite3.Connection, thread: ThreadPoolExecutor, load: Load) -> int:
+    async def ingest_into(
+        self, connection: sqlite3.Connection, thread: ThreadPoolExecutor, load: Load, first: int = 0
+    ) -> int:
+        """The work, in a store that is open; its episodes are numbered from `first` on. Gives the groups."""
         loop = asyncio.get_running_loop()
         waiting: list[tuple[Row, asyncio.Future[None]]] = []
         handed_in = asyncio.Event()
@@ -101,7 +132,7 @@ class GroupCommit(CommitPerStep):
         async def agent(number: int) -> None:
             for count in range(load.steps):
                 future: asyncio.Future[None] = loop.create_future()
-                waiting.append((row(load, number, count), future))
+                waiting.append((row(load, first + number, count), future))
                 handed_in.set()
                 await future
 

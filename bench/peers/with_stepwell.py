@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import trio
 
 from bench.peers.load import BATCH, Load
 from bench.workload import start_episodes
-from stepwell import EpisodeHandle, open_memory
+from stepwell import EpisodeHandle, Memory, open_memory
 
 
 class Acknowledged:
@@ -24,13 +25,16 @@ class Acknowledged:
 
     async def _ingest(self, path: Path, load: Load) -> int:
         async with open_memory(path / "memory") as memory:
-            handles = await start_episodes(memory, load.episodes)
-            before = memory.stats().groups
-            with load.meter.running():
-                async with trio.open_nursery() as nursery:
-                    for number, handle in enumerate(handles):
-                        nursery.start_soon(self._agent, handle, number, load)
-            return memory.stats().groups - before if self.durable else 0
+            return await self.ingest_into(memory, await start_episodes(memory, load.episodes), load)
+
+    async def ingest_into(self, memory: Memory, handles: Sequence[EpisodeHandle], load: Load) -> int:
+        """The work, in a memory that is open, and in these episodes. Gives the groups."""
+        before = memory.stats().groups
+        with load.meter.running():
+            async with trio.open_nursery() as nursery:
+                for number, handle in enumerate(handles):
+                    nursery.start_soon(self._agent, handle, number, load)
+        return memory.stats().groups - before if self.durable else 0
 
     async def _agent(self, handle: EpisodeHandle, number: int, load: Load) -> None:
         for count in range(load.steps):
@@ -49,6 +53,23 @@ class Acknowledged:
                 found = len((await memory.get_episode("episode-0")).steps)
                 seconds.append(time.perf_counter() - began)
         return seconds, found
+
+    purge = False
+
+    def delete(self, path: Path, deleted: Callable[[], None]) -> None:
+        """See `Peer`."""
+        trio.run(self._delete, path, deleted)
+
+    async def _delete(self, path: Path, deleted: Callable[[], None]) -> None:
+        async with open_memory(path / "memory") as memory:
+            await memory.delete_episode("episode-0", purge=self.purge)
+            deleted()
+
+
+class Purged(Acknowledged):
+    """The same; `delete_episode(…, purge=True)`."""
+
+    purge = True
 
 
 class Batches(Acknowledged):

@@ -9,12 +9,14 @@ import os
 import resource
 import signal
 import sys
+import time
 import traceback
 from pathlib import Path
 from typing import Any
 
-from bench.peers.load import Load, Meter, Peer
-from bench.peers.names import PEERS
+from bench.peers import needle
+from bench.peers.load import Load, Meter, NoDelete, Peer
+from bench.peers.names import WAYS
 from bench.peers.shim import Syncs
 
 
@@ -29,9 +31,13 @@ def _go_on() -> None:
 def _answer(peer: Peer, syncs: Syncs, request: dict[str, Any]) -> dict[str, Any]:
     path = Path(request["path"])
     if request["do"] == "read":
+        began = time.perf_counter()
         seconds, found = peer.read(path, request["times"])
-        return {"seconds": seconds, "found": found}
+        return {"seconds": seconds, "found": found, "open_read_close": time.perf_counter() - began}
+    if request["do"] == "delete":
+        return _delete(peer, path)
     meter = Meter(syncs, _kill if request["do"] == "die" else _go_on)
+    meter.laps = [] if request["do"] == "laps" else None
     load = Load(request["episodes"], request["steps"], request["size"], meter)
     syncs.delay(request["delay_ns"])
     gc.collect()
@@ -45,7 +51,18 @@ def _answer(peer: Peer, syncs: Syncs, request: dict[str, Any]) -> dict[str, Any]
         "syncs": meter.syncs if syncs.counted else None,
         "sync_seconds": meter.sync_seconds,
         "bytes": meter.bytes_written,
+        "laps": meter.laps,
     }
+
+
+def _delete(peer: Peer, path: Path) -> dict[str, Any]:
+    before = needle.files_with(path)
+    after: list[str] = []
+    try:
+        peer.delete(path, lambda: after.extend(needle.files_with(path)))
+    except NoDelete as reason:
+        return {"before": before, "no_delete": str(reason)}
+    return {"before": before, "after": after, "closed": needle.files_with(path)}
 
 
 def main(name: str) -> None:
@@ -54,13 +71,14 @@ def main(name: str) -> None:
     os.dup2(2, 1)
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    module, _, kind = PEERS[name].partition(":")
+    module, _, kind = WAYS[name].partition(":")
     try:
         peer: Peer = getattr(importlib.import_module(module), kind)()
     except ImportError as error:
         print(json.dumps({"missing": str(error)}), file=answers, flush=True)
         return
     hello = {"batch": peer.batch, "durable": peer.durable, "least_steps": getattr(peer, "least_steps", 1)}
+    hello["most_steps"] = getattr(peer, "most_steps", None)
     print(json.dumps(hello), file=answers, flush=True)
     syncs = Syncs()
     for line in sys.stdin:
