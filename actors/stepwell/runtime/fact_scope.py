@@ -30,6 +30,8 @@ from stepwell.runtime.streams import Streams, unreadable
 FACTS_KEPT = 500_000
 """Facts kept in memory for searching. Beyond it the scopes that were asked least recently are let go, but never the one
 that is being asked; they come back from the log."""
+SCOPE_FACTS = 4
+"""A scope takes as much memory as so many facts, however few it holds."""
 LARGEST_SCOPE_META = 300
 """Bytes that the first record of a scope may get beside its draft: the names of its kind and of the scope."""
 INDEXED_AT_ONCE = 64
@@ -69,6 +71,8 @@ class _Reader:
         self.stream = generation_id(SCOPE_STREAM, scope.stream_name, generation)
         self.collection = FactCollection(scope, generation, settings)
         self._lock = trio.Lock()
+        self.counted = 0
+        """How many facts it was last counted as."""
 
     async def catch_up(self, journal: Journal, last_seq: int) -> None:
         """Take up the records up to that number. A checkpoint. Raises: `Unavailable`, `Closed`."""
@@ -103,6 +107,7 @@ class ScopeReaders:
     def __init__(self, streams: Streams, journal: Journal, kind: StreamKind, settings: RecallSettings):
         self._streams, self._journal, self._kind, self._settings = streams, journal, kind, settings
         self._readers: OrderedDict[Scope, _Reader] = OrderedDict()
+        self._kept = 0
 
     async def collection(self, scope: Scope) -> FactCollection:
         """What a scope holds, with everything accepted before this call. A checkpoint.
@@ -112,7 +117,7 @@ class ScopeReaders:
         stream, last_seq = await self._streams.settled(self._kind, scope.stream_name)
         reader = self._reader(scope, stream)
         await reader.catch_up(self._journal, last_seq)
-        self._make_room(scope)
+        self._make_room(scope, reader)
         return reader.collection
 
     async def indexed(self, scope: Scope) -> FactCollection:
@@ -126,6 +131,8 @@ class ScopeReaders:
     def _reader(self, scope: Scope, stream: bytes) -> _Reader:
         reader = self._readers.get(scope)
         if reader is None or reader.stream != stream:
+            if reader is not None:
+                self._kept -= reader.counted
             name = scope.stream_name
             generation = next(number for number in count(1) if generation_id(SCOPE_STREAM, name, number) == stream)
             reader = self._readers[scope] = _Reader(scope, generation, self._settings)
@@ -133,13 +140,16 @@ class ScopeReaders:
         return reader
 
     @trio.lowlevel.enable_ki_protection
-    def _make_room(self, asked: Scope) -> None:
-        kept = sum(len(reader.collection) for reader in self._readers.values())
-        for scope in list(self._readers):
-            if kept <= FACTS_KEPT:
-                return
-            if scope != asked:
-                kept -= len(self._readers.pop(scope).collection)
+    def _make_room(self, scope: Scope, asked: _Reader) -> None:
+        """Count what was asked anew, and let go who was asked least recently, as long as that is too much."""
+        if self._readers.get(scope) is not asked:
+            return  # another call let it go meanwhile, or the scope was cleared
+        counts_as = len(asked.collection) + SCOPE_FACTS
+        self._kept += counts_as - asked.counted
+        asked.counted = counts_as
+        self._readers.move_to_end(scope)
+        while self._kept > FACTS_KEPT and len(self._readers) > 1:
+            self._kept -= self._readers.popitem(last=False)[1].counted
 
 
 @trio.lowlevel.enable_ki_protection

@@ -321,13 +321,15 @@ class Supervisor:
                 raise being_deleted(episode_id)
 
     async def look_again(self, episode_id: EpisodeId) -> None:
-        """Wait until an episode that is being rebuilt, if it is, is live or gone. A checkpoint.
+        """Wait while an episode is being rebuilt, or a transaction is about to begin it. A checkpoint.
 
         Raises: `EpisodeUnavailable`, `Unavailable`, `Closed`.
         """
         await trio.lowlevel.checkpoint()
         cell = self.cells.get(episode_id)
         if cell is not None:
+            if cell.locked:
+                await cell.wait_room()
             state = await cell.state.wait_value(lambda value: value != "waking")
             self.check_usable(cell, state)
 

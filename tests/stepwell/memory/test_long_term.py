@@ -221,6 +221,22 @@ async def test_scopes_that_were_let_go_come_back_from_the_log(monkeypatch: pytes
         assert list(readers._readers) == [WS]
 
 
+async def test_scopes_that_hold_nothing_do_not_fill_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fact_scope, "FACTS_KEPT", 50)
+    async with open_on(MemoryFileSystem()) as memory:
+        readers = memory.long_term._readers
+        for number in range(100):
+            assert await memory.long_term.recall(Scope.workspace(f"w{number}"), "sky") == []
+        assert len(readers._readers) <= 50 / fact_scope.SCOPE_FACTS
+        scope = Scope.workspace("w99")
+        for number in range(3):
+            await memory.long_term.remember(scope, Fact(f"the sky is blue {number}"))
+            await memory.long_term.clear(scope)
+            await memory.long_term.remember(scope, Fact("the sky is grey"))
+            assert len(await memory.long_term.recall(scope, "sky")) == 1
+        assert readers._kept == sum(reader.counted for reader in readers._readers.values())
+
+
 async def test_searching_lets_others_run_while_it_indexes() -> None:
     async with open_on(MemoryFileSystem()) as memory:
         await memory.long_term.remember_many(WS, [Fact(f"sky {number}") for number in range(1_000)])
