@@ -133,7 +133,10 @@ class AtomicScope(OrganisingStaging):
         self._check_staging()
         known = checked_id(run, "run")
         if known in self._episodes:
-            raise InvalidInput(f"steps or changes were staged for {known!r}; stage its events in another transaction")
+            raise InvalidInput(
+                f"steps or changes were staged for {known!r}; record its steps as events.ToolCall, too, or stage its events "
+                "in another transaction"
+            )
         limits = self._memory._config.limits
         checked = self._memory._whole.episodic._checked(events)
         sizes = [len(payload) for payload in Recording(known, checked, UNSTAMPED_NS, limits, may_end=True).payloads]
