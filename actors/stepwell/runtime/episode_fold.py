@@ -10,7 +10,7 @@ import msgspec
 from stepstore.catalog import CatalogOptions, Change, Projection
 from stepstore.journal import Gap, Journal, Record, RecordBatch
 from stepwell.errors import EpisodeUnavailable
-from stepwell.model.analysis import EpisodeSummary, RewardScore
+from stepwell.model.analysis import RewardScore
 from stepwell.model.codec import (
     PLAIN_STEP,
     DecodedRecord,
@@ -38,7 +38,6 @@ from stepwell.model.outcome import TaskOutcome, outcome_kind
 from stepwell.model.start import EpisodeStart, decode_start
 from stepwell.model.tags import tag_key, with_tags, without_tags
 from stepwell.runtime import episode_catalog as catalog
-from stepwell.runtime import lexical_index
 from stepwell.runtime.edges import EdgeFold
 
 _TOGETHER = 64
@@ -55,7 +54,6 @@ class _EndingFacts(msgspec.Struct, frozen=True):
 
     outcome: TaskOutcome
     reward: RewardScore | None = None
-    summary: EpisodeSummary | None = None
 
 
 class _Touched:
@@ -70,7 +68,6 @@ class _Touched:
     ended_ns: int | None = None
     outcome: str | None = None
     reward: float | None = None
-    key_steps: str | None = None
     description: str | None = None
     archived: int | None = None
     retagged: tuple[tuple[list[str], list[str]], ...] = ()
@@ -182,12 +179,10 @@ class EpisodeCatalogFold:
     def changes(self) -> list[Change]:
         """What to change for what was taken since."""
         added, tags, changed = [], [], []
-        described, archived, retagged, to_index = [], [], [], []
+        described, archived, retagged = [], [], []
         for stream, it in self._touched.items():
             if stream in self._deleted:
                 continue
-            if it.outcome is not None or it.description is not None or it.retagged:
-                to_index.append((stream,))
             if it.last_step is not None:
                 it.last_ns = max(it.last_ns, plain_step_time_ns(it.last_step))
             if it.start is not None:
@@ -195,7 +190,7 @@ class EpisodeCatalogFold:
                 added.append(row)
                 tags += [(stream, key) for key in keys]
                 continue
-            ending = (it.ended_ns, it.outcome, it.reward, it.key_steps)
+            ending = (it.ended_ns, it.outcome, it.reward)
             changed.append((stream, it.last_ns, it.last_seq, it.steps, it.failed, *ending))
             if it.description is not None:
                 described.append((stream, it.description))
@@ -214,7 +209,6 @@ class EpisodeCatalogFold:
             Change(catalog.RETAG, retagged),
             Change(catalog.FORGET_TAGS, with_other_tags),
             Change(catalog.NOTE_TAGS, with_other_tags),
-            Change(lexical_index.INDEX, to_index),
             Change(catalog.DELETE, deleted),
             *self._edges.changes(deleted),
         )
@@ -257,7 +251,6 @@ def _new_row(stream: bytes, it: _Touched) -> tuple[tuple[Any, ...], dict[str, No
         it.outcome,
         it.reward,
         it.archived or 0,
-        it.key_steps,
     )
     return row, dict.fromkeys(map(tag_key, tags))
 
@@ -277,8 +270,6 @@ def _end(touched: _Touched, _record: Record, decoded: DecodedRecord) -> None:
     facts = msgspec.convert(decoded.data, _EndingFacts)
     touched.ended_ns, touched.outcome = decoded.time_ns, outcome_kind(facts.outcome)
     touched.reward = None if facts.reward is None else facts.reward.total
-    if facts.summary is not None:
-        touched.key_steps = catalog.json_text(facts.summary.key_steps)
 
 
 def _tag(touched: _Touched, _record: Record, decoded: DecodedRecord) -> None:
