@@ -121,10 +121,7 @@ class Retrieval:
         looked_at = 0
         for keys in pieces:
             looked_at += len(keys)
-            statement = (
-                f"SELECT {_COLUMNS} FROM episode e WHERE id IN ({', '.join(map(str, keys))}) "
-                f"AND {condition}"
-            )
+            statement = f"SELECT {_COLUMNS} FROM episode e WHERE id IN ({', '.join(map(str, keys))}) AND {condition}"
             rows += connection.execute(statement, values).fetchall()
             if len(rows) >= RERANKED:
                 break

@@ -107,9 +107,10 @@ SCHEMA = CatalogSchema(
 # there, because they were deleted or their first record cannot be read, are left out.
 ADD = f"INSERT OR IGNORE INTO episode ({', '.join(list(EPISODE.columns)[1:])}) {{values}}"
 _CHANGED = ("ended_ns", "outcome", "reward", "step_terms", "archived", "task", "terms")
+_AS_CHANGED = ", ".join(f"{it} = coalesce(new.{it}, episode.{it})" for it in _CHANGED)
 CHANGE = f"""
     WITH new (stream, last_seq, {", ".join(_CHANGED)}) AS ({{values}})
-    UPDATE episode SET last_seq = new.last_seq, {", ".join(f"{it} = coalesce(new.{it}, episode.{it})" for it in _CHANGED)}
+    UPDATE episode SET last_seq = new.last_seq, {_AS_CHANGED}
     FROM new WHERE episode.stream = new.stream AND episode.last_seq < new.last_seq"""
 RETAG = """
     WITH new (stream, last_seq, changes) AS ({values})
@@ -118,4 +119,3 @@ RETAG = """
         labels = label_terms(domain, language, framework, task_type, retagged(tags, new.changes))
     FROM new WHERE episode.stream = new.stream AND episode.last_seq < new.last_seq"""
 DELETE = "WITH gone (stream) AS ({values}) DELETE FROM episode WHERE stream IN gone"
-

@@ -13,14 +13,13 @@ from stepwell.errors import EpisodeUnavailable
 from stepwell.model.analysis import EpisodeSummary, RewardScore
 from stepwell.model.codec import PLAIN_STEP, DecodedRecord, decode_record, decode_records, kind_head
 from stepwell.model.event import ARCHIVED, DELETED, ENDED, RESTORED, STARTED, TAGGED, UPDATED
-from stepwell.model.ids import EPISODE_STREAM, stream_id
 from stepwell.model.organising import Tagged, Updated
 from stepwell.model.outcome import TaskOutcome, outcome_kind
-from stepwell.model.start import EpisodeStart, decode_start
 from stepwell.model.tags import with_tags, without_tags
 from stepwell.runtime import retrieval_catalog as catalog
 from stepwell.runtime.episode_catalog import json_text
 from stepwell.runtime.lexical_index import label_terms, step_terms, stored_terms
+from stepwell.runtime.start_facts import StartFacts, start_of
 
 _TOGETHER = 64
 """So many records are decoded at once: that takes half the time, unless they are very large."""
@@ -39,20 +38,20 @@ class _EndingFacts(msgspec.Struct, frozen=True):
     summary: EpisodeSummary | None = None
 
 
-class _Touched:
-    """What some records say of one episode."""
+class _Touched(msgspec.Struct, gc=False):
+    """What some records say of one episode. Thousands are held at a time, and nothing in them refers back."""
 
-    # On the class, as most records say nothing of most of this.
-    start: EpisodeStart | None = None
-    episode_id = ""
-    start_ns = last_seq = 0
+    start: StartFacts | None = None
+    episode_id: str = ""
+    start_ns: int = 0
+    last_seq: int = 0
     ended_ns: int | None = None
     outcome: str | None = None
     reward: float | None = None
     step_terms: str | None = None
     description: str | None = None
     archived: int | None = None
-    retagged: tuple[tuple[list[str], list[str]], ...] = ()
+    retagged: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = ()
     """What was taken away, and what was put behind, one after the other."""
 
 
@@ -124,9 +123,9 @@ class RetrievalFold:
         return [change for change in found if change.rows]
 
 
-def _new_row(stream: bytes, it: _Touched, start: EpisodeStart) -> tuple[Any, ...]:
+def _new_row(stream: bytes, it: _Touched, start: StartFacts) -> tuple[Any, ...]:
     """The row of an episode that started here."""
-    context, tags = start.context, start.context.tags
+    context, tags = start.context, list(start.context.tags)
     for removed, added in it.retagged:
         tags = with_tags(without_tags(tags, removed), added)
     task = start.task if it.description is None else it.description
@@ -154,14 +153,10 @@ def _new_row(stream: bytes, it: _Touched, start: EpisodeStart) -> tuple[Any, ...
 
 
 def _start(touched: _Touched, record: Record, decoded: DecodedRecord) -> None:
-    meta = decoded.meta or {}
-    name = meta.get("id")
-    if meta.get("stream") != EPISODE_STREAM or not isinstance(name, str):
-        return
-    if stream_id(EPISODE_STREAM, name) != record.stream:
-        return  # their names collide on disk, or the record lies
-    touched.start = decode_start(decoded.data)
-    touched.episode_id, touched.start_ns = name, decoded.time_ns
+    found = start_of(record, decoded)
+    if found is not None:
+        touched.episode_id, touched.start = found
+        touched.start_ns = decoded.time_ns
 
 
 def _end(touched: _Touched, _record: Record, decoded: DecodedRecord) -> None:
@@ -174,7 +169,7 @@ def _end(touched: _Touched, _record: Record, decoded: DecodedRecord) -> None:
 
 def _tag(touched: _Touched, _record: Record, decoded: DecodedRecord) -> None:
     said = msgspec.convert(decoded.data, Tagged)
-    touched.retagged += ((said.removed, said.added),)
+    touched.retagged += ((tuple(said.removed), tuple(said.added)),)
 
 
 def _update(touched: _Touched, _record: Record, decoded: DecodedRecord) -> None:

@@ -52,7 +52,8 @@ _PUT = """
     SELECT episode.id, new.vector FROM new JOIN episode ON episode.id = new.episode AND episode.task = new.task"""
 _MISSING = """
     SELECT id, task FROM episode
-    WHERE outcome IS NOT NULL AND outcome <> 'interrupted' AND NOT EXISTS (SELECT 1 FROM episode_vector WHERE episode = episode.id)
+    WHERE outcome IS NOT NULL AND outcome <> 'interrupted'
+    AND NOT EXISTS (SELECT 1 FROM episode_vector WHERE episode = episode.id)
     ORDER BY id LIMIT ?"""
 
 
