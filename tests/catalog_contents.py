@@ -1,5 +1,5 @@
-"""What the catalogs of episodes and of retrieval hold, to be compared: without the keys of their rows, which two foldings
-may give in another order to what started in one microsecond."""
+"""What the catalogs of episodes and of retrieval hold, to be compared: without the keys of their rows, which two
+foldings may give in another order to what started in one microsecond."""
 
 from __future__ import annotations
 
