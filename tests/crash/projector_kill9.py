@@ -1,9 +1,10 @@
-"""A child makes, changes and deletes episodes and is killed with SIGKILL; then its catalog is judged.
+"""A child makes, changes and deletes episodes and is killed with SIGKILL; then its catalogs are judged: that of
+episodes, and that of retrieval.
 
     python -m tests.crash.projector_kill9 [--short] [--rounds N] [--seed N] [--json] [--dir DIR] [--broken early|late]
 
 Rounds share logs, so what one of them spoils, later ones still show. After most rounds, not all, the parent opens the
-memory, lets the catalog catch up from where the child left it, and compares it, row by row and word by word, with one
+memory, lets each catalog catch up from where the child left it, and compares it, row by row and word by word, with one
 that is folded anew from the whole log.
 
 With --broken early the child stores the cursor before the rows that belong to it, with --broken late behind them, and
@@ -22,8 +23,8 @@ from typing import Any
 import trio
 
 from stepwell import open_memory
-from stepwell.runtime.episode_catalog import FILE
-from tests.catalog_contents import catalog_contents
+from stepwell.runtime import episode_catalog, retrieval_catalog
+from tests.catalog_contents import catalog_contents, retrieval_contents
 from tests.crash import suite
 from tests.crash.kill9 import ROUNDS_PER_LOG, place_for_logs, run_round
 from tests.crash.projector_child import live
@@ -31,36 +32,42 @@ from tests.crash.suite import Result
 
 SECONDS = 0.6
 """A child lives so long at most once it has opened the memory."""
+FILES = (episode_catalog.FILE, retrieval_catalog.FILE)
 Contents = dict[str, list[tuple[Any, ...]]]
 
 
 def caught_up(directory: Path, result: Result) -> Contents:
-    """What the catalog holds once it has caught up with the log."""
+    """What the catalogs hold once they have caught up with the log."""
 
     async def main() -> None:
         async with open_memory(directory) as memory:
-            episodes = memory._runtime.projections.episodes
-            await episodes.wait_for(memory._journal.durable_lsn)
-            result.count("transactions_to_catch_up", episodes.projector.transactions)
+            for projection in (memory._runtime.projections.episodes, memory._runtime.projections.retrieval):
+                await projection.wait_for(memory._journal.durable_lsn)
+                result.count("transactions_to_catch_up", projection.projector.transactions)
 
     trio.run(main)
-    return catalog_contents(directory)
+    retrieved = {f"{what} of retrieval": rows for what, rows in retrieval_contents(directory).items()}
+    return {**catalog_contents(directory), **retrieved}
+
+
+def _files(directory: Path) -> list[Path]:
+    return [path for file in FILES for path in directory.glob(f"{file}*")]
 
 
 def anew(directory: Path) -> Contents:
-    """What a catalog that is folded from the whole log holds. It takes the place of the other."""
-    for path in directory.glob(f"{FILE}*"):
+    """What catalogs that are folded from the whole log hold. They take the place of the others."""
+    for path in _files(directory):
         path.unlink()
     return caught_up(directory, Result())
 
 
 def _compare(directory: Path, result: Result, what: str) -> None:
-    if not (directory / FILE).exists():
-        return  # killed before the first byte of it
+    if not all((directory / file).exists() for file in FILES):
+        return  # killed before the first byte of one
     before = caught_up(directory, result)
-    kept = {path.name: path.read_bytes() for path in directory.glob(f"{FILE}*")}
+    kept = {path.name: path.read_bytes() for path in _files(directory)}
     right = anew(directory)
-    for path in directory.glob(f"{FILE}*"):
+    for path in _files(directory):
         path.unlink()
     for name, data in kept.items():  # the next child goes on with the catalog that was judged
         (directory / name).write_bytes(data)

@@ -59,7 +59,9 @@ def contents(directory: pathlib.Path) -> dict[str, bytes | None]:
     return {
         str(path.relative_to(directory)): path.read_bytes() if path.is_file() else None
         for path in sorted(directory.rglob("*"))
-        if not path.name.startswith(("catalog.sqlite", "learning.sqlite"))  # they follow the log in the background
+        if not path.name.startswith(
+            ("catalog.sqlite", "retrieval.sqlite", "learning.sqlite")
+        )  # they follow the log in the background
     }
 
 

@@ -82,7 +82,7 @@ class Retrieving(MemoryCore):
         await checkpoint()
         cosines, note = await self._cosines(query)
         retrieval = Retrieval(query, context, limit, checked, time.time_ns(), cosines, diversity, self._counts)
-        retrieved = await self._runtime.projections.episodes.read_now(retrieval.run)
+        retrieved = await self._runtime.projections.retrieval.read_now(retrieval.run)
         found = [
             ScoredEpisode(
                 episode_id=ranked.episode_id, score=ranked.score, parts=retrieved.explain(ranked), episode=episode
@@ -105,7 +105,7 @@ class Retrieving(MemoryCore):
         if self._config.embedder is None:
             return None, ""
         if self._vectors is None:
-            self._vectors = VectorIndex(self._runtime.projections.episodes, self._config.embedder)
+            self._vectors = VectorIndex(self._runtime.projections.retrieval, self._config.embedder)
         try:
             return await self._vectors.cosines(query), ""
         except EmbedderFailed as error:

@@ -46,6 +46,11 @@ def checked_id(value: object, name: str = "episode_id") -> EpisodeId:
 @lru_cache(maxsize=4096)
 def stream_id(kind: str, text: str) -> bytes:
     """The 16-byte name of a stream on disk: BLAKE2b-128 of kind NUL id. The text is in the stream's first record."""
+    return hashed_stream_id(kind, text)
+
+
+def hashed_stream_id(kind: str, text: str) -> bytes:
+    """The same for names that do not come again soon: to remember each costs as much as to work it out."""
     return blake2b(f"{kind}\0{text}".encode(), digest_size=16).digest()
 
 

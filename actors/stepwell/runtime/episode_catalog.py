@@ -10,9 +10,7 @@ from __future__ import annotations
 import json
 
 from stepstore.catalog import CatalogSchema, FullText, Table
-from stepwell.learning.ranking import ANALYSIS_VERSION
 from stepwell.model.tags import tag_key, with_tags, without_tags
-from stepwell.runtime import lexical_index, vectors
 from stepwell.runtime.edges import EDGE
 
 FILE = "catalog.sqlite"
@@ -44,8 +42,6 @@ EPISODE = Table(
         "outcome": "TEXT",
         "reward": "REAL",
         "archived": "INTEGER NOT NULL",
-        "key_steps": "TEXT",  # of the summary: a JSON array
-        **lexical_index.COLUMNS,
     },
     indexes=(
         "(agent)",
@@ -69,7 +65,7 @@ EPISODE_TAG = Table(
 EPISODE_TEXT = FullText(name="episode_text", table="episode", columns=("task",))
 
 
-def _retagged(tags: str, changes: str) -> str:
+def retagged(tags: str, changes: str) -> str:
     """Tags after changes, each of which takes some away and puts others behind; all of it JSON."""
     found = json.loads(tags)
     for removed, added in json.loads(changes):
@@ -78,11 +74,10 @@ def _retagged(tags: str, changes: str) -> str:
 
 
 SCHEMA = CatalogSchema(
-    version=_VERSION * 1_000 + ANALYSIS_VERSION,
-    tables=(EPISODE, EPISODE_TAG, EDGE, lexical_index.CORPUS, *vectors.TABLES),
-    full_texts=(EPISODE_TEXT, lexical_index.FULL_TEXT),
-    triggers=(*lexical_index.TRIGGERS, *vectors.TRIGGERS),
-    functions={"retagged": (2, _retagged), "tag_key": (1, tag_key), **lexical_index.FUNCTIONS},
+    version=_VERSION,
+    tables=(EPISODE, EPISODE_TAG, EDGE),
+    full_texts=(EPISODE_TEXT,),
+    functions={"retagged": (2, retagged), "tag_key": (1, tag_key)},
 )
 
 
@@ -99,9 +94,8 @@ def key_of(started_ns: int, stream: bytes) -> int:
 
 # In all of these `new` holds what some records say of some episodes, at most one row for each. Episodes that are not
 # there, because they were deleted or their first record cannot be read, are left out.
-_ADDED = [name for name in EPISODE.columns if name not in lexical_index.COLUMNS]
-_COLUMNS = ", ".join(_ADDED)
-_BEHIND_THE_KEY = ", ".join(_ADDED[1:])
+_COLUMNS = ", ".join(EPISODE.columns)
+_BEHIND_THE_KEY = ", ".join(list(EPISODE.columns)[1:])
 # A key that is taken (two starts in one microsecond, and ten equal bits) moves up to the next that is free; what of one
 # statement wants the same then is added when it is repeated.
 ADD = f"""
@@ -120,12 +114,12 @@ ADD_TAG = """
     WITH new (stream, tag) AS ({values})
     SELECT new.tag, episode.id FROM new JOIN episode ON episode.stream = new.stream"""
 CHANGE = """
-    WITH new (stream, last_ns, last_seq, steps, failed_steps, ended_ns, outcome, reward, key_steps) AS ({values})
+    WITH new (stream, last_ns, last_seq, steps, failed_steps, ended_ns, outcome, reward) AS ({values})
     UPDATE episode SET
         last_ns = max(episode.last_ns, new.last_ns), last_seq = new.last_seq,
         steps = episode.steps + new.steps, failed_steps = episode.failed_steps + new.failed_steps,
         ended_ns = coalesce(new.ended_ns, episode.ended_ns), outcome = coalesce(new.outcome, episode.outcome),
-        reward = coalesce(new.reward, episode.reward), key_steps = coalesce(new.key_steps, episode.key_steps)
+        reward = coalesce(new.reward, episode.reward)
     FROM new WHERE episode.stream = new.stream AND episode.last_seq < new.last_seq"""
 DESCRIBE = """
     WITH new (stream, task) AS ({values})

@@ -12,7 +12,7 @@ _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
 def condition_of(filter: EpisodeFilter) -> tuple[str, list[Any]]:
-    """The condition over a row `e` of the table `episode`, and its values. Without a word on archived episodes the
+    """The condition over a row `e` of the catalog of retrieval, and its values. Without a word on archived episodes the
     filter leaves them out; its `text` is not looked at."""
     parts: list[str] = [f"e.archived = {int(bool(filter.archived))}"]
     values: list[Any] = []
@@ -46,7 +46,7 @@ def condition_of(filter: EpisodeFilter) -> tuple[str, list[Any]]:
         groups.append([tag_key(tag.strip()) for tag in filter.tags_any])
     for group in groups:
         also(
-            f"EXISTS (SELECT 1 FROM episode_tag t WHERE t.episode = e.id AND t.tag IN ({_marks(group)}))",
+            f"EXISTS (SELECT 1 FROM json_each(e.tags) t WHERE tag_key(t.value) IN ({_marks(group)}))",
             *group,
         )
     return " AND ".join(parts), values

@@ -10,7 +10,7 @@ import msgspec
 from stepstore.catalog import CatalogOptions, Change, Projection
 from stepstore.journal import Gap, Journal, Record, RecordBatch
 from stepwell.errors import EpisodeUnavailable
-from stepwell.model.analysis import EpisodeSummary, RewardScore
+from stepwell.model.analysis import RewardScore
 from stepwell.model.codec import (
     PLAIN_STEP,
     DecodedRecord,
@@ -20,6 +20,7 @@ from stepwell.model.codec import (
     may_have_failed,
     plain_step_time_ns,
 )
+from stepwell.model.ending_glance import glance_at_ending
 from stepwell.model.event import (
     ARCHIVED,
     DELETED,
@@ -32,14 +33,12 @@ from stepwell.model.event import (
     UNRELATED,
     UPDATED,
 )
-from stepwell.model.ids import EPISODE_STREAM, stream_id
 from stepwell.model.organising import Tagged, Updated
 from stepwell.model.outcome import TaskOutcome, outcome_kind
-from stepwell.model.start import EpisodeStart, decode_start
 from stepwell.model.tags import tag_key, with_tags, without_tags
 from stepwell.runtime import episode_catalog as catalog
-from stepwell.runtime import lexical_index
 from stepwell.runtime.edges import EdgeFold
+from stepwell.runtime.start_facts import StartFacts, start_of
 
 _TOGETHER = 64
 """So many records that are no steps are decoded at once: that takes half the time, unless they are very large."""
@@ -55,31 +54,34 @@ class _EndingFacts(msgspec.Struct, frozen=True):
 
     outcome: TaskOutcome
     reward: RewardScore | None = None
-    summary: EpisodeSummary | None = None
 
 
-class _Touched:
-    """What some records say of one stream."""
+class _Touched(msgspec.Struct, gc=False):
+    """What some records say of one stream. Thousands are held at a time, and nothing in them refers back: the garbage
+    collector going through them again and again would cost a third of the folding."""
 
-    # On the class, as most of a stream's records say nothing of most of this.
-    start: EpisodeStart | None = None
-    episode_id = ""
-    start_ns = last_ns = last_seq = last_other_seq = steps = failed = 0
+    start: StartFacts | None = None
+    episode_id: str = ""
+    start_ns: int = 0
+    last_ns: int = 0
+    last_seq: int = 0
+    last_other_seq: int = 0
+    steps: int = 0
+    failed: int = 0
     last_step: bytes | None = None
     """The last plain step: time does not go back within a stream."""
     ended_ns: int | None = None
     outcome: str | None = None
     reward: float | None = None
-    key_steps: str | None = None
     description: str | None = None
     archived: int | None = None
-    retagged: tuple[tuple[list[str], list[str]], ...] = ()
+    retagged: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = ()
     """What was taken away, and what was put behind, one after the other."""
 
     def tags(self) -> list[str]:
         """The tags of an episode that started here."""
         assert self.start is not None
-        found = self.start.context.tags
+        found = list(self.start.context.tags)
         for removed, added in self.retagged:
             found = with_tags(without_tags(found, removed), added)
         return found
@@ -153,10 +155,19 @@ class EpisodeCatalogFold:
 
     def _take_others(self, records: list[Record]) -> None:
         """Records that are no steps, in order. They and the steps of one episode do not mind which are taken first."""
-        together = decode_records([record.payload for record in records])
-        for place, record in enumerate(records):
+        glances = [glance_at_ending(record.payload) for record in records]
+        to_decode = [record.payload for record, glance in zip(records, glances, strict=True) if glance is None]
+        together = decode_records(to_decode)
+        decoding = None if together is None else iter(together)
+        for record, glance in zip(records, glances, strict=True):
+            if glance is not None:
+                touched = self._touched_by(record.stream)
+                if record.seq > touched.last_other_seq:
+                    touched.ended_ns, touched.outcome, touched.reward = glance
+                    _took(touched, record.seq, glance.time_ns)
+                continue
             try:
-                decoded = together[place] if together is not None else decode_record(record.payload, "a record")
+                decoded = decode_record(record.payload, "a record") if decoding is None else next(decoding)
                 if decoded.kind == DELETED:
                     self._deleted[record.stream] = None
                     continue
@@ -174,20 +185,15 @@ class EpisodeCatalogFold:
                     touched.steps += 1
             except (EpisodeUnavailable, msgspec.ValidationError):
                 continue
-            if record.seq > touched.last_seq:
-                touched.last_seq = record.seq
-            if decoded.time_ns > touched.last_ns:
-                touched.last_ns = decoded.time_ns
+            _took(touched, record.seq, decoded.time_ns)
 
     def changes(self) -> list[Change]:
         """What to change for what was taken since."""
         added, tags, changed = [], [], []
-        described, archived, retagged, to_index = [], [], [], []
+        described, archived, retagged = [], [], []
         for stream, it in self._touched.items():
             if stream in self._deleted:
                 continue
-            if it.outcome is not None or it.description is not None or it.retagged:
-                to_index.append((stream,))
             if it.last_step is not None:
                 it.last_ns = max(it.last_ns, plain_step_time_ns(it.last_step))
             if it.start is not None:
@@ -195,7 +201,7 @@ class EpisodeCatalogFold:
                 added.append(row)
                 tags += [(stream, key) for key in keys]
                 continue
-            ending = (it.ended_ns, it.outcome, it.reward, it.key_steps)
+            ending = (it.ended_ns, it.outcome, it.reward)
             changed.append((stream, it.last_ns, it.last_seq, it.steps, it.failed, *ending))
             if it.description is not None:
                 described.append((stream, it.description))
@@ -214,12 +220,19 @@ class EpisodeCatalogFold:
             Change(catalog.RETAG, retagged),
             Change(catalog.FORGET_TAGS, with_other_tags),
             Change(catalog.NOTE_TAGS, with_other_tags),
-            Change(lexical_index.INDEX, to_index),
             Change(catalog.DELETE, deleted),
             *self._edges.changes(deleted),
         )
         self._touched, self._deleted = {}, {}
         return [change for change in found if change.rows]
+
+
+def _took(touched: _Touched, seq: int, time_ns: int) -> None:
+    touched.last_other_seq = seq
+    if seq > touched.last_seq:
+        touched.last_seq = seq
+    if time_ns > touched.last_ns:
+        touched.last_ns = time_ns
 
 
 def _count_one_by_one(touched: _Touched, steps: list[bytes]) -> None:
@@ -257,33 +270,26 @@ def _new_row(stream: bytes, it: _Touched) -> tuple[tuple[Any, ...], dict[str, No
         it.outcome,
         it.reward,
         it.archived or 0,
-        it.key_steps,
     )
     return row, dict.fromkeys(map(tag_key, tags))
 
 
 def _start(touched: _Touched, record: Record, decoded: DecodedRecord) -> None:
-    meta = decoded.meta or {}
-    name = meta.get("id")
-    if meta.get("stream") != EPISODE_STREAM or not isinstance(name, str):
-        return
-    if stream_id(EPISODE_STREAM, name) != record.stream:
-        return  # their names collide on disk, or the record lies
-    touched.start = decode_start(decoded.data)
-    touched.episode_id, touched.start_ns = name, decoded.time_ns
+    found = start_of(record, decoded)
+    if found is not None:
+        touched.episode_id, touched.start = found
+        touched.start_ns = decoded.time_ns
 
 
 def _end(touched: _Touched, _record: Record, decoded: DecodedRecord) -> None:
     facts = msgspec.convert(decoded.data, _EndingFacts)
     touched.ended_ns, touched.outcome = decoded.time_ns, outcome_kind(facts.outcome)
     touched.reward = None if facts.reward is None else facts.reward.total
-    if facts.summary is not None:
-        touched.key_steps = catalog.json_text(facts.summary.key_steps)
 
 
 def _tag(touched: _Touched, _record: Record, decoded: DecodedRecord) -> None:
     record = msgspec.convert(decoded.data, Tagged)
-    touched.retagged += ((record.removed, record.added),)
+    touched.retagged += ((tuple(record.removed), tuple(record.added)),)
 
 
 def _update(touched: _Touched, _record: Record, decoded: DecodedRecord) -> None:

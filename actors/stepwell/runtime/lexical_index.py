@@ -1,26 +1,22 @@
-"""What the catalog keeps of finished episodes so that they can be found by what they were about.
+"""The terms by which finished episodes are found, and the lookup of those that have them.
 
-Each has its terms, as `stepwell.learning.ranking` makes them: those of the task, and those of its labels (tags, domain,
-language, framework, task type, and the key steps of its summary: tools, and what they were called for). SQLite's full
-text over these two columns tells which episodes have a term, and how many; the scores are worked out by us, since the
-bm25 of SQLite pins its parameters and costs a microsecond for every episode that has any of the words.
-
-Interrupted episodes are no evidence and are not in it; open ones come in with their ending.
+Each has its terms, as `stepwell.learning.ranking` makes them: those of the task, those of its labels (tags, domain,
+language, framework, task type), and those of the key steps of its summary (tools, and what they were called for).
+SQLite's full text over them (see `retrieval_catalog`) tells which episodes have a term, and how many; the scores are
+worked out by us, since the bm25 of SQLite pins its parameters and costs a microsecond for every episode that has any of
+the words.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from typing import Any
 
 import trio
 
-from stepstore.catalog import FullText, Table
 from stepwell.learning.ranking import CorpusStatistics, analyse
 
 LABEL_WEIGHT = 0.2
@@ -29,41 +25,7 @@ UNINFORMATIVE = ("general", "other")
 """The domain and the task type of an episode that was given none."""
 _STEP_NUMBER = re.compile(r"^Step [^:]*: ")
 """How a key step of a summary begins."""
-
-COLUMNS = {"terms": "TEXT", "labels": "TEXT"}
-FULL_TEXT = FullText(name="episode_words", table="episode", columns=("terms", "labels"), tokenizer="ascii")
-CORPUS = Table(
-    name="corpus",
-    columns={
-        "id": "INTEGER PRIMARY KEY",
-        "documents": "INTEGER NOT NULL",
-        "terms": "INTEGER NOT NULL",
-        "changes": "INTEGER NOT NULL",  # so many there have been
-    },
-)
-
-
-def _count(column: str) -> str:
-    return f"length({column}) - length(replace({column}, ' ', '')) + ({column} <> '')"
-
-
-_PUT = (
-    f"INSERT INTO corpus VALUES (1, 1, {_count('new.terms')}, 1) ON CONFLICT (id) DO UPDATE SET "
-    "documents = documents + 1, terms = terms + excluded.terms, changes = changes + 1"
-)
-_TAKE = f"UPDATE corpus SET documents = documents - 1, terms = terms - ({_count('old.terms')}), changes = changes + 1"
-TRIGGERS = (
-    f"CREATE TRIGGER corpus_put AFTER INSERT ON episode WHEN new.terms IS NOT NULL BEGIN {_PUT}; END",
-    f"CREATE TRIGGER corpus_new AFTER UPDATE OF terms, labels ON episode WHEN new.terms IS NOT NULL BEGIN {_PUT}; END",
-    f"CREATE TRIGGER corpus_old AFTER UPDATE OF terms, labels ON episode WHEN old.terms IS NOT NULL BEGIN {_TAKE}; END",
-    f"CREATE TRIGGER corpus_take AFTER DELETE ON episode WHEN old.terms IS NOT NULL BEGIN {_TAKE}; END",
-)
-INDEX = """
-    WITH new (stream) AS ({values})
-    UPDATE episode SET
-        terms = task_terms(task),
-        labels = label_terms(task, json_array(domain, language, framework, task_type), tags, key_steps)
-    WHERE stream IN new AND outcome IS NOT NULL AND outcome <> 'interrupted'"""
+_REMEMBERED_STEPS = 8_192
 
 
 def stored_term(term: str) -> str:
@@ -76,23 +38,20 @@ def stored_terms(text: str) -> list[str]:
     return [stored_term(term) for term in analyse(text)]
 
 
-@lru_cache(maxsize=16)  # both functions below are called for the same row, one after the other
-def _task_terms(task: str) -> str:
-    return " ".join(stored_terms(task))
+def label_terms(given: Iterable[str | None], tags: Iterable[str]) -> list[str]:
+    """The terms of the labels of an episode: what it was `given` of domain, language, framework and task type, and
+    its tags."""
+    return stored_terms(" ".join([*(label for label in given if label and label not in UNINFORMATIVE), *tags]))
 
 
-def _label_terms(task: str, given: str, tags: str, key_steps: str | None) -> str:
-    words = [label for label in json.loads(given) if label and label not in UNINFORMATIVE] + json.loads(tags)
-    of_the_task = set(_task_terms(task).split())
-    said = " ".join(_STEP_NUMBER.sub("", step) for step in json.loads(key_steps or "[]"))
-    of_steps = [term for term in stored_terms(said) if term not in of_the_task]
-    return " ".join(dict.fromkeys([*stored_terms(" ".join(words)), *of_steps]))
+def step_terms(key_steps: Iterable[str]) -> list[str]:
+    """The terms of the key steps of its summary: tools, and what they were called for."""
+    return [term for step in key_steps for term in _terms_of_step(_STEP_NUMBER.sub("", step))]
 
 
-FUNCTIONS: dict[str, tuple[int, Callable[..., Any]]] = {
-    "task_terms": (1, _task_terms),
-    "label_terms": (4, _label_terms),
-}
+@lru_cache(maxsize=_REMEMBERED_STEPS)  # agents do the same again and again
+def _terms_of_step(said: str) -> list[str]:
+    return stored_terms(said)
 
 
 class TermCounts:

@@ -9,6 +9,7 @@ from stepstore.journal import Journal
 from stepstore.restarting import Service
 from stepwell.runtime.episode_fold import episode_projection
 from stepwell.runtime.learner import learning_projection
+from stepwell.runtime.retrieval_fold import retrieval_projection
 
 
 class Projections:
@@ -18,10 +19,11 @@ class Projections:
         self.are_read_only = options.read_only
         """Somebody else writes what they are made of: nothing can be stored."""
         self.episodes = episode_projection(journal, options)
+        self.retrieval = retrieval_projection(journal, options)
         self.learning = learning_projection(journal, options)
 
     def __iter__(self) -> Iterator[Projection]:
-        return iter((self.episodes, self.learning))
+        return iter((self.episodes, self.retrieval, self.learning))
 
     @property
     def services(self) -> tuple[Service, ...]:

@@ -1,4 +1,4 @@
-"""Finding the finished episodes that are relevant to a task, in the catalog."""
+"""Finding the finished episodes that are relevant to a task, in the catalog of retrieval."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MOST_TERMS = 32
 """Of a long query the terms that say most are looked for."""
 RERANKED = 256
 """So many candidates are scored in full."""
-_COLUMNS = "id, episode_id, terms, labels, domain, language, framework, tags, outcome, reward, ended_ns"
+_COLUMNS = "id, episode_id, terms, labels, step_terms, domain, language, framework, tags, outcome, reward, ended_ns"
 
 
 @dataclass
@@ -121,21 +121,22 @@ class Retrieval:
         looked_at = 0
         for keys in pieces:
             looked_at += len(keys)
-            statement = (
-                f"SELECT {_COLUMNS} FROM episode e WHERE id IN ({', '.join(map(str, keys))}) "
-                f"AND terms IS NOT NULL AND {condition}"
-            )
+            statement = f"SELECT {_COLUMNS} FROM episode e WHERE id IN ({', '.join(map(str, keys))}) AND {condition}"
             rows += connection.execute(statement, values).fetchall()
             if len(rows) >= RERANKED:
                 break
         return rows, looked_at
 
     def _read(self, row: tuple[Any, ...]) -> tuple[Described, float | None]:
-        key, episode_id, terms, labels, domain, language, framework, tags, outcome, reward, ended_ns = row
+        key, episode_id, terms, labels, steps, domain, language, framework, tags, outcome, reward, ended_ns = row
+        of_the_task = terms.split()
+        of_steps = dict.fromkeys(steps.split() if steps else ())
+        for term in of_the_task:  # a key step tells nothing by a word that the task has
+            of_steps.pop(term, None)
         described = Described(
             episode_id,
-            terms.split(),
-            labels.split(),
+            of_the_task,
+            list(dict.fromkeys((*labels.split(), *of_steps))),
             domain,
             language,
             framework,

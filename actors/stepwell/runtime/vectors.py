@@ -1,4 +1,5 @@
-"""Vectors of the tasks of finished episodes, made by the embedder of the settings and kept in the catalog.
+"""Vectors of the tasks of finished episodes, made by the embedder of the settings and kept in the
+catalog of retrieval.
 
 The log does not have them: they are made of it by somebody else's model, when somebody asks, and made again where the
 catalog is. A fixed text is embedded at the first use of each opening; does its vector differ from the one beside the
@@ -40,7 +41,7 @@ TABLES = (
     ),
 )
 TRIGGERS = (
-    "CREATE TRIGGER vector_old AFTER UPDATE OF terms ON episode "
+    "CREATE TRIGGER vector_old AFTER UPDATE OF task ON episode WHEN old.task IS NOT new.task "
     "BEGIN DELETE FROM episode_vector WHERE episode = old.id; END",
     "CREATE TRIGGER vector_put AFTER INSERT ON episode_vector BEGIN UPDATE embedder SET changes = changes + 1; END",
     "CREATE TRIGGER vector_take AFTER DELETE ON episode_vector BEGIN UPDATE embedder SET changes = changes + 1; END",
@@ -51,7 +52,8 @@ _PUT = """
     SELECT episode.id, new.vector FROM new JOIN episode ON episode.id = new.episode AND episode.task = new.task"""
 _MISSING = """
     SELECT id, task FROM episode
-    WHERE terms IS NOT NULL AND NOT EXISTS (SELECT 1 FROM episode_vector WHERE episode = episode.id)
+    WHERE outcome IS NOT NULL AND outcome <> 'interrupted'
+    AND NOT EXISTS (SELECT 1 FROM episode_vector WHERE episode = episode.id)
     ORDER BY id LIMIT ?"""
 
 
@@ -60,7 +62,7 @@ class EmbedderFailed(Exception):
 
 
 class VectorIndex:
-    """The vectors of one projection of episodes."""
+    """The vectors of the projection that episodes are retrieved from."""
 
     def __init__(self, projection: Projection, embedder: Embedder):
         self._projection, self._embedding = projection, Embedding(embedder)

@@ -47,19 +47,41 @@ class Table:
 @dataclass(frozen=True, kw_only=True)
 class FullText:
     """An FTS5 index over text columns of a table. It follows the table by triggers and holds no copy of the text. A row
-    all of whose text is NULL is not in it. `{name}_counts` tells in how many rows (`doc`) each `term` occurs."""
+    all of whose text is NULL is not in it. `{name}_counts` tells in how many rows (`doc`) each `term` occurs.
+
+    `where`: a condition over `{row}`; a row for which it is not true is not in it either. `where_columns`: those that
+    it reads. `options`: further ones of FTS5, such as "detail=none" where nobody asks for phrases.
+    """
 
     name: str
     table: str
     columns: tuple[str, ...]
     tokenizer: str = "unicode61 remove_diacritics 2"
+    where: str = ""
+    where_columns: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+
+    def holds(self, row: str) -> str:
+        """The condition for `row` ("new", or "old" in a trigger) to be in it."""
+        any_text = " OR ".join(f"{row}.{column} IS NOT NULL" for column in self.columns)
+        return f"({self.where.format(row=row)}) AND ({any_text})" if self.where else f"({any_text})"
+
+    @property
+    def watched(self) -> tuple[str, ...]:
+        """The columns that decide what it holds of a row."""
+        return (*self.columns, *self.where_columns)
+
+    def changed(self) -> str:
+        """The condition, in a trigger, for a row to be in it with something else than before, or not any more."""
+        return " OR ".join(f"old.{column} IS NOT new.{column}" for column in self.watched)
 
     def statements(self, keys: dict[str, str]) -> Iterator[str]:
         """The statements that make it."""
         key, columns = keys[self.table], ", ".join(self.columns)
+        options = "".join(f", {option}" for option in self.options)
         yield (
             f"CREATE VIRTUAL TABLE {self.name} USING fts5({columns}, content={self.table}, content_rowid={key}, "
-            f"tokenize='{self.tokenizer}')"
+            f"tokenize='{self.tokenizer}'{options})"
         )
         yield f"CREATE VIRTUAL TABLE {self.name}_terms USING fts5vocab({self.name}, instance)"
         yield f"CREATE VIRTUAL TABLE {self.name}_counts USING fts5vocab({self.name}, row)"
@@ -67,17 +89,17 @@ class FullText:
         def values(row: str) -> str:
             return ", ".join(f"{row}.{column}" for column in self.columns)
 
-        def any_text(row: str) -> str:
-            return " OR ".join(f"{row}.{column} IS NOT NULL" for column in self.columns)
-
         put = f"INSERT INTO {self.name}(rowid, {columns}) VALUES (new.{key}, {values('new')});"
         take = f"INSERT INTO {self.name}({self.name}, rowid, {columns}) VALUES ('delete', old.{key}, {values('old')});"
-        yield f"CREATE TRIGGER {self.name}_put AFTER INSERT ON {self.table} WHEN {any_text('new')} BEGIN {put} END"
-        yield f"CREATE TRIGGER {self.name}_take AFTER DELETE ON {self.table} WHEN {any_text('old')} BEGIN {take} END"
+        yield f"CREATE TRIGGER {self.name}_put AFTER INSERT ON {self.table} WHEN {self.holds('new')} BEGIN {put} END"
+        yield f"CREATE TRIGGER {self.name}_take AFTER DELETE ON {self.table} WHEN {self.holds('old')} BEGIN {take} END"
         # In one trigger: which of two comes first is not defined, and words of both texts would go with the old one.
-        take = take.replace(" VALUES (", " SELECT ").replace(");", f" WHERE {any_text('old')};")
-        put = put.replace(" VALUES (", " SELECT ").replace(");", f" WHERE {any_text('new')};")
-        yield f"CREATE TRIGGER {self.name}_change AFTER UPDATE OF {columns} ON {self.table} BEGIN {take} {put} END"
+        take = take.replace(" VALUES (", " SELECT ").replace(");", f" WHERE {self.holds('old')};")
+        put = put.replace(" VALUES (", " SELECT ").replace(");", f" WHERE {self.holds('new')};")
+        yield (
+            f"CREATE TRIGGER {self.name}_change AFTER UPDATE OF {', '.join(self.watched)} ON {self.table} "
+            f"WHEN {self.changed()} BEGIN {take} {put} END"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,7 +47,7 @@ def tasks_of(memory: Memory) -> list[str]:
     nursery = memory._supervisor._nursery
     assert nursery is not None
     names = [task.name for task in nursery.child_tasks]
-    always = {f"stepwell {name}" for name in ("log writer", "projector", "learner", "flusher", "passivator")}
+    always = {f"stepwell {name}" for name in ("log writer", "projector", "indexer", "learner", "flusher", "passivator")}
     return [name for name in names if name not in always]
 
 

@@ -208,7 +208,7 @@ async def test_it_sees_every_ending_that_was_durable_and_nothing_deleted(tmp_pat
 
 async def test_without_a_projector_it_is_unavailable_and_logging_goes_on() -> None:
     async with open_memory(":memory:") as memory:
-        memory._runtime.projections.episodes.projector.park(OSError("broken"))
+        memory._runtime.projections.retrieval.projector.park(OSError("broken"))
         with pytest.raises(Unavailable, match="not kept up to date"):
             await memory.retrieve_relevant_context("flights")
         await put(memory, "a", "count the flights", Success())
@@ -218,14 +218,14 @@ async def test_a_hit_that_is_deleted_before_it_is_read_is_left_out(monkeypatch: 
     async with open_memory(":memory:") as memory:
         await put(memory, "a", "count the flights", Success())
         await put(memory, "b", "count the flights to Boston", Success())
-        read_now = memory._runtime.projections.episodes.read_now
+        read_now = memory._runtime.projections.retrieval.read_now
 
         async def deleting(reading: Any) -> Any:
             found = await read_now(reading)
             await memory.delete_episode("a")
             return found
 
-        monkeypatch.setattr(memory._runtime.projections.episodes, "read_now", deleting)
+        monkeypatch.setattr(memory._runtime.projections.retrieval, "read_now", deleting)
         found = await memory.retrieve_relevant_context("flights")
         assert ids(found) == ["b"]
         assert found.note == "1 episode left out: deleted meanwhile, or damaged"
@@ -327,9 +327,10 @@ def test_the_scores_are_those_of_plain_python_and_a_rebuilt_index_says_the_same(
             filtered = await memory.retrieve_relevant_context(
                 query, limit=100, filter=EpisodeFilter(tags_any=["NET"], outcomes=["success", "failure"])
             )
+            durable = memory._journal.durable_lsn
             passing = {
                 it.episode_id
-                for it in (await memory.list_episodes(EpisodeFilter(tags_any=["net"]))).items
+                for it in (await memory.list_episodes(EpisodeFilter(tags_any=["net"]), at_least=durable)).items
                 if it.outcome in ("success", "failure")
             }
             assert set(ids(filtered)) == set(ids(found)) & passing

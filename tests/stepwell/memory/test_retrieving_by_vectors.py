@@ -96,7 +96,7 @@ async def test_a_deleted_episode_leaves_no_vector(tmp_path: Path) -> None:
         await put(memory, a="dogs", b="flights")
         await memory.retrieve_relevant_context("puppies")
         await memory.delete_episode("a")
-        projection = memory._runtime.projections.episodes
+        projection = memory._runtime.projections.retrieval
         left = await projection.read_now(
             lambda connection: connection.execute("SELECT count(*) FROM episode_vector").fetchone()
         )

@@ -60,6 +60,7 @@ async def test_a_memory_at_rest(autojump_clock: MockClock) -> None:
             "log compactor",
             "log scrubber",
             "projector",
+            "indexer",
             "learner",
         ]
         assert {service.state for service in health.services} <= {"waiting", "running"}
