@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+import stepwell
 from stepwell.cli.app import cli
 from tests.docs_blocks import PAGES, ROOT, RUN_ELSEWHERE, blocks, environment_of, programs, run
 
@@ -23,6 +25,14 @@ def test_the_blocks_of_a_page_run_in_their_order(page: Path, tmp_path: Path) -> 
         done = run(command, tmp_path, environment)
         assert done.returncode == 0, f"{place}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr, f"{place}: {done.stderr}"
+
+
+def test_the_reference_has_every_public_name() -> None:
+    written = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"stepwell\.(\w+)", written)) | set(vars(stepwell.errors))
+    public = {name for name in dir(stepwell) if not name.startswith("_")} - {"annotations", "TYPE_CHECKING"}
+    missing = {name for name in public - named if not isinstance(getattr(stepwell, name), ModuleType)}
+    assert missing == set()
 
 
 def test_a_block_that_is_not_run_says_why() -> None:

@@ -75,7 +75,7 @@ SHOWN = [
     Picture("restore", "stepwell restore monday restored", "A memory made of a copy."),
     Picture("rebuild", "stepwell rebuild", "What is kept beside the log, derived from it anew."),
     Picture("verify", "stepwell verify", "Every byte of the log is read and compared with its checksums."),
-    Picture("retain", "stepwell retain --max-episodes 50 --dry-run", "Which episodes a policy would delete."),
+    Picture("retain", "stepwell retain --max-episodes 50 --dry-run", "Who would be deleted by a policy; nobody is."),
     Picture("delete", "stepwell delete {episode}", "It shows what would go, and asks.", typed="y\n"),
     Picture("purge", "stepwell compact --purge --yes", "What was deleted is removed from the files; and the proof."),
     Picture("damage", "stepwell verify --dir damaged", "One flipped bit: what it hurts, and what it does not.", code=1),

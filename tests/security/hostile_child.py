@@ -112,6 +112,8 @@ OPERATIONS: dict[str, Callable[[Path], None]] = {
     "stats": command("stats"),
     "verify": command("verify"),
     "export": command("export", "/dev/null"),
+    "search": command("search", "a task"),
+    "recommend": command("recommend", "a task"),
     "the bystander": the_bystander,
     "the API": through_the_api,
 }

@@ -6,8 +6,10 @@ of a sound memory with an episode "victim" and one "bystander".
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from stepwell.model.ids import stream_id
 Maker = Callable[[Path], None]
 VICTIM, BYSTANDER = "victim", "bystander"
 GIB = 1024**3
+_ENDLESS = "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers) SELECT n FROM numbers"
 
 
 def make_sound(directory: Path) -> None:
@@ -123,6 +126,46 @@ def _link(name: str, target: str) -> Maker:
     return make
 
 
+def _catalog(name: str, *statements: str) -> Maker:
+    """A catalog of the right declaration, which was then changed by hand."""
+
+    def make(directory: Path) -> None:
+        with contextlib.closing(sqlite3.connect(directory / name, isolation_level=None)) as connection:
+            connection.create_function("hostile", 0, lambda: 0, deterministic=True)
+            for statement in statements:
+                connection.execute(statement)
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    return make
+
+
+def _grown_catalog(name: str) -> Maker:
+    """A terabyte of nothing behind the last page, which the head counts as pages."""
+
+    def make(directory: Path) -> None:
+        _catalog(name)(directory)
+        path = directory / name
+        with open(path, "r+b") as file:
+            pages = 2**28
+            file.seek(28)
+            file.write(pages.to_bytes(4, "big"))
+        os.truncate(path, pages * 4096)
+
+    return make
+
+
+def _forged(name: str) -> dict[str, Maker]:
+    return {
+        f"{name} that is a pipe": _pipe(name),
+        f"{name} whose own log is a pipe": _pipe(f"{name}-wal"),
+        f"{name} that is an endless device": _link(name, "/dev/zero"),
+        f"{name} that is somebody else's file": _link(name, "/etc/passwd"),
+        f"{name} of a terabyte of nothing": _file(name, 1024 * GIB),
+        f"{name} with a terabyte of pages": _grown_catalog(name),
+        f"{name} of no kind": _file(name, b"SQLite format 3\0" + b"\xff" * 100_000),
+    }
+
+
 def _named(directory: Path, name: str) -> Path:
     return next(directory.glob(name), directory / name)
 
@@ -220,6 +263,25 @@ LOGS: dict[str, Maker] = {
     "a segment that is somebody else's file": _link("*.seg", "/etc/passwd"),
     # terminals
     "texts that a terminal obeys": _texts,
+    # what is kept beside the log
+    **_forged("catalog.sqlite"),
+    **_forged("learning.sqlite"),
+    "catalog.sqlite with a table that never ends": _catalog(
+        "catalog.sqlite",
+        "DROP TABLE episode",
+        f"CREATE VIEW episode AS {_ENDLESS}",
+    ),
+    "catalog.sqlite whose cursor never ends": _catalog(
+        "catalog.sqlite",
+        "ALTER TABLE catalog RENAME TO truth",
+        f"CREATE VIEW catalog AS SELECT name, value FROM truth UNION ALL SELECT 'cursor', n FROM ({_ENDLESS})",
+    ),
+    "catalog.sqlite with a trigger of its own": _catalog(
+        "catalog.sqlite",
+        f"CREATE TRIGGER hurts AFTER INSERT ON episode BEGIN UPDATE corpus SET documents = (SELECT max(n) FROM "
+        f"({_ENDLESS})); END",
+        "UPDATE catalog SET value = '' WHERE name = 'cursor'",
+    ),
 }
 """By what is hostile about it."""
 

@@ -512,7 +512,8 @@ class LongTermPort:
     async def forget(self, fact_id: str) -> bool:
         """Remove a fact: from now on it is in no answer. False if there is none of that id.
 
-        Its bytes stay in the log, as those of every record do, until its scope is cleared.
+        Its bytes stay in the log, as those of every record do, until its scope is cleared. Durable on return;
+        cancelled, whether it was done is unknown: call again. Raises: as all of `memory.long_term`.
         """
         found: bool = await self._door.call(lambda: self._target.forget(fact_id))
         return found
@@ -848,16 +849,24 @@ class Memory:
         """Add tags to an episode, behind those it has. One that it has already, in whatever case, stays as it is.
 
         A tag has 1 to 100 bytes (`Limits.tag_bytes`) once blanks around it are gone, and no control characters; an
-        episode has at most 1,000.
+        episode has at most 1,000. Durable on return; cancelled, whether it was done is unknown: call again.
+        Raises: `InvalidInput`, `TooLarge`, `NotFound`, `InvalidState` (the episode is being deleted),
+        `EpisodeUnavailable`, `Unavailable`, `Closed`, `LogFull`, `OutcomeUnknown`.
         """
         await self._door.call(lambda: self._target.add_tags(episode_id, tags, actor=actor))
 
     async def remove_tags(self, episode_id: str, tags: Sequence[str], *, actor: str = "") -> None:
-        """Take tags away from an episode, in whatever case they are given. Those it does not have change nothing."""
+        """Take tags away from an episode, in whatever case they are given. Those it does not have change nothing.
+
+        Durable on return; is cancelled and raises as `add_tags`.
+        """
         await self._door.call(lambda: self._target.remove_tags(episode_id, tags, actor=actor))
 
     async def set_tags(self, episode_id: str, tags: Sequence[str], *, actor: str = "") -> None:
-        """Give an episode these tags and no others, in this order and spelling."""
+        """Give an episode these tags and no others, in this order and spelling.
+
+        Durable on return; is cancelled and raises as `add_tags`.
+        """
         await self._door.call(lambda: self._target.set_tags(episode_id, tags, actor=actor))
 
     async def update_episode(
@@ -872,7 +881,9 @@ class Memory:
         """Replace the description of an episode (unless None), and lay `metadata` over its metadata, key by key, after
         taking the keys in `remove_metadata` away. The event `started` still says what it was started with.
 
-        Raises: `InvalidInput`, `TooLarge` for a description or metadata that `start_episode` would refuse.
+        Durable on return; cancelled, whether it was done is unknown: call again.
+        Raises: `InvalidInput`, `TooLarge` for a description or metadata that `start_episode` would refuse, otherwise as
+        `add_tags`.
         """
         await self._door.call(
             lambda: self._target.update_episode(
@@ -881,11 +892,14 @@ class Memory:
         )
 
     async def archive(self, episode_id: str, *, actor: str = "") -> None:
-        """Put an episode away. It stays readable, and open if it is; `Episode.archived_at` says since when."""
+        """Put an episode away. It stays readable, and open if it is; `Episode.archived_at` says since when.
+
+        Durable on return; is cancelled and raises as `add_tags`.
+        """
         await self._door.call(lambda: self._target.archive(episode_id, actor=actor))
 
     async def restore(self, episode_id: str, *, actor: str = "") -> None:
-        """Take an episode out of the archive."""
+        """Take an episode out of the archive. Durable on return; is cancelled and raises as `add_tags`."""
         await self._door.call(lambda: self._target.restore(episode_id, actor=actor))
 
     def atomic(self) -> DoorScope[Transaction]:
@@ -905,7 +919,8 @@ class Memory:
     ) -> Receipt:
         """Log steps as one atomic batch: all of them are stored or none. The receipt is that of the last one.
 
-        Otherwise as `EpisodeHandle.log_step`; `expected_seq` is the record that the first of them is to come behind.
+        `expected_seq` is the record that the first of them is to come behind. Otherwise it is cancelled, and raises, as
+        `EpisodeHandle.log_step`; an `InvalidInput` names the step that is wrong.
         """
         found: Receipt = await self._door.call(
             lambda: self._target.log_steps(episode_id, steps, expected_seq=expected_seq),
@@ -994,13 +1009,16 @@ class Memory:
     async def get_episode(self, episode_id: str, *, partial: bool = False) -> Episode:
         """The episode with everything accepted for it before this call. With `partial`, what is sound of a damaged one.
 
-        Raises: `NotFound`, `EpisodeUnavailable`.
+        Takes time and memory in proportion to the episode; `events` reads one in bounded memory. Changes nothing, also
+        when cancelled.
+        Raises: `InvalidInput`, `TooLarge` (no id), `NotFound`, `EpisodeUnavailable` (also with `partial`, where not
+        even its start is sound).
         """
         found: Episode = await self._door.call(lambda: self._target.get_episode(episode_id, partial=partial))
         return found
 
     async def get_episodes(self, episode_ids: Iterable[str]) -> list[Episode]:
-        """Several episodes, in the order asked for. Raises: `NotFound` naming the first that is unknown."""
+        """Several episodes, in the order asked for. Raises: as `get_episode`, naming the first that is unknown."""
         found: list[Episode] = await self._door.call(lambda: self._target.get_episodes(episode_ids))
         return found
 
@@ -1036,7 +1054,8 @@ class Memory:
     def episode_ids(self) -> Items[EpisodeId]:
         """Every stored episode's id, in the order in which they were started.
 
-        Left out is one whose first record cannot be read, since only that tells the id.
+        Left out is one whose first record cannot be read, since only that tells the id. Reads one record for each, so
+        it may take seconds over a large memory: `list_episodes` looks into a catalog instead.
         """
         return Items(self._door, self._target.episode_ids())
 

@@ -27,7 +27,10 @@ class EpisodeReading(MemoryCore):
     async def get_episode(self, episode_id: str, *, partial: bool = False) -> Episode:
         """The episode with everything accepted for it before this call. With `partial`, what is sound of a damaged one.
 
-        Raises: `NotFound`, `EpisodeUnavailable`.
+        Takes time and memory in proportion to the episode; `events` reads one in bounded memory. Changes nothing, also
+        when cancelled.
+        Raises: `InvalidInput`, `TooLarge` (no id), `NotFound`, `EpisodeUnavailable` (also with `partial`, where not
+        even its start is sound).
         """
         known = await checked_id_in_turn(episode_id)
         await self._supervisor.settle(known, catch_up=False)
@@ -35,7 +38,7 @@ class EpisodeReading(MemoryCore):
         return fold.episode()
 
     async def get_episodes(self, episode_ids: Iterable[str]) -> list[Episode]:
-        """Several episodes, in the order asked for. Raises: `NotFound` naming the first that is unknown."""
+        """Several episodes, in the order asked for. Raises: as `get_episode`, naming the first that is unknown."""
         await checkpoint()
         if isinstance(episode_ids, str) or not isinstance(episode_ids, Iterable):
             raise InvalidInput(f"episode_ids: must be several ids, not {type(episode_ids).__name__}")
@@ -78,7 +81,8 @@ class EpisodeReading(MemoryCore):
     async def episode_ids(self) -> AsyncIterator[EpisodeId]:
         """Every stored episode's id, in the order in which they were started.
 
-        Left out is one whose first record cannot be read, since only that tells the id.
+        Left out is one whose first record cannot be read, since only that tells the id. Reads one record for each, so
+        it may take seconds over a large memory: `list_episodes` looks into a catalog instead.
         """
         await self._supervisor.settle_all()
         for stream in self._journal.streams():

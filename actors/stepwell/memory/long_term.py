@@ -294,7 +294,8 @@ class LongTermPort:
     async def forget(self, fact_id: str) -> bool:
         """Remove a fact: from now on it is in no answer. False if there is none of that id.
 
-        Its bytes stay in the log, as those of every record do, until its scope is cleared.
+        Its bytes stay in the log, as those of every record do, until its scope is cleared. Durable on return;
+        cancelled, whether it was done is unknown: call again. Raises: as all of `memory.long_term`.
         """
         await checkpoint()
         place = parse_fact_id(fact_id) if isinstance(fact_id, str) else None

@@ -29,16 +29,24 @@ class Organising(MemoryCore):
         """Add tags to an episode, behind those it has. One that it has already, in whatever case, stays as it is.
 
         A tag has 1 to 100 bytes (`Limits.tag_bytes`) once blanks around it are gone, and no control characters; an
-        episode has at most 1,000.
+        episode has at most 1,000. Durable on return; cancelled, whether it was done is unknown: call again.
+        Raises: `InvalidInput`, `TooLarge`, `NotFound`, `InvalidState` (the episode is being deleted),
+        `EpisodeUnavailable`, `Unavailable`, `Closed`, `LogFull`, `OutcomeUnknown`.
         """
         await self._retag(episode_id, tags, actor, changes.adding_tags)
 
     async def remove_tags(self, episode_id: str, tags: Sequence[str], *, actor: str = "") -> None:
-        """Take tags away from an episode, in whatever case they are given. Those it does not have change nothing."""
+        """Take tags away from an episode, in whatever case they are given. Those it does not have change nothing.
+
+        Durable on return; is cancelled and raises as `add_tags`.
+        """
         await self._retag(episode_id, tags, actor, changes.removing_tags)
 
     async def set_tags(self, episode_id: str, tags: Sequence[str], *, actor: str = "") -> None:
-        """Give an episode these tags and no others, in this order and spelling."""
+        """Give an episode these tags and no others, in this order and spelling.
+
+        Durable on return; is cancelled and raises as `add_tags`.
+        """
         await self._retag(episode_id, tags, actor, changes.setting_tags)
 
     async def _retag(
@@ -63,7 +71,9 @@ class Organising(MemoryCore):
         """Replace the description of an episode (unless None), and lay `metadata` over its metadata, key by key, after
         taking the keys in `remove_metadata` away. The event `started` still says what it was started with.
 
-        Raises: `InvalidInput`, `TooLarge` for a description or metadata that `start_episode` would refuse.
+        Durable on return; cancelled, whether it was done is unknown: call again.
+        Raises: `InvalidInput`, `TooLarge` for a description or metadata that `start_episode` would refuse, otherwise as
+        `add_tags`.
         """
         try:
             change = self._checks.update(description, metadata, remove_metadata, actor)
@@ -73,11 +83,14 @@ class Organising(MemoryCore):
         await self._organise(episode_id, change)
 
     async def archive(self, episode_id: str, *, actor: str = "") -> None:
-        """Put an episode away. It stays readable, and open if it is; `Episode.archived_at` says since when."""
+        """Put an episode away. It stays readable, and open if it is; `Episode.archived_at` says since when.
+
+        Durable on return; is cancelled and raises as `add_tags`.
+        """
         await self._organise(episode_id, changes.archiving(await _checked_actor_in_turn(actor)))
 
     async def restore(self, episode_id: str, *, actor: str = "") -> None:
-        """Take an episode out of the archive."""
+        """Take an episode out of the archive. Durable on return; is cancelled and raises as `add_tags`."""
         await self._organise(episode_id, changes.restoring(await _checked_actor_in_turn(actor)))
 
     async def _organise(self, episode_id: object, change: Change) -> None:

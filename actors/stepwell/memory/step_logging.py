@@ -31,7 +31,8 @@ class StepLogging(MemoryCore):
     ) -> Receipt:
         """Log steps as one atomic batch: all of them are stored or none. The receipt is that of the last one.
 
-        Otherwise as `EpisodeHandle.log_step`; `expected_seq` is the record that the first of them is to come behind.
+        `expected_seq` is the record that the first of them is to come behind. Otherwise it is cancelled, and raises, as
+        `EpisodeHandle.log_step`; an `InvalidInput` names the step that is wrong.
         """
         try:
             await trio.lowlevel.checkpoint_if_cancelled()

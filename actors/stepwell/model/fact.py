@@ -14,6 +14,7 @@ from stepwell.model import validation as check
 from stepwell.model.scope import Scope
 
 FactId = NewType("FactId", str)
+"""The id of a fact, made when it is remembered; never given twice."""
 
 
 class Fact(msgspec.Struct, eq=False, frozen=True):

@@ -13,6 +13,7 @@ import uuid_utils.compat
 from stepwell.errors import InvalidInput, TooLarge
 
 EpisodeId = NewType("EpisodeId", str)
+"""The id of an episode: the caller's text, 1 to 200 bytes of UTF-8 without NUL, or a generated UUIDv7."""
 ThreadId = NewType("ThreadId", str)
 """The name of a conversation thread: the caller's text, of the same kind as that of an episode."""
 MAX_ID_BYTES = 200

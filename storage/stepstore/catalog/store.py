@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -28,6 +29,11 @@ _PRAGMAS = (
     "cache_size = -32768",  # 32 MiB for each connection
     "temp_store = MEMORY",  # of a catalog in memory nothing may reach a file
 )
+_CATALOG = "CREATE TABLE catalog (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID"
+_PARTS_OF_FULL_TEXT = ("data", "idx", "docsize", "config")
+_LARGEST_HOLE = 64 * 1024**2
+_MOST_PACKED = 64
+"""How many bytes a file system that compresses may make of one on the medium."""
 _CODES_OF_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
@@ -62,6 +68,8 @@ class CatalogStore:
         if self._writer is not None:
             self.cursor = self._stored("cursor") or ""
             return
+        if self.path is not None and not _can_be_a_catalog(self.path):
+            self.drop()
         try:
             self._connect()
         except sqlite3.DatabaseError as error:
@@ -73,7 +81,7 @@ class CatalogStore:
     def _connect(self) -> None:
         self._writer = self._connection()
         try:
-            if self._stored("digest") != self.schema.digest():
+            if not self._is_as_declared():
                 self._begin_anew()
             else:
                 self.cursor = self._stored("cursor") or ""
@@ -109,10 +117,21 @@ class CatalogStore:
         ):
             connection.execute(f"PRAGMA {pragma}")
 
+    def _is_as_declared(self) -> bool:
+        """Whether the file was made by this declaration, and has nothing besides: somebody who has put a view or a
+        trigger into it would have it run."""
+        assert self._writer is not None
+        tables = {f"{text.name}_{part}" for text in self.schema.full_texts for part in _PARTS_OF_FULL_TEXT}
+        statements = [
+            statement
+            for kind, name, statement in self._writer.execute("SELECT type, name, sql FROM sqlite_schema")
+            if statement is not None and not (kind == "table" and name in tables)
+        ]
+        expected = [_CATALOG, *self.schema.statements()]
+        return sorted(statements) == sorted(expected) and self._stored("digest") == self.schema.digest()
+
     def _stored(self, name: str) -> str | None:
         assert self._writer is not None
-        if not self._writer.execute("SELECT 1 FROM sqlite_schema WHERE name = 'catalog'").fetchone():
-            return None
         found = self._writer.execute("SELECT value FROM catalog WHERE name = ?", (name,)).fetchone()
         return found and str(found[0])
 
@@ -125,7 +144,7 @@ class CatalogStore:
             self._unlink()
             writer = self._writer = self._connection()
         with self._transaction():
-            writer.execute("CREATE TABLE catalog (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID")
+            writer.execute(_CATALOG)
             for statement in self.schema.statements():
                 writer.execute(statement)
             rows = [("digest", self.schema.digest()), ("cursor", "")]
@@ -205,7 +224,7 @@ class CatalogStore:
     def copy_of(self, source: str) -> None:
         """Fill a catalog in memory from another's file, which is not disturbed. What cannot be used leaves it empty."""
         assert self.path is None
-        if not os.path.isfile(source):
+        if not os.path.isfile(source) or not _can_be_a_catalog(source):
             return
         for _attempt in range(3):
             copy = sqlite3.connect("", isolation_level=None, check_same_thread=False)
@@ -226,7 +245,7 @@ class CatalogStore:
             self._writer = self._reader = copy
             try:
                 self._prepare(copy)
-                if self._stored("digest") == self.schema.digest():
+                if self._is_as_declared():
                     self.cursor = self._stored("cursor") or ""
                     return
             except sqlite3.DatabaseError:
@@ -240,6 +259,19 @@ def remove_file(path: str) -> None:
     for suffix in _BESIDE:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path + suffix)
+
+
+def _can_be_a_catalog(path: str) -> bool:
+    """Whether a file, and what lies beside it, is nothing that one could wait for or read for ever: no pipe, no device,
+    no terabyte that is not on the medium."""
+    for suffix in _BESIDE:
+        try:
+            found = os.stat(path + suffix)
+        except FileNotFoundError:
+            continue
+        if not stat.S_ISREG(found.st_mode) or found.st_size > _LARGEST_HOLE + _MOST_PACKED * 512 * found.st_blocks:
+            return False
+    return True
 
 
 def _state(path: str) -> tuple[tuple[int, int, int] | None, int | None]:

@@ -59,4 +59,4 @@ def test_a_policy_that_says_nothing_is_refused(memory: Path) -> None:
     assert result.exit_code in (1, 2)
     assert "says nothing" in result.stderr
     result = run("retain", "--outcome", "failed", "--dir", memory)
-    assert "is none of success" in result.stderr
+    assert "is not one of 'success'" in result.stderr

@@ -65,7 +65,7 @@ def test_tail_looks_further_back_for_what_is_wanted(memory_at: Path) -> None:
 
 
 def test_tail_for_people(memory_at: Path) -> None:
-    lines = run("tail", "-n", "12", "--kind", "step", "--kind", "ended", "--dir", memory_at).stdout.splitlines()
+    lines = run("tail", "-n", "12", "--kind", "step", "--kind", "ended", "--dir", memory_at).stdout.splitlines()[1:]
     assert "second  ✗ tool  second step 4 → no" in lines[5]
     assert "second  ✓ tool  second step 5 → 5" in lines[6]
     assert "■ failure: broken" in lines[11]
