@@ -114,6 +114,8 @@ from stepwell.model.step import StepError as StepError
 from stepwell.model.step import StepInterrupted as StepInterrupted
 from stepwell.model.step import StepSuccess as StepSuccess
 from stepwell.model.step import StepTimeout as StepTimeout
+from stepwell.model.tag_count import TagCount as TagCount
+from stepwell.model.tag_count import TagPage as TagPage
 from stepwell.model.thread_window import ThreadWindow as ThreadWindow
 from stepwell.model.usage import Price as Price
 from stepwell.model.usage import Usage as Usage

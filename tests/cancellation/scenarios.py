@@ -628,6 +628,7 @@ async def finding(caller: Caller) -> None:
     await caller.plain(lambda: memory.list_episodes(EpisodeFilter(text="task"), at_least=memory._journal.durable_lsn))
     await caller.plain(partial(memory.list_episodes, limit=1))
     await caller.plain(memory.count_episodes)
+    await caller.plain(partial(memory.tags, order="count"))
     await caller.delete("long")
     await caller.plain(memory.list_episodes)
     await caller.plain(lambda: _expect(InvalidInput, lambda: memory.list_episodes(cursor="x")))

@@ -95,6 +95,21 @@ def list_(limit: int, cursor: str | None, oldest: bool, directory: Path, as_json
     run_list(directory, given, limit=limit, cursor=cursor, oldest=oldest, as_json=as_json)
 
 
+@click.command(epilog=example("stepwell tags --dir agent-memory", "stepwell tags --frequent --limit 10 --json"))
+@click.option("--limit", type=click.IntRange(1, 1_000), default=50, show_default=True, help="At most so many.")
+@click.option("--cursor", help="Go on behind the page that gave this as its next_cursor (--json).")
+@click.option("--frequent", is_flag=True, help="The most frequent first instead of in order.")
+@directory_option
+@key_option
+@json_option
+@reporting_errors
+def tags(limit: int, cursor: str | None, frequent: bool, directory: Path, as_json: bool) -> None:
+    """List all tags that episodes have, and how many episodes have each."""
+    from stepwell.cli.tag_listing import run_tags
+
+    run_tags(directory, limit=limit, cursor=cursor, frequent=frequent, as_json=as_json)
+
+
 @click.command(
     epilog=example("stepwell rebuild --dir agent-memory"), short_help="Derive what is kept beside the log anew."
 )
@@ -113,4 +128,4 @@ def rebuild(directory: Path, as_json: bool) -> None:
     run_rebuild(directory, as_json=as_json)
 
 
-COMMANDS = (list_, rebuild)
+COMMANDS = (list_, tags, rebuild)

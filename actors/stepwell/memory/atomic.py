@@ -134,8 +134,8 @@ class AtomicScope(OrganisingStaging):
         known = checked_id(run, "run")
         if known in self._episodes:
             raise InvalidInput(
-                f"steps or changes were staged for {known!r}; record its steps as events.ToolCall, too, or stage its events "
-                "in another transaction"
+                f"steps or changes were staged for {known!r}; record its steps as events.ToolCall, too, or stage its "
+                "events in another transaction"
             )
         limits = self._memory._config.limits
         checked = self._memory._whole.episodic._checked(events)

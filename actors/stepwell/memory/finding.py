@@ -9,8 +9,10 @@ from stepwell.memory.core import MemoryCore
 from stepwell.model import validation as check
 from stepwell.model.episode_filter import EpisodeFilter, checked_filter
 from stepwell.model.listed_episode import Page
+from stepwell.model.tag_count import TagPage
 from stepwell.runtime.episode_query import EpisodeQuery, count_episodes, cursor_text, parse_cursor
 from stepwell.runtime.right_loop import checkpoint
+from stepwell.runtime.tag_query import parse_tag_cursor, read_tags
 
 MOST_ITEMS = 1_000
 """So many episodes one page may have."""
@@ -41,14 +43,10 @@ class Finding(MemoryCore):
         """
         try:
             checked = checked_filter(filter)
-            check.check_number(limit, "limit", minimum=1, whole=True)
-            if limit > MOST_ITEMS:
-                raise InvalidInput(f"limit: {limit} is above {MOST_ITEMS:,}; ask for page after page")
+            _check_page(limit, at_least)
             if order not in ("newest", "oldest"):
                 raise InvalidInput(f"order: must be 'newest' or 'oldest', not {check.shown(order)}")
             after = None if cursor is None else parse_cursor(cursor, checked, order)
-            if at_least is not None:
-                check.check_number(at_least, "at_least", minimum=0, whole=True)
         except StepwellError:
             await checkpoint()
             raise
@@ -78,3 +76,39 @@ class Finding(MemoryCore):
         await checkpoint()
         episodes = self._runtime.projections.episodes
         return await episodes.read(lambda connection: count_episodes(connection, checked), at_least=at_least)
+
+    async def tags(
+        self,
+        *,
+        limit: int = 50,
+        cursor: str | None = None,
+        order: Literal["tag", "count"] = "tag",
+        at_least: int | None = None,
+    ) -> TagPage:
+        """A page of all tags that episodes have, archived ones too, each with how many episodes have it.
+
+        `order`: by "tag", without regard to case, or by "count", the most frequent first. `limit` and `cursor`: as for
+        `list_episodes`. By tag each comes exactly once over all pages, whatever changes meanwhile; by count one whose
+        count changes between two pages may come twice, or not. As up to date as a list; `at_least` as there. Cancelling
+        breaks off the search.
+        Raises: as `list_episodes`.
+        """
+        try:
+            _check_page(limit, at_least)
+            if order not in ("tag", "count"):
+                raise InvalidInput(f"order: must be 'tag' or 'count', not {check.shown(order)}")
+            after = None if cursor is None else parse_tag_cursor(cursor, order)
+        except StepwellError:
+            await checkpoint()
+            raise
+        await checkpoint()
+        episodes = self._runtime.projections.episodes
+        return await episodes.read(lambda known: read_tags(known, order, limit, after), at_least=at_least)
+
+
+def _check_page(limit: int, at_least: int | None) -> None:
+    check.check_number(limit, "limit", minimum=1, whole=True)
+    if limit > MOST_ITEMS:
+        raise InvalidInput(f"limit: {limit} is above {MOST_ITEMS:,}; ask for page after page")
+    if at_least is not None:
+        check.check_number(at_least, "at_least", minimum=0, whole=True)

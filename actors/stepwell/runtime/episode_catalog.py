@@ -11,6 +11,7 @@ import json
 
 from stepstore.catalog import CatalogSchema, FullText, Table
 from stepwell.model.tags import tag_key, with_tags, without_tags
+from stepwell.runtime import worth_order
 from stepwell.runtime.edges import EDGE
 
 FILE = "catalog.sqlite"
@@ -53,6 +54,7 @@ EPISODE = Table(
         "(reward) WHERE reward IS NOT NULL",
         "(archived) WHERE archived = 1",
         "(ended_ns - started_ns)",
+        worth_order.INDEX,
     ),
 )
 EPISODE_TAG = Table(

@@ -7,7 +7,6 @@ as `delete_episode` does it: a tombstone in the log, and gone at once from every
 
 from __future__ import annotations
 
-import heapq
 import sqlite3
 import time
 from typing import Any
@@ -16,12 +15,12 @@ import trio
 
 from stepstore.catalog import Projection
 from stepwell.errors import NotFound
-from stepwell.learning.retention import retention_relevance
 from stepwell.model.event import utc
 from stepwell.model.ids import EpisodeId
 from stepwell.model.retention import EvictedEpisode, Eviction, RetentionPolicy, RetentionReport
 from stepwell.model.tags import tag_key
 from stepwell.runtime.supervisor import Supervisor
+from stepwell.runtime.worth_order import Candidate, LeastRelevant, longest_unused
 
 BATCH = 32
 """So many are deleted at once."""
@@ -32,8 +31,6 @@ PAUSE = 0.1
 MOST_AT_ONCE = 1_000
 """So many the background chooses at a time."""
 _DAY_NS = 86_400 * 10**9
-_HOUR_NS = 3_600 * 10**9
-_Row = tuple[int, str, str, float | None, int]
 
 
 class Evictor:
@@ -113,34 +110,36 @@ def choose(
         if due > 0:
             most = min(due, limit + 1 - len(rows))
             rows += [
-                (row, "capacity") for row in _by_worth(connection, policy, most, now_ns, {row[0] for row in chosen})
+                (row, "capacity") for row in _by_worth(connection, policy, most, now_ns, {row.key for row in chosen})
             ]
     taken = [_evicted(row, reason) for row, reason in rows[:limit]]
     return taken, len(rows) > limit, there - len(taken)
 
 
-def _evicted(row: _Row, reason: Any) -> EvictedEpisode:
-    _key, name, outcome, reward, last_ns = row
+def _evicted(row: Candidate, reason: Any) -> EvictedEpisode:
     return EvictedEpisode(
-        episode_id=EpisodeId(name), reason=reason, outcome=outcome, reward=reward, last_time=utc(last_ns)
+        episode_id=EpisodeId(row.episode_id),
+        reason=reason,
+        outcome=row.outcome,
+        reward=row.reward,
+        last_time=utc(row.last_ns),
     )
 
 
-def _statement(policy: RetentionPolicy) -> tuple[str, list[Any]]:
-    """Whatever may go at all."""
-    statement = "SELECT id, episode_id, outcome, reward, last_ns FROM episode WHERE outcome IS NOT NULL"
-    if policy.keep_archived:
-        statement += " AND archived = 0"
+def _not_kept(policy: RetentionPolicy) -> tuple[str, list[Any]]:
+    """What may go of all that has ended: further conditions, and their values."""
+    condition = " AND archived = 0" if policy.keep_archived else ""
     if policy.keep_tags:
         marks = ", ".join("?" * len(policy.keep_tags))
-        statement += (
+        condition += (
             f" AND NOT EXISTS (SELECT 1 FROM episode_tag t WHERE t.episode = episode.id AND t.tag IN ({marks}))"
         )
-    return statement, [tag_key(tag) for tag in policy.keep_tags]
+    return condition, [tag_key(tag) for tag in policy.keep_tags]
 
 
-def _by_rule(connection: sqlite3.Connection, policy: RetentionPolicy, most: int, now_ns: int) -> list[_Row]:
-    statement, values = _statement(policy)
+def _by_rule(connection: sqlite3.Connection, policy: RetentionPolicy, most: int, now_ns: int) -> list[Candidate]:
+    condition, values = _not_kept(policy)
+    statement = f"SELECT id, episode_id, outcome, reward, last_ns FROM episode WHERE outcome IS NOT NULL{condition}"
     if policy.max_age_days is not None:
         statement += " AND last_ns < ?"
         values.append(max(-(2**63), now_ns - round(policy.max_age_days * _DAY_NS)))
@@ -150,19 +149,14 @@ def _by_rule(connection: sqlite3.Connection, policy: RetentionPolicy, most: int,
     if policy.reward_below is not None:
         statement += " AND reward < ?"
         values.append(policy.reward_below)
-    return connection.execute(f"{statement} ORDER BY last_ns, id LIMIT ?", [*values, most]).fetchall()
+    rows = connection.execute(f"{statement} ORDER BY last_ns, id LIMIT ?", [*values, most])
+    return [Candidate(*row) for row in rows]
 
 
 def _by_worth(
     connection: sqlite3.Connection, policy: RetentionPolicy, most: int, now_ns: int, chosen: set[int]
-) -> list[_Row]:
-    statement, values = _statement(policy)
+) -> list[Candidate]:
+    condition, values = _not_kept(policy)
     if policy.eviction == "lru":
-        ordered = connection.execute(f"{statement} ORDER BY last_ns, id LIMIT ?", [*values, most + len(chosen)])
-        return [row for row in ordered if row[0] not in chosen][:most]
-    left = (row for row in connection.execute(statement, values) if row[0] not in chosen)
-    return heapq.nsmallest(most, left, key=lambda row: (_relevance(row, now_ns), row[4], row[0]))
-
-
-def _relevance(row: _Row, now_ns: int) -> float:
-    return retention_relevance(row[3], (now_ns - row[4]) / _HOUR_NS)
+        return longest_unused(connection, condition, values, chosen, most)
+    return LeastRelevant(connection, condition, values, chosen, most, now_ns).find()

@@ -46,6 +46,7 @@ from stepwell.model.scope import Scope
 from stepwell.model.scored_episode import RelevantEpisodes
 from stepwell.model.skill import Skill, SkillMatch
 from stepwell.model.step import ExecutionStep
+from stepwell.model.tag_count import TagPage
 from stepwell.model.thread_window import ThreadWindow
 from stepwell.model.usage import Price, UsageReport
 from stepwell.runtime.lifecycle_events import LifecycleEvent
@@ -839,6 +840,27 @@ class Memory:
         Raises: as `list_episodes`.
         """
         found: int = self._door.call(lambda: self._target.count_episodes(filter, at_least=at_least))
+        return found
+
+    def tags(
+        self,
+        *,
+        limit: int = 50,
+        cursor: str | None = None,
+        order: Literal["tag", "count"] = "tag",
+        at_least: int | None = None,
+    ) -> TagPage:
+        """A page of all tags that episodes have, archived ones too, each with how many episodes have it.
+
+        `order`: by "tag", without regard to case, or by "count", the most frequent first. `limit` and `cursor`: as for
+        `list_episodes`. By tag each comes exactly once over all pages, whatever changes meanwhile; by count one whose
+        count changes between two pages may come twice, or not. As up to date as a list; `at_least` as there. Cancelling
+        breaks off the search.
+        Raises: as `list_episodes`.
+        """
+        found: TagPage = self._door.call(
+            lambda: self._target.tags(limit=limit, cursor=cursor, order=order, at_least=at_least)
+        )
         return found
 
     def add_tags(self, episode_id: str, tags: Sequence[str], *, actor: str = "") -> None:

@@ -107,6 +107,27 @@ def spoil(directory: Path) -> None:
     connection.close()
 
 
+def test_tags_are_listed_with_counts(fleet: Path) -> None:
+    page = run_json("tags", "--dir", fleet, "--limit", "2")
+    assert page["tags"] == [{"tag": "n0", "episodes": 1}, {"tag": "n1", "episodes": 1}]
+    rest = run_json("tags", "--dir", fleet, "--cursor", page["next_cursor"])
+    assert [row["tag"] for row in rest["tags"]] == ["n2", "n3", "n4", "n5", "n6", "n7", "red"]
+    assert "next_cursor" not in rest
+    assert run_json("tags", "--dir", fleet, "--frequent")["tags"][0] == {"tag": "red", "episodes": 8}
+    lines = run("tags", "--dir", fleet, "--frequent", "--limit", "2").output.splitlines()
+    assert lines == ["8  red", "1  n0", "… and more; --limit shows more than 2 tags"]
+
+
+def test_no_tags_are_said_to_be_none(tmp_path: Path) -> None:
+    async def fill() -> None:
+        async with open_memory(tmp_path / "m") as memory:
+            await memory.start_episode("task")
+
+    trio.run(fill)
+    assert run("tags", "--dir", tmp_path / "m").output == "no tags\n"
+    assert run("tags", "--dir", tmp_path / "nowhere").exit_code == 1
+
+
 def test_rebuild_gives_the_same_content(fleet: Path) -> None:
     assert ids(fleet, "--agent", "agent-1") == ["e7", "e5", "e3", "e1"]
     result = run("rebuild", "--dir", fleet)

@@ -123,7 +123,7 @@ def test_encrypted_episodes_are_looked_at_with_their_key(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ("stepwell ta", {"tail"}),
+        ("stepwell ta", {"tags", "tail"}),
         ("stepwell list --stat", {"--status"}),
         ("stepwell show aud", {"audit-one", "audit-two"}),
         ("stepwell delete audit-one o", {"other"}),

@@ -230,6 +230,8 @@ CALLS: dict[str, Call] = {
     "list_episodes, bad limit": Call(_LIST, lambda m: m.list_episodes(limit=0), InvalidInput),
     "list_episodes, bad cursor": Call(_LIST, lambda m: m.list_episodes(cursor="nonsense"), InvalidInput),
     "list_episodes, no such record": Call(_LIST, lambda m: m.list_episodes(at_least=10**9), InvalidInput),
+    "tags": Call("Memory.tags", lambda m: m.tags()),
+    "tags, bad cursor": Call("Memory.tags", lambda m: m.tags(cursor="x"), InvalidInput),
     "count_episodes": Call("Memory.count_episodes", lambda m: m.count_episodes()),
     "count_episodes, bad filter": Call("Memory.count_episodes", lambda m: m.count_episodes(5), InvalidInput),  # type: ignore[arg-type]
     "retrieve": Call(_RETRIEVE, lambda m: m.retrieve_relevant_context("task")),
