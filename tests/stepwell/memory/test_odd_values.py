@@ -73,7 +73,7 @@ async def test_what_is_equal_is_not_unequal() -> None:
         await handle.flush()
         events: list[list[Event]] = [[event async for event in memory.events("e")] for _ in range(2)]
         pairs: list[tuple[object, object, object]] = [
-            (*receipts, await handle.log_step(step(2))),
+            (receipts[0], receipts[1], await handle.log_step(step(2))),
             (events[0][1], events[1][1], events[0][0]),
             (Fact("a", {"n": 1}), Fact("a", {"n": 1}), Fact("a", {"n": True})),
         ]
