@@ -12,6 +12,7 @@ import trio
 
 from stepstore.journal import Gap, Journal, Record
 from stepwell.errors import Closed, Damaged, EpisodeUnavailable, Forked, InvalidInput, InvalidState, KeyDestroyed
+from stepwell.model import validation as check
 from stepwell.model.codec import decode_record
 from stepwell.model.event import CLEARED, DELETED, Event
 from stepwell.model.ids import EPISODE_STREAM, stream_id
@@ -38,13 +39,13 @@ class Following:
 
     def __init__(self, journal: Journal, check_open: Callable[[], None], cursor: object, kinds: object):
         if not isinstance(cursor, str | Place):
-            raise InvalidInput(f"cursor: must be START, NOW or the cursor of an event, not {cursor!r}")
+            raise InvalidInput(f"cursor: must be START, NOW or the cursor of an event, not {check.shown(cursor)}")
         if kinds is not None and (
             isinstance(kinds, str)
             or not isinstance(kinds, Collection)
             or not all(isinstance(kind, str) for kind in kinds)
         ):
-            raise InvalidInput(f"kinds: must be several kinds of events as text, not {kinds!r}")
+            raise InvalidInput(f"kinds: must be several kinds of events as text, not {check.shown(kinds)}")
         self._journal, self._check_open, self._cursor = journal, check_open, cursor
         self._kinds = None if kinds is None else frozenset(kinds)
         self._slices: AbstractAsyncContextManager[trio.abc.ReceiveChannel[list[Record | Gap]]] | None = None

@@ -81,6 +81,8 @@ class Learning(MemoryCore):
                 raise InvalidInput(f"kind: must be one of {', '.join(PATTERN_KINDS)}, not {check.shown(kind)}")
             for name, value in (("domain", domain), ("text", text)):
                 check.check_optional_text(value, name, self._config.limits.text_bytes)
+                if (bad := check.find_bad_text(value, name)) is not None:
+                    raise InvalidInput(bad)
             check.check_number(min_episodes, "min_episodes", minimum=1, whole=True)
             _check_limit(limit, "limit", MOST_PATTERNS)
         except StepwellError:
@@ -127,6 +129,8 @@ class Learning(MemoryCore):
         """
         try:
             check.check_text(pattern_id, "pattern_id", MOST_IDS, empty=False)
+            if (bad := check.find_bad_text(pattern_id, "pattern_id")) is not None:
+                raise InvalidInput(bad)
         except StepwellError:
             await checkpoint()
             raise

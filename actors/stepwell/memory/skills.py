@@ -165,6 +165,8 @@ class Skills:
     async def _checked(self, skill_id: object) -> None:
         try:
             check.check_text(skill_id, "skill_id", NAME_BYTES, empty=False)
+            if (bad := check.find_bad_text(skill_id, "skill_id")) is not None:
+                raise InvalidInput(bad)
         finally:
             await checkpoint()
 

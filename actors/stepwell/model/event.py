@@ -64,6 +64,10 @@ class Event(msgspec.Struct, frozen=True, dict=True, eq=False):
             return NotImplemented
         return (self.stream, self.lsn, self._payload) == (other.stream, other.lsn, other._payload)
 
+    def __ne__(self, other: object) -> bool:
+        """As `__eq__` says: a Struct would compare by identity."""
+        return not self == other
+
     def __hash__(self) -> int:
         return hash((self.stream, self.lsn))
 

@@ -43,6 +43,10 @@ class Fact(msgspec.Struct, eq=False, frozen=True):
             return NotImplemented
         return self.text == other.text and check.same_json(self.metadata, other.metadata)
 
+    def __ne__(self, other: object) -> bool:
+        """As `__eq__` says: a Struct would compare by identity."""
+        return not self == other
+
     def __hash__(self) -> int:
         return hash(self.text)
 

@@ -58,7 +58,9 @@ def checked_filter(run_filter: object) -> RunFilter:
     for name in ("since", "until"):
         value = getattr(run_filter, name)
         if value is not None and (not isinstance(value, dt.datetime) or value.utcoffset() is None):
-            raise InvalidInput(f"filter.{name}: must be an aware datetime, such as datetime.now(UTC), not {value!r}")
+            raise InvalidInput(
+                f"filter.{name}: must be an aware datetime, such as datetime.now(UTC), not {check.shown(value)}"
+            )
     if run_filter.limit is not None:
         check.check_number(run_filter.limit, "filter.limit", minimum=0, whole=True)
     if run_filter.after is not None:

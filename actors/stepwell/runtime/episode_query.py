@@ -311,7 +311,7 @@ def _ns(time: dt.datetime | None) -> int | None:
 
 def _words(text: str) -> str:
     """The words of a text as phrases: nothing in them means anything to the full-text search."""
-    return " ".join('"' + word.replace('"', '""') + '"' for word in text.replace("\0", " ").split())
+    return " ".join('"' + word.replace('"', '""') + '"' for word in text.replace("\0", " ").split()) or '""'
 
 
 def _first_words(text: str) -> str:

@@ -142,7 +142,7 @@ def _by_rule(connection: sqlite3.Connection, policy: RetentionPolicy, most: int,
     statement = f"SELECT id, episode_id, outcome, reward, last_ns FROM episode WHERE outcome IS NOT NULL{condition}"
     if policy.max_age_days is not None:
         statement += " AND last_ns < ?"
-        values.append(max(-(2**63), now_ns - round(policy.max_age_days * _DAY_NS)))
+        values.append(now_ns - round(min(policy.max_age_days * _DAY_NS, now_ns)))
     if policy.outcomes is not None:
         statement += f" AND outcome IN ({', '.join('?' * len(policy.outcomes))})"
         values += policy.outcomes

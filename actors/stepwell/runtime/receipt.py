@@ -157,6 +157,10 @@ class Receipt(msgspec.Struct, frozen=True, eq=False, gc=False):
         same_commit = self._commit is other._commit or (self.lsn is not None and self.lsn == other.lsn)
         return self.seq == other.seq and same_commit
 
+    def __ne__(self, other: object) -> bool:
+        """As `__eq__` says: a Struct would compare by identity."""
+        return not self == other
+
     def __hash__(self) -> int:
         return hash(self.seq)
 
