@@ -273,16 +273,20 @@ class CellMailbox(CellLife):
         commit = self._commits[0]
         if commit is self._open:
             self._open = None
-        batch = Batch(self.stream, commit.first_seq, tuple(self.in_hand[: commit.records]), commit.flags)
+        batches = self._batches_of(commit)
         self._at_journal = commit
         if len(self._commits) == 1:
             self._urgent = self._due = False
         self.batches_sent += 1
         try:
-            self._journal.submit((batch,), critical=commit.critical, on_done=commit)
+            self._journal.submit(batches, critical=commit.critical, on_done=commit)
         except StepwellError as error:
             self._at_journal = None
             self.fail_pending(error)
+
+    def _batches_of(self, commit: Commit) -> tuple[Batch, ...]:
+        """What the journal is to store together for the oldest commit."""
+        return (Batch(self.stream, commit.first_seq, tuple(self.in_hand[: commit.records]), commit.flags),)
 
     @trio.lowlevel.enable_ki_protection
     def on_result(self, first_lsn: int, error: StepwellError | None) -> None:

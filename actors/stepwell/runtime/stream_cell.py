@@ -19,9 +19,12 @@ from stepwell.model.streams import generation_id, generation_meta
 from stepwell.runtime.cell import EpisodeCell
 from stepwell.runtime.cell_mailbox import PER_RECORD, Flusher
 from stepwell.runtime.config import MemoryConfig
-from stepwell.runtime.receipt import Receipt
+from stepwell.runtime.receipt import Commit, Receipt
 from stepwell.runtime.stream_kind import StreamKind, StreamState
 from stepwell.runtime.untold import UntoldFailures, called
+
+_LARGEST_CUT = MAX_BATCH_BYTES // 2
+"""More than this is one batch, whatever its kind asks for: cut up, it could exceed what is stored at once."""
 
 
 class StreamCell(EpisodeCell):
@@ -96,6 +99,16 @@ class StreamCell(EpisodeCell):
         begins = self._next_seq == 1
         meta = generation_meta(self.kind.name, self.name, self.generation) if begins else None
         return self.contents.encode(drafts, self._next_seq, time_ns, meta)
+
+    def _batches_of(self, commit: Commit) -> tuple[Batch, ...]:
+        most = self.kind.batch_records
+        if most is None or commit.records <= most or commit.bytes > _LARGEST_CUT:
+            return super()._batches_of(commit)
+        payloads = tuple(self.in_hand[: commit.records])
+        return tuple(
+            Batch(self.stream, commit.first_seq + begin, payloads[begin : begin + most], commit.flags)
+            for begin in range(0, commit.records, most)
+        )
 
     def batch_of_drafts(self, drafts: Sequence[Any], time_ns: int) -> Batch:
         """The batch that stores drafts of a transaction behind everything accepted. Raises: as `accept`."""

@@ -35,8 +35,11 @@ class StreamState(Protocol):
 
 @dataclass(frozen=True)
 class StreamKind:
-    """`name` stands in the first record of each stream; `noun` in messages."""
+    """`name` stands in the first record of each stream; `noun` in messages. `batch_records`: what is stored together is
+    cut into batches of so many records, since a batch is read and checked as a whole; for streams that are read from
+    their end. None: it is one batch."""
 
     name: str
     noun: str
     new_state: Callable[[], StreamState]
+    batch_records: int | None = None

@@ -26,6 +26,7 @@ from stepwell import (
     default_redactor,
     events,
 )
+from stepwell.memory.threads import BATCH_MESSAGES
 from stepwell.model.streams import THREAD_STREAM, generation_id
 from stepwell.testing import MemoryJournal, open_memory_on
 from tests.support import cancelled_at_step, open_on
@@ -336,3 +337,40 @@ async def test_a_thread_whose_records_are_not_sound_says_so_and_hurts_no_other()
         assert len(await memory.short_term.load("other", 5)) == 1
         await memory.short_term.clear("t")
         assert await memory.short_term.load("t", 5) == []
+
+
+async def test_a_burst_of_appends_is_cut_into_batches_of_which_a_short_window_reads_the_last() -> None:
+    """A batch is read and checked as a whole: one of 20,000 messages cost a window of 150 of them 20 ms."""
+    files = MemoryFileSystem()
+    async with open_on(files, MemoryConfig(batch=BatchConfig.manual())) as memory:
+        receipts = [
+            await memory.short_term.append_many("t", [said(f"{n}") for n in range(first, first + 300)])
+            for first in range(0, 3_000, 300)
+        ]
+        await memory.flush()
+        assert [receipt.lsn for receipt in receipts] == list(range(300, 3_300, 300)), "one commit, in order"
+        journal = memory._journal
+        assert isinstance(journal, SegmentLogJournal)
+        (part,) = journal._log.index.locate(generation_id(THREAD_STREAM, "t", 1)).parts
+        amounts = [word >> 32 for word in journal._log.index.run_words(part, part.first, part.entry.runs)[3::5]]
+        assert sum(amounts) == 3_000
+        assert max(amounts) <= BATCH_MESSAGES
+        assert [message.content for message in await memory.short_term.load("t", 3)] == ["2997", "2998", "2999"]
+    async with open_on(files) as memory:
+        assert len(await memory.short_term.load("t", 10_000)) == 3_000
+
+
+async def test_what_was_cut_into_batches_is_stored_as_a_whole_or_not_at_all() -> None:
+    journal = MemoryJournal()
+    messages = [said(f"{n}") for n in range(2 * BATCH_MESSAGES + 1)]
+    async with open_memory_on(journal) as memory:
+        journal.fail_next()
+        receipt = await memory.short_term.append_many("t", messages)
+        with pytest.raises(OutcomeUnknown):
+            await receipt.wait_durable()
+        assert await memory.short_term.load("t", 10_000) == []
+        journal.lose_ack_next()
+        receipt = await memory.short_term.append_many("t", messages)
+        with pytest.raises(OutcomeUnknown):
+            await receipt.wait_durable()
+        assert await memory.short_term.load("t", 10_000) == messages
