@@ -54,6 +54,7 @@ EPISODE = Table(
         "(archived) WHERE archived = 1",
         "(ended_ns - started_ns)",
     ),
+    indexed_last=True,
 )
 EPISODE_TAG = Table(
     name="episode_tag",

@@ -109,6 +109,20 @@ class CatalogStore:
         ):
             connection.execute(f"PRAGMA {pragma}")
 
+    def missing_indexes(self) -> dict[str, str]:
+        """The statements for indexes that are not made yet, by name. Raises: `sqlite3.Error`."""
+        writer, wanted = self._writer, self.schema.last_statements()
+        if not wanted:
+            return wanted
+        assert writer is not None
+        there = {name for (name,) in writer.execute("SELECT name FROM sqlite_schema WHERE type = 'index'")}
+        return {name: statement for name, statement in wanted.items() if name not in there}
+
+    def make_index(self, statement: str) -> None:
+        """Make one of the missing indexes. Raises: `sqlite3.Error`."""
+        with self._transaction() as writer:
+            writer.execute(statement)
+
     def _stored(self, name: str) -> str | None:
         assert self._writer is not None
         if not self._writer.execute("SELECT 1 FROM sqlite_schema WHERE name = 'catalog'").fetchone():
@@ -154,7 +168,7 @@ class CatalogStore:
         assert self._writer is not None
         self._writer.execute("BEGIN IMMEDIATE")
         try:
-            yield
+            yield self._writer
         except BaseException:
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
