@@ -32,9 +32,10 @@ async def rebuild_catalogs(
         async def watch(number: int) -> None:
             projector = projections[number].projector
             while done[number] < records:
-                await projector.wait_for(min(projector.position + 1, records))
+                await projector.wait_for(min(projector.position + 1, records), readable=False)
                 done[number] = projector.position
                 progress(sum(done) // len(done), records)
+            await projector.wait_for(records)
 
         async with trio.open_nursery() as nursery:
             for number in range(len(projections)):

@@ -56,6 +56,7 @@ EPISODE = Table(
         "(ended_ns - started_ns)",
         worth_order.INDEX,
     ),
+    indexed_last=True,
 )
 EPISODE_TAG = Table(
     name="episode_tag",

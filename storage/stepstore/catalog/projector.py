@@ -32,6 +32,8 @@ of writes goes first, since what folds takes the time of those who write (they s
 over when nothing was written for LINGER_SECONDS."""
 MOST_BEHIND = 1_000_000
 """So many records behind the log it does not rest: whoever reads next has to wait for all of them."""
+LOAD_RECORDS = 200_000
+"""A catalog that lacks its last indexes and so many records gets the records first."""
 _CLOSED = "the memory is closed; open it again to look something up in its catalog"
 
 
@@ -76,6 +78,8 @@ class Projector:
         """Up to this LSN everything is in the catalog."""
         self.transactions = 0
         self.is_ready = False
+        """Whether the catalog can be read: not while it is loaded, without the indexes that readers need."""
+        self._load_until = 0
         self._ended = False
         self._parked: Exception | None = None
         self._waiters = 0
@@ -106,13 +110,13 @@ class Projector:
 
     async def _fold_up_to(self, lsn: int | None) -> None:
         try:
-            await self._begin()
+            await self._begin(self._journal.durable_lsn if lsn is None else lsn)
             await self._follow(lsn)
         except sqlite3.DatabaseError as error:
             self._is_damaged = is_damage(error)
             raise
 
-    async def _begin(self) -> None:
+    async def _begin(self, upto: int) -> None:
         catalog = self._catalog
         if self._is_damaged:
             await catalog.write(catalog.store.drop)
@@ -123,8 +127,18 @@ class Projector:
         except (InvalidInput, InvalidState):
             self.position = await self._anew()
         self._stored = self.position
-        self.is_ready = True
+        self._load_until = upto
+        self.is_ready = not await catalog.write(catalog.store.missing_indexes)
+        if not self.is_ready and upto - self.position < LOAD_RECORDS:
+            await self._make_readable()
         self._moved.unpark_all()
+
+    async def _make_readable(self) -> None:
+        """Make the indexes that are missing, each in a transaction of its own: so much is cheap to lose."""
+        catalog = self._catalog
+        for statement in (await catalog.write(catalog.store.missing_indexes)).values():
+            await catalog.write(catalog.store.make_index, statement)
+        self.is_ready = True
 
     def check_cursor(self) -> int:
         """How far the catalog is folded. It must be open.
@@ -198,6 +212,8 @@ class Projector:
                 await self._catalog.write(store.apply, changes, cursor)
                 self.transactions += 1
                 self._stored = position
+            if not self.is_ready and position >= self._load_until:
+                await self._make_readable()
             self._moved_to(position)
 
     @trio.lowlevel.enable_ki_protection
@@ -239,8 +255,9 @@ class Projector:
         """The error for a catalog that SQLite cannot read or write."""
         return Unavailable(f"the catalog cannot be used ({error}); `stepwell rebuild` makes it anew")
 
-    async def wait_for(self, lsn: int) -> None:
-        """Return once everything up to a durable LSN is in the catalog. A checkpoint, cancellable.
+    async def wait_for(self, lsn: int, *, readable: bool = True) -> None:
+        """Return once everything up to a durable LSN is in the catalog, and it can be read unless that is not asked
+        for. A checkpoint, cancellable.
 
         Raises: `Unavailable` (the projector is parked), `Closed` (it ended before that).
         """
@@ -250,7 +267,7 @@ class Projector:
             await trio.lowlevel.checkpoint()
             while True:
                 self.check_usable()
-                if self.is_ready and self.position >= lsn:
+                if (self.is_ready or not readable) and self.position >= lsn:
                     return
                 if self._ended:
                     raise Closed(_CLOSED)

@@ -13,6 +13,8 @@ class Table:
     """A table. `columns` gives each its SQL type and constraints, `key` the columns of the primary key where that is
     not one INTEGER column; `indexes` what stands behind ON in CREATE INDEX: ("(agent)", "(archived) WHERE archived").
     `belongs_to`: another table and the column here that holds its key: rows go when that row goes.
+    `indexed_last`: only readers use its `indexes`, and no statement of the fold does. They are made when the rows of a
+    catalog that is folded from the start are there: kept up to date row by row they would cost as much as the rows.
     """
 
     name: str
@@ -20,6 +22,7 @@ class Table:
     key: tuple[str, ...] = ()
     indexes: tuple[str, ...] = ()
     belongs_to: tuple[str, str] | None = None
+    indexed_last: bool = False
 
     def statements(self, keys: dict[str, str]) -> Iterator[str]:
         """The statements that make it. `keys`: the integer key of each table."""
@@ -29,14 +32,21 @@ class Table:
             parts.append(f"PRIMARY KEY ({', '.join(self.key)})")
             tail = " WITHOUT ROWID"
         yield f"CREATE TABLE {self.name} ({', '.join(parts)}){tail}"
-        for number, index in enumerate(self.indexes):
-            yield f"CREATE INDEX {self.name}_{number} ON {self.name} {index}"
+        if not self.indexed_last:
+            yield from self.index_statements().values()
         if self.belongs_to is not None:
             owner, column = self.belongs_to
             yield (
                 f"CREATE TRIGGER {self.name}_goes AFTER DELETE ON {owner} "
                 f"BEGIN DELETE FROM {self.name} WHERE {column} = old.{keys[owner]}; END"
             )
+
+    def index_statements(self) -> dict[str, str]:
+        """The statements that make its indexes, by the name of the index."""
+        return {
+            f"{self.name}_{number}": f"CREATE INDEX {self.name}_{number} ON {self.name} {index}"
+            for number, index in enumerate(self.indexes)
+        }
 
     @property
     def integer_key(self) -> str:
@@ -120,13 +130,23 @@ class CatalogSchema:
         object.__setattr__(self, "keys", {table.name: table.integer_key for table in self.tables})
 
     def statements(self) -> list[str]:
-        """The statements that make the catalog."""
+        """The statements that make the catalog, but for the indexes that are made last."""
         return [
             *(statement for table in self.tables for statement in table.statements(self.keys)),
             *(statement for text in self.full_texts for statement in text.statements(self.keys)),
             *self.triggers,
         ]
 
+    def last_statements(self) -> dict[str, str]:
+        """Those that make the indexes of tables that are indexed last, by the name of the index."""
+        return {
+            name: statement
+            for table in self.tables
+            if table.indexed_last
+            for name, statement in table.index_statements().items()
+        }
+
     def digest(self) -> str:
         """What tells this declaration from any other."""
-        return blake2b("\n".join([str(self.version), *self.statements()]).encode(), digest_size=16).hexdigest()
+        statements = [*self.statements(), *self.last_statements().values()]
+        return blake2b("\n".join([str(self.version), *statements]).encode(), digest_size=16).hexdigest()

@@ -122,13 +122,28 @@ class CatalogStore:
         trigger into it would have it run."""
         assert self._writer is not None
         tables = {f"{text.name}_{part}" for text in self.schema.full_texts for part in _PARTS_OF_FULL_TEXT}
+        last = set(self.schema.last_statements().values())  # there or not there yet
         statements = [
             statement
             for kind, name, statement in self._writer.execute("SELECT type, name, sql FROM sqlite_schema")
-            if statement is not None and not (kind == "table" and name in tables)
+            if statement is not None and statement not in last and not (kind == "table" and name in tables)
         ]
         expected = [_CATALOG, *self.schema.statements()]
         return sorted(statements) == sorted(expected) and self._stored("digest") == self.schema.digest()
+
+    def missing_indexes(self) -> dict[str, str]:
+        """The statements for indexes that are not made yet, by name. Raises: `sqlite3.Error`."""
+        writer, wanted = self._writer, self.schema.last_statements()
+        if not wanted:
+            return wanted
+        assert writer is not None
+        there = {name for (name,) in writer.execute("SELECT name FROM sqlite_schema WHERE type = 'index'")}
+        return {name: statement for name, statement in wanted.items() if name not in there}
+
+    def make_index(self, statement: str) -> None:
+        """Make one of the missing indexes. Raises: `sqlite3.Error`."""
+        with self._transaction() as writer:
+            writer.execute(statement)
 
     def _stored(self, name: str) -> str | None:
         assert self._writer is not None
@@ -173,7 +188,7 @@ class CatalogStore:
         assert self._writer is not None
         self._writer.execute("BEGIN IMMEDIATE")
         try:
-            yield
+            yield self._writer
         except BaseException:
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
