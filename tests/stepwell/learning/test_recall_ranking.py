@@ -151,8 +151,8 @@ def test_what_was_removed_has_left_every_list(kept: list[tuple[str, Any]], data:
     postings = index._postings
     left = [text for number, (text, _) in enumerate(kept, 1) if number not in gone]
     counted = Counter(word for text in left for word in set(document_words(text)))
-    assert {word: postings.frequency(word) for word in postings._facts} == counted
-    assert postings._facts.keys() == postings._counts.keys()
+    assert {word: postings.frequency(word) for word in {*postings._facts, *postings._noted}} == counted
+    assert postings._facts.keys() == postings._counts.keys() == counted.keys()
     assert not gone & {number for held in postings._facts.values() for number in held}
     assert postings.size == len(left)
     assert postings.total_length == sum(len(document_words(text)) for text in left)

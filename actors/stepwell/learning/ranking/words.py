@@ -33,7 +33,9 @@ def words(text: str) -> list[str]:
     everything else parts words, so `file_reader`, `db:world_1` and `HTTP/2` give their pieces. Scripts without blanks
     give pairs of neighbouring characters.
     """
-    folded = _APOSTROPHE.sub("", fold(text))
+    folded = fold(text)
+    if "'" in folded or "’" in folded:
+        folded = _APOSTROPHE.sub("", folded)
     if folded.isascii():
         return _WORD.findall(folded)
     if _MAY_HAVE_MARKS.search(folded) is None:
