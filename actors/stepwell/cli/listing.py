@@ -11,6 +11,7 @@ import trio
 from stepwell import EpisodeFilter, ListedEpisode
 from stepwell.cli.options import opened
 from stepwell.cli.output import count_text, duration_text, print_json, printable, stdout_console
+from stepwell.cli.waiting import answered
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -38,8 +39,12 @@ def run_list(
     async def show() -> None:
         async with opened(directory) as memory:
             filter = EpisodeFilter(**conditions)
-            page = await memory.list_episodes(
-                filter, limit=limit, cursor=cursor, order="oldest" if oldest else "newest"
+            page = await answered(
+                memory,
+                lambda: memory.list_episodes(
+                    filter, limit=limit, cursor=cursor, order="oldest" if oldest else "newest"
+                ),
+                quiet=as_json,
             )
             total = await memory.count_episodes()
         if as_json:

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from stepwell.cli.options import opened
 from stepwell.cli.output import count_text, print_json, printable, stdout_console
+from stepwell.cli.waiting import answered
 from stepwell.learning.wording import interval_text, share
 from stepwell.model.context import TaskContext
 from stepwell.model.recommendation import Advice, Recommendation
@@ -24,7 +25,7 @@ def run_recommend(task: str, context: TaskContext, directory: Path, *, limit: in
 
     async def ask() -> Recommendation:
         async with opened(directory, to_write=record) as memory:
-            return await memory.recommend(task, context, limit)
+            return await answered(memory, lambda: memory.recommend(task, context, limit), quiet=as_json)
 
     found = trio.run(ask)
     if as_json:

@@ -10,6 +10,7 @@ import trio
 from stepwell import RetentionPolicy, RetentionReport
 from stepwell.cli.options import opened
 from stepwell.cli.output import confirmed, count_text, print_json, printable, progress_bar, stdout_console
+from stepwell.cli.waiting import answered
 
 _SHOWN = 10
 _ONE_CALL = 1_000
@@ -22,7 +23,7 @@ def run_retain(policy: RetentionPolicy, directory: Path, *, dry_run: bool, yes: 
     async def main() -> RetentionReport:
         # Looked at beside whoever writes, so that nobody is kept from writing while somebody reads the question.
         async with opened(directory) as memory:
-            report = await memory.retain(policy, dry_run=True, limit=2**31)
+            report = await answered(memory, lambda: memory.retain(policy, dry_run=True, limit=2**31), quiet=as_json)
         if dry_run or not report.episodes:
             return report
         confirmed(f"Deletes for good {_described(report, directory)}", yes=yes, as_json=as_json)

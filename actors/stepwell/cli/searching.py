@@ -13,6 +13,7 @@ from stepwell import EpisodeFilter, RelevantEpisodes, ScoredEpisode, TaskContext
 from stepwell.cli.listing import OUTCOME_STYLES
 from stepwell.cli.options import opened
 from stepwell.cli.output import print_json, printable, stdout_console
+from stepwell.cli.waiting import answered
 from stepwell.learning.prompt_text import told_for_a_prompt
 from stepwell.model.outcome import outcome_kind
 
@@ -27,7 +28,11 @@ def run_search(
 
     async def search() -> RelevantEpisodes:
         async with opened(directory) as memory:
-            return await memory.retrieve_relevant_context(query, context, limit, filter=filter)
+            return await answered(
+                memory,
+                lambda: memory.retrieve_relevant_context(query, context, limit, filter=filter),
+                quiet=as_json,
+            )
 
     found = trio.run(search)
     if as_json:

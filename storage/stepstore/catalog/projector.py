@@ -76,6 +76,8 @@ class Projector:
         self._believe_the_log = believe_the_log
         self.position = 0
         """Up to this LSN everything is in the catalog."""
+        self.looked_at = 0
+        """Up to this LSN everything was given to the fold; what of it is not in the catalog yet will come."""
         self.transactions = 0
         self.is_ready = False
         """Whether the catalog can be read: not while it is loaded, without the indexes that readers need."""
@@ -182,6 +184,7 @@ class Projector:
                     await self._rest()
                 began = trio.current_time()
                 records, size = await self._take(fold, found)
+                self.looked_at = follower.position
                 gives_way = lsn is None and not self._waiters and journal.durable_lsn - follower.position < MOST_BEHIND
                 most = RESTED_RECORDS if gives_way else BATCH_RECORDS
                 if not self._catalog.in_threads:
@@ -192,6 +195,7 @@ class Projector:
                         break
                     more_records, more_size = await self._take(fold, found)
                     records, size = records + more_records, size + more_size
+                    self.looked_at = follower.position
                 changes = await self._catalog.blocking(fold.changes)
                 ended = trio.current_time()
                 self._rest_until = ended + min(max(LINGER_SECONDS, RESTS * (ended - began)), LONGEST_REST_SECONDS)

@@ -6,16 +6,22 @@ import io
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import trio
 from rich.console import Console
+from rich.progress import Progress
+from trio.testing import MockClock
 
 from stepwell import ExecutionStep, StepError, StepSuccess, Success, open_memory
 from stepwell.cli.app import cli
 from stepwell.cli.options import _SECTIONS
 from stepwell.cli.output import progress_bar
+from stepwell.cli.waiting import answered
+from stepwell.memory.fold_progress import FoldProgress, fold_progress
 from tests.stepwell.cli.cli_support import child_environment, run
 
 UUID = "01930b5c-7a3e-7c41-9d2f-3b1c5a7e9f10"
@@ -142,3 +148,47 @@ def test_an_empty_directory_is_no_memory_and_stays_empty(
     )
     assert list(tmp_path.iterdir()) == [empty]
     assert list(empty.iterdir()) == []
+
+
+async def test_a_question_that_takes_its_time_shows_how_far_the_log_is_read(
+    memory_at: Path, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    shown: list[tuple[float, float | None]] = []
+
+    @contextmanager
+    def noted(*, quiet: bool) -> Iterator[Progress]:
+        assert not quiet
+        bar = Progress(disable=True)
+        try:
+            yield bar
+        finally:
+            shown.extend((task.completed, task.total) for task in bar.tasks)
+
+    monkeypatch.setattr("stepwell.cli.waiting.progress_bar", noted)
+    monkeypatch.setattr("stepwell.cli.waiting.fold_progress", lambda _memory: FoldProgress(3, 9))
+
+    async def at_once() -> str:
+        await trio.lowlevel.checkpoint()
+        return "answer"
+
+    async def in_a_while() -> str:
+        await trio.sleep(2)
+        return "answer"
+
+    async with open_memory(":memory:") as memory:
+        assert await answered(memory, at_once, quiet=False) == "answer"
+        assert shown == []
+        assert await answered(memory, in_a_while, quiet=False) == "answer"
+        assert shown == [(3, 9)]
+
+
+async def test_how_far_a_catalog_is_counts_the_records_it_has_taken_up(tmp_path: Path) -> None:
+    await fill(tmp_path / "memory")
+    async with open_memory(tmp_path / "memory", read_only=True) as memory:
+        before = fold_progress(memory)
+        assert before.records == 6
+        await memory.list_episodes()
+        assert fold_progress(memory) == FoldProgress(0, 6)  # nothing is being made
+        (catalog, *_others) = memory._runtime.projections
+        catalog.projector.position, catalog.projector.looked_at = 0, 4
+        assert fold_progress(memory) == FoldProgress(4, 6)
