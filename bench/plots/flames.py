@@ -39,7 +39,7 @@ def _draw(pyplot: Any, title: str, stacks: dict[str, int]) -> Any:
     axis.set_frame_on(False)
     axis.set_title(f"{title}: {root.samples:,} samples with the interpreter at work", loc="left", fontsize=10)
     for number, (name, colour) in enumerate({**_COLOURS, "others": _ELSEWHERE}.items()):
-        axis.text(0.62 + number * 0.07, 1.01, f" {name} ", transform=axis.transAxes, fontsize=8, backgroundcolor=colour)
+        axis.text(0.55 + number * 0.09, 1.01, name, transform=axis.transAxes, fontsize=7, backgroundcolor=colour)
     return figure
 
 
