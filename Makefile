@@ -91,7 +91,7 @@ interruptions-long: $(DEV)
 	@set -e; for suite in $(INTERRUPTIONS); do $(BIN)/python -m tests.$$suite; done
 
 # Each writes its table, and numbers and pictures to docs/bench. `make bench QUICK=--quick`: a first look, in build/bench.
-BENCHES := ingest latency recover runtime rotation compaction sealed catalog ports idle wake recall learning scaling peers
+BENCHES := ingest latency recover runtime rotation compaction sealed catalog ports idle wake recall learning scaling flame peers
 QUICK ?=
 
 bench: $(BENCH)

@@ -12,6 +12,7 @@ from typing import Any
 from bench import (
     catalog,
     compaction,
+    flame,
     idle,
     ingest,
     latency,
@@ -29,6 +30,7 @@ from bench import (
     soak,
     wake,
 )
+from bench.learning.data import NoData
 
 SUBJECTS: dict[str, tuple[Callable[[argparse.Namespace], dict[str, Any]], str]] = {
     "ingest": (ingest.run, "durable steps per second against a plain write loop"),
@@ -42,6 +44,7 @@ SUBJECTS: dict[str, tuple[Callable[[argparse.Namespace], dict[str, Any]], str]] 
     "catalog": (catalog.run, "folding, size and pages of the catalog of 1,000,000 episodes, and what it costs ingest"),
     "ports": (ports.run, "the end of a thread of 100,000 messages; recording events against logging steps"),
     "idle": (idle.run, "the memory of 100,000 live episodes that do nothing"),
+    "flame": (flame.run, "flame graphs of ingest, by py-spy"),
     "peers": (peers.run, "the same durable steps through Stepwell and through what people use instead"),
     "scaling": (
         scaling.run,
@@ -82,7 +85,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report = json.loads((directory / f"{options.subject}.json").read_text(encoding="utf-8"))
     else:
         begun = results.recorded(options)
-        report = {**SUBJECTS[options.subject][0](options), results.RECORDED: begun}
+        try:
+            report = {**SUBJECTS[options.subject][0](options), results.RECORDED: begun}
+        except NoData as error:
+            print(f"NOT MEASURED: {options.subject}: {error}", file=sys.stderr)
+            return 0
         report = results.keep(options.subject, report, directory, partly=bool(options.only))
     try:
         for file in plots.draw(options.subject, report, directory):

@@ -15,12 +15,16 @@ if not FOLDER.is_dir():
     FOLDER = Path(__file__).parents[4] / "shared" / "data"
 
 
+class NoData(FileNotFoundError):
+    """The real data is not here. It says where it was looked for."""
+
+
 def read(name: str) -> list[dict[str, Any]]:
-    """The lines of a file. Raises: `FileNotFoundError`, saying where it was looked for."""
+    """The lines of a file. Raises: `NoData`."""
     assert "gold" not in name
     path = FOLDER / f"{name}.jsonl.gz"
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: the real data is not here; set STEPWELL_DATA to its folder")
+        raise NoData(f"{path}: the real data is not here; set STEPWELL_DATA to its folder")
     with gzip.open(path, "rt", encoding="utf-8") as lines:
         return [json.loads(line) for line in lines]
 

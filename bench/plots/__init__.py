@@ -7,9 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from bench.plots import bars, lines
-
-STEPWELL, OTHERS = "#b03060", "#8a8f98"
+from bench.plots import bars, flames, lines
 
 
 class NoMatplotlib(Exception):
@@ -30,6 +28,7 @@ def draw(subject: str, report: dict[str, Any], directory: Path) -> list[Path]:
     matplotlib.rcParams.update({"svg.hashsalt": "stepwell", "font.size": 9, "axes.spines.top": False})
     matplotlib.rcParams.update({"axes.spines.right": False, "figure.facecolor": "white"})
     figures = {
+        "flame": flames.of_flames,
         "peers": bars.of_peers,
         "scaling": lines.of_scaling,
     }.get(subject, bars.of_summaries)(pyplot, report)
