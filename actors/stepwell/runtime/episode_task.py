@@ -230,6 +230,8 @@ async def serve_ended(cell: EpisodeCell, journal: Journal) -> None:
                 cell.send()
         elif cell.is_idle and (cell.deleting or not cell.wanted_by):
             return
+        elif cell.is_holding_back:
+            cell.drain()
         else:
             await cell.park()
 
