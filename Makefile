@@ -79,7 +79,7 @@ crash: $(DEV)
 crash-long: $(DEV)
 	@set -e; for suite in $(CRASH); do echo "== $$suite"; $(BIN)/python -m tests.crash.$$suite; done
 	@echo "== simulation"; $(BIN)/python -m tests.simulation
-	@echo "== state machine"; $(BIN)/python -m pytest --hypothesis-profile=long --timeout=0 tests/stepwell/test_state_machine.py
+	@echo "== state machine"; $(BIN)/python -m pytest --hypothesis-profile=long --timeout=0 tests/stepwell/test_state_machine.py tests/stepwell/test_ports_state_machine.py
 	@echo "== mutants"; $(BIN)/python -m tests.mutants log
 
 INTERRUPTIONS := cancellation interrupts
