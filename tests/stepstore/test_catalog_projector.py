@@ -136,9 +136,9 @@ async def test_a_transaction_that_took_long_is_not_followed_by_a_long_rest(autoj
 def test_what_takes_long_to_fold_is_folded_in_smaller_pieces_and_what_takes_little_in_larger_ones_again() -> None:
     most_seconds = projector.LONGEST_REST_SECONDS / projector.RESTS
     records = projector.RESTED_RECORDS
-    while (adapted := projector._adapted(records, records * 1e-4)) < records:
+    while (adapted := projector._adapted(records, records * 1e-5)) < records:
         records = adapted
-    assert records * 1e-4 <= most_seconds  # so that resting makes up for it
+    assert records * 1e-5 <= most_seconds  # so that resting makes up for it
     for _ in range(20):
         records = projector._adapted(records, records * 1e-7)
     assert records == projector.RESTED_RECORDS
