@@ -293,10 +293,10 @@ class _Folded(NamedTuple):
 
 def _adapted(records: int, seconds: float) -> int:
     """How many records to take between the next two rests, when so many took so long."""
-    most_seconds = LONGEST_REST_SECONDS / RESTS
-    if seconds > most_seconds:
+    rest = seconds * RESTS
+    if rest > LONGEST_REST_SECONDS:
         return max(SLICE_RECORDS, records // 2)
-    return min(RESTED_RECORDS, records * 2) if seconds < most_seconds / 4 else records
+    return min(RESTED_RECORDS, records * 2) if rest < LONGEST_REST_SECONDS / 4 else records
 
 
 def _take(fold: Fold, items: list[RecordBatch | Gap]) -> tuple[int, int]:
