@@ -32,7 +32,7 @@ from stepwell.runtime.episode_fold import episode_projection
 
 EPISODES, PAGE, PAGES = 1_000_000, 50, 40
 AGENTS, STEPS = 1_000, 200
-EVERY = ("projector", "learner")
+EVERY = ("projector", "indexer", "learner")
 
 
 def filters(oldest: dt.datetime, newest: dt.datetime) -> dict[str, list[EpisodeFilter]]:

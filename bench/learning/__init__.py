@@ -84,14 +84,17 @@ def _advise(_options: argparse.Namespace) -> dict[str, Any]:
     return {**found, "ways": ways}
 
 
+_MILLISECONDS = ("p50_ms", "p90_ms", "p99_ms", "max_ms", "just_opened_p50_ms", "very_first_p50_ms")
+
+
 def _scale(options: argparse.Namespace) -> dict[str, Any]:
     found = scale.run(options)
     setting.show(
         f"retrieve_relevant_context over {found['episodes']:,} episodes",
-        ("p50", "p90", "p99", "longest", "hits, mean", "folding the log once"),
+        ("p50", "p90", "p99", "longest", "first 20 of an opening, p50", "first, p50", "hits, mean", "folding once"),
         [
             (
-                *(f"{found[name]:.1f} ms" for name in ("p50_ms", "p90_ms", "p99_ms", "max_ms")),
+                *(f"{found[name]:.1f} ms" for name in _MILLISECONDS),
                 f"{found['hits_mean']:.1f}",
                 f"{found['fold_s']:.0f} s",
             )

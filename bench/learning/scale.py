@@ -30,6 +30,7 @@ EPISODES = 1_000_000
 WAVE = 2_000
 STEPS = 2
 QUERIES = 200
+OPENINGS, FIRST_QUERIES = 5, 20
 SOURCES = ("intercode-sql", "intercode-bash", "intercode-python", "reflexion-hotpotqa", "tau-airline")
 
 
@@ -75,27 +76,44 @@ async def write(path: str, episodes: int) -> None:
     journal.release()
 
 
-async def measure(path: str, rounds: int) -> dict[str, float]:
-    """Fold the log, then ask."""
+async def fold(path: str) -> float:
+    """The seconds until the first answer of a memory that was never opened: its log is folded first."""
     began = time.perf_counter()
     async with open_memory(path) as memory:
         await memory.retrieve_relevant_context("anything at all")
-        folded = time.perf_counter() - began
+        return time.perf_counter() - began
+
+
+async def ask(path: str, asked: list[str]) -> tuple[list[float], float]:
+    """Milliseconds of each query of one opening, from its first on, and how many hits they had on average."""
+    async with open_memory(path) as memory:
         times: list[float] = []
         hits = 0
-        for query in queries(QUERIES) * rounds:
+        for query in asked:
             began = time.perf_counter()
             found = await memory.retrieve_relevant_context(query)
             times.append((time.perf_counter() - began) * 1000)
             hits += len(found)
+    return times, hits / len(times)
+
+
+def measure(path: str) -> dict[str, float]:
+    """Fold the log, then ask: many queries in one opening, and the first few of several openings."""
+    folded = trio.run(fold, path)
+    asked = queries(QUERIES)
+    times, hits = trio.run(ask, path, asked)
+    few = [asked[start : start + FIRST_QUERIES] for start in range(0, FIRST_QUERIES * OPENINGS, FIRST_QUERIES)]
+    first = [trio.run(ask, path, some)[0] for some in few]
     cuts = statistics.quantiles(times, n=100)
     return {
         "fold_s": folded,
-        "hits_mean": hits / len(times),
+        "hits_mean": hits,
         "p50_ms": statistics.median(times),
         "p90_ms": cuts[89],
         "p99_ms": cuts[98],
         "max_ms": max(times),
+        "just_opened_p50_ms": statistics.median(it for some in first for it in some),
+        "very_first_p50_ms": statistics.median(some[0] for some in first),
     }
 
 
@@ -106,5 +124,5 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     with setting.scratch(Path(parent)) as path:
         directory = str(path / "memory")
         trio.run(write, directory, episodes)
-        figures = trio.run(measure, directory, 1)
+        figures = measure(directory)
     return {"episodes": episodes, **figures}

@@ -16,6 +16,7 @@ from typing import Any
 import trio
 
 from bench import setting
+from bench.learning import data
 from stepwell import StepError, StepSuccess, Success, TaskContext, open_memory
 from stepwell.cli.importing.importer import import_files
 from stepwell.learning import analyse_completion
@@ -24,7 +25,7 @@ from stepwell.model.event import utc
 from stepwell.model.step import EpisodeStep
 from stepwell.runtime import learning_tables as tables
 
-SOURCE = Path("../shared/data/intercode-sql.jsonl.gz")
+SOURCE = data.FOLDER / "intercode-sql.jsonl.gz"
 LONG_STEPS = 1_000
 QUESTIONS = 200
 

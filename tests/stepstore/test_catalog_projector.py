@@ -117,10 +117,10 @@ async def test_far_behind_the_log_it_does_not_rest(autojump_clock: MockClock, mo
         last = 0
         for _ in range(20):
             last = await written(journal, 250)
-        rest = projector.RESTS * SECONDS
-        worked = await position_after(rest + 8 * SECONDS, follower)  # it was resting when the first of them came
+        pause = 3 * projector.LINGER_SECONDS  # it was resting when the first of them came
+        worked = await position_after(pause + 8 * SECONDS, follower)
         assert last - 2_000 - projector.INLINE_RECORDS <= worked < last
-        assert await position_after(rest * 10, follower) == last
+        assert await position_after(10 * projector.RESTS * SECONDS, follower) == last
         nursery.cancel_scope.cancel()
 
 
@@ -131,3 +131,15 @@ async def test_a_transaction_that_took_long_is_not_followed_by_a_long_rest(autoj
         assert await position_after(projector.LONGEST_REST_SECONDS - 0.1, follower) == 1
         assert await position_after(10 + 0.2, follower) > 100
         nursery.cancel_scope.cancel()
+
+
+def test_what_takes_long_to_fold_is_folded_in_smaller_pieces_and_what_takes_little_in_larger_ones_again() -> None:
+    most_seconds = projector.LONGEST_REST_SECONDS / projector.RESTS
+    records = projector.RESTED_RECORDS
+    while (adapted := projector._adapted(records, records * 1e-5)) < records:
+        records = adapted
+    assert records * 1e-5 <= most_seconds  # so that resting makes up for it
+    for _ in range(20):
+        records = projector._adapted(records, records * 1e-7)
+    assert records == projector.RESTED_RECORDS
+    assert projector._adapted(projector.SLICE_RECORDS, 10.0) == projector.SLICE_RECORDS

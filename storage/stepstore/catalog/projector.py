@@ -21,15 +21,15 @@ SLICE_RECORDS = 1_024
 INLINE_RECORDS = 512
 """The same without threads: it holds up the event loop for about a millisecond."""
 RESTED_RECORDS = 16_384
-"""The same between two rests."""
+"""The same between two rests; fewer, where folding them takes so long that LONGEST_REST_SECONDS would not make up."""
 PLACE_RECORDS = 10_000
 """So many records at most are behind the place that is stored where they change nothing."""
 LINGER_SECONDS = 0.2
 """So much time passes between two transactions while nobody waits, so that many small commits cost one."""
-RESTS, LONGEST_REST_SECONDS = 19, 2.0
+RESTS, LONGEST_REST_SECONDS = 39, 2.0
 """While nobody waits, it rests so many times as long as it folded for a transaction, and not longer than that: a burst
-of writes goes first, since what folds takes the time of those who write (they share one interpreter lock). The rest is
-over when nothing was written for LINGER_SECONDS."""
+of writes goes first, since what folds takes the time of those who write (they share one interpreter lock, with three
+such catalogs in an opened memory). The rest is over when nothing was written for LINGER_SECONDS."""
 MOST_BEHIND = 1_000_000
 """So many records behind the log it does not rest: whoever reads next has to wait for all of them."""
 LOAD_RECORDS = 200_000
@@ -88,6 +88,7 @@ class Projector:
         self._moved = trio.lowlevel.ParkingLot()
         self._hurry = trio.lowlevel.ParkingLot()
         self._rest_until = 0.0
+        self._rested_records = RESTED_RECORDS
         self._stored = 0
         self._is_damaged = False
 
@@ -186,7 +187,7 @@ class Projector:
                 records, size = await self._take(fold, found)
                 self.looked_at = follower.position
                 gives_way = lsn is None and not self._waiters and journal.durable_lsn - follower.position < MOST_BEHIND
-                most = RESTED_RECORDS if gives_way else BATCH_RECORDS
+                most = self._rested_records if gives_way else BATCH_RECORDS
                 if not self._catalog.in_threads:
                     most = INLINE_RECORDS
                 while records < most and size < BATCH_BYTES and follower.position < journal.durable_lsn:
@@ -198,6 +199,8 @@ class Projector:
                     self.looked_at = follower.position
                 changes = await self._catalog.blocking(fold.changes)
                 ended = trio.current_time()
+                if gives_way:
+                    self._rested_records = _adapted(self._rested_records, ended - began)
                 self._rest_until = ended + min(max(LINGER_SECONDS, RESTS * (ended - began)), LONGEST_REST_SECONDS)
                 await folded.send(_Folded(changes, follower.position, journal.cursor(follower.position)))
 
@@ -286,6 +289,14 @@ class _Folded(NamedTuple):
     changes: list[Change]
     position: int
     cursor: str
+
+
+def _adapted(records: int, seconds: float) -> int:
+    """How many records to take between the next two rests, when so many took so long."""
+    rest = seconds * RESTS
+    if rest > LONGEST_REST_SECONDS:
+        return max(SLICE_RECORDS, records // 2)
+    return min(RESTED_RECORDS, records * 2) if rest < LONGEST_REST_SECONDS / 4 else records
 
 
 def _take(fold: Fold, items: list[RecordBatch | Gap]) -> tuple[int, int]:
