@@ -70,6 +70,7 @@ class EpisodeReading(MemoryCore):
 
     async def open_episodes(self) -> list[OpenEpisode]:
         """The episodes that were still open when the memory was last closed or its process died, and still are."""
+        self._supervisor.check_thread()
         await self._journal.catch_up()
         found = [
             await read_open_episode(self._journal, stream)

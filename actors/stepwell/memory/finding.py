@@ -51,6 +51,7 @@ class Finding(MemoryCore):
             await checkpoint()
             raise
         await checkpoint()
+        self._supervisor.check_thread()
         query = EpisodeQuery(checked, order, limit + 1, after)
         found = await self._runtime.projections.episodes.read(query.run, at_least=at_least)
         has_more = len(found) > limit
@@ -74,6 +75,7 @@ class Finding(MemoryCore):
             await checkpoint()
             raise
         await checkpoint()
+        self._supervisor.check_thread()
         episodes = self._runtime.projections.episodes
         return await episodes.read(lambda connection: count_episodes(connection, checked), at_least=at_least)
 

@@ -80,6 +80,7 @@ class LongTermPort:
             raise
         if replaced is None and not deduplicate and self._embedding is None:
             return (await self._store(known, [change]))[0]
+        self._memory._supervisor.check_thread()
         async with self._locks.of(known):
             collection = await self._readers.collection(known)
             if deduplicate and (found := collection.find_same(_fact_of(change), clock.time_ns())) is not None:
@@ -120,6 +121,7 @@ class LongTermPort:
             return []
         if not deduplicate and self._embedding is None:
             return await self._store(known, changes)
+        self._memory._supervisor.check_thread()
         async with self._locks.of(known):
             collection = await self._readers.collection(known)
             if not deduplicate:
@@ -302,6 +304,7 @@ class LongTermPort:
         if place is None:
             return False
         scope, generation, number = place
+        self._memory._supervisor.check_thread()
         async with self._locks.of(scope):
             collection = await self._readers.collection(scope)
             if collection.generation != generation or collection.get(number) is None:
@@ -321,6 +324,7 @@ class LongTermPort:
         except StepwellError:
             await checkpoint()
             raise
+        self._memory._supervisor.check_thread()
         async with self._locks.of(known):
             await self._streams.clear(self._kind, known.stream_name, asked_by)
         if not purge:

@@ -80,6 +80,7 @@ class Retrieving(MemoryCore):
             await checkpoint()
             raise
         await checkpoint()
+        self._supervisor.check_thread()
         cosines, note = await self._cosines(query)
         retrieval = Retrieval(query, context, limit, checked, time.time_ns(), cosines, diversity, self._counts)
         retrieved = await self._runtime.projections.retrieval.read_now(retrieval.run)

@@ -60,6 +60,7 @@ class ShortTermPort:
         return await self._append(thread, messages, one=False)
 
     async def _append(self, thread: str, messages: Sequence[Message], *, one: bool) -> Receipt:
+        self._memory._supervisor.check_thread()
         await trio.lowlevel.checkpoint_if_cancelled()
         try:
             known = checked_id(thread, "thread")

@@ -84,6 +84,7 @@ class Skills:
             await checkpoint()
             raise
         await checkpoint()
+        memory._supervisor.check_thread()
         async with self._storing:
             return await self.get(await self._store(name, check.plain(data)))
 
@@ -173,6 +174,7 @@ class Skills:
     async def _read(self, *, skill_id: str | None = None, name: str | None = None) -> list[Skill]:
         learning = self._memory._runtime.projections.learning
         await checkpoint()
+        self._memory._supervisor.check_thread()
         return await learning.read_now(
             lambda connection: learned_advice.skills(connection, skill_id=skill_id, name=name)
         )

@@ -32,6 +32,7 @@ class Relating:
             await self._supervisor.settle(episode_id)
 
     async def _check_exists(self, episode_id: EpisodeId) -> None:
+        self._supervisor.check_thread()
         await self._supervisor.journal.catch_up()
         if not await self._supervisor.is_stored(episode_id) and episode_id not in self._supervisor.cells:
             raise not_found(episode_id)

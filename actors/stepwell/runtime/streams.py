@@ -165,6 +165,7 @@ class Streams:
         Clearing what holds nothing does nothing. Cancelling the caller does not stop it.
         Raises: `Closed`, `LogFull`, `OutcomeUnknown`.
         """
+        self._supervisor.check_thread()
         await trio.lowlevel.checkpoint()
         clearing = self._clearings.get((kind.name, name)) or self._begin_clearing(kind, name, actor)
         await clearing.wait()

@@ -359,6 +359,7 @@ class Supervisor:
 
         Raises: what failed of it, and what had failed before and nobody was told of (`UntoldFailures.tell`).
         """
+        self.check_thread()
         await trio.lowlevel.checkpoint()
         if episode_id is None:
             cells = self.every_cell()

@@ -13,8 +13,10 @@ import trio
 
 import stepwell.aio
 import stepwell.sync
-from stepwell import Success, WrongLoop, open_memory
+from stepwell import Fact, Message, RetentionPolicy, Role, Scope, Success, WrongLoop, events, open_memory
 from tests.support import step
+
+WS = Scope.workspace("ws")
 
 
 def test_the_trio_door_in_asyncio_and_in_no_loop(tmp_path: Path) -> None:
@@ -102,6 +104,37 @@ async def test_a_trio_memory_in_asyncio_or_in_another_trio_run(tmp_path: Path) -
             "compact": memory.compact,
             "follow": lambda: memory.follow().__aenter__(),
             "atomic": lambda: memory.atomic().__aenter__(),
+            "append": lambda: memory.short_term.append("t", Message(role=Role.USER, content="hi")),
+            "load": lambda: memory.short_term.load("t", 100),
+            "clear": lambda: memory.short_term.clear("t"),
+            "threads": memory.short_term.threads,
+            "remember": lambda: memory.long_term.remember(WS, Fact("the sky is blue")),
+            "recall": lambda: memory.long_term.recall(WS, "sky"),
+            "forget": lambda: memory.long_term.forget("workspace:ws/1.1"),
+            "clear of facts": lambda: memory.long_term.clear(WS),
+            "scopes": memory.long_term.scopes,
+            "record": lambda: memory.episodic.record("r", events.Started(agent="a")),
+            "record_many": lambda: memory.episodic.record_many("r", [events.Started(agent="a")]),
+            "replay": lambda: memory.episodic.replay("e"),
+            "list_runs": memory.episodic.list_runs,
+            "list_episodes": memory.list_episodes,
+            "count_episodes": memory.count_episodes,
+            "open_episodes": memory.open_episodes,
+            "retrieve": lambda: memory.retrieve_relevant_context("task"),
+            "recommend": lambda: memory.recommend("task"),
+            "patterns": memory.patterns,
+            "playbook": lambda: memory.playbook("task"),
+            "feedback": lambda: memory.feedback("x"),
+            "skills": memory.skills.find,
+            "store a skill": lambda: memory.skills.store("a name"),
+            "delete a skill": lambda: memory.skills.delete("x"),
+            "relate": lambda: memory.relate("e", "f", "follows"),
+            "related": lambda: memory.related("e"),
+            "add_tags": lambda: memory.add_tags("e", ["x"]),
+            "update": lambda: memory.update_episode("e", description="x"),
+            "checkpoint": lambda: memory.checkpoint("e", "why"),
+            "retain": lambda: memory.retain(RetentionPolicy(max_episodes=1), dry_run=True),
+            "backup": lambda: memory.backup(tmp_path / "b"),
         }
 
         async def each() -> list[str]:
