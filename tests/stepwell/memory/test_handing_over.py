@@ -151,14 +151,16 @@ async def teach(memory: Memory, count: int = 3, domain: str = "sea") -> None:
     for number in range(count):
         handle = await memory.start_episode(f"mend the net {number}", domain=domain, episode_id=f"{domain}{number}")
         await handle.log_step(ExecutionStep("inspect", "check whether the net has a hole", {}, StepSuccess("yes")))
-        await handle.log_step(ExecutionStep("sew", "close it", {}, StepError("needle broke")))
+        for _ in range(2):
+            await handle.log_step(ExecutionStep("sew", "close it", {}, StepError("needle broke")))
         await handle.log_step(ExecutionStep("tar", "cover it", {}, StepSuccess("done")))
         await handle.complete(Success("mended"))
 
 
-async def pack_for(memory: Memory, task: str, domain: str = "sea") -> HandoffPack:
+async def pack_for(memory: Memory, task: str, domain: str = "sea", done: str = "sew close it") -> HandoffPack:
     handle = await memory.start_episode(task, domain=domain)
-    await handle.log_step(ExecutionStep("sew", "close it", {}, StepSuccess("closed")))
+    tool, _, action = done.partition(" ")
+    await handle.log_step(ExecutionStep(tool, action, {}, StepSuccess("closed")))
     return await memory.handoff((await memory.checkpoint(handle.id, "why")).checkpoint_id)
 
 
@@ -171,6 +173,7 @@ async def test_a_pack_holds_what_other_episodes_of_its_domain_have_taught() -> N
         assert {pattern.domain for pattern in pack.relevant_patterns} == {"sea"}
         assert not {pattern.kind for pattern in pack.relevant_patterns} & {"loop", "dead_end"}
         learned = await memory.patterns(domain="sea")
+        assert "loop" in {pattern.kind for pattern in learned[:6]}
         assert [it.pattern_id for it in pack.relevant_patterns] == [
             it.pattern_id for it in learned if it.kind not in ("loop", "dead_end")
         ][:5]
@@ -180,7 +183,9 @@ async def test_a_pack_holds_what_other_episodes_of_its_domain_have_taught() -> N
         assert len(pack.suggested_next_steps) <= 5
         assert HandoffPack.from_json(pack.to_json()) == pack
         assert pack.not_learned == ""
-        other = await pack_for(memory, "paint a boat")
+        other = await pack_for(memory, "paint a boat", done="inspect check it")
+        assert any("tar cover" in line for line in other.suggested_next_steps)
+        assert not any("inspect check" in line for line in other.suggested_next_steps)
         assert other.relevant_heuristics == []
         assert other.relevant_patterns != []
         nothing = await pack_for(memory, "look for a hole", domain="air")
