@@ -1200,7 +1200,8 @@ class Memory:
         return found
 
     async def handoff(self, checkpoint_id: str) -> HandoffPack:
-        """What another agent needs to go on from a checkpoint: the task as it is now, and the steps up to there.
+        """What another agent needs to go on from a checkpoint: the task as it is now, the steps up to there, and what
+        other episodes of its domain have taught. If the learner was parked the pack says so, and has the rest.
 
         Raises: `InvalidInput`, `NotFound` (no such checkpoint, or its episode was deleted), `EpisodeUnavailable`,
         `Unavailable`.

@@ -5,19 +5,23 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
-from stepwell.errors import NotFound, StepwellError
-from stepwell.learning.handoff import handoff_pack
+from stepwell.errors import NotFound, StepwellError, Unavailable
+from stepwell.learning.handoff import LEARNED, handoff_pack, says_what_to_do
 from stepwell.memory.episode_reading import EpisodeReading
 from stepwell.memory.handle import EpisodeHandle
 from stepwell.memory.lifecycle import EpisodeLifecycle
 from stepwell.memory.relationships import Relationships
 from stepwell.model import validation as check
 from stepwell.model.checkpoint import Checkpoint, checked_checkpoint_id
+from stepwell.model.episode import Episode
 from stepwell.model.handoff import HandoffPack, checked_pack
 from stepwell.model.ids import checked_id
+from stepwell.model.pattern import Pattern
 from stepwell.runtime.organising import PLACE_TO_GO_ON_FROM, organise
 from stepwell.runtime.right_loop import checkpoint
 
+LOOKED_AT = 200
+"""So many patterns, and heuristics, of the domain are looked at for those that go into a pack."""
 CONTINUED_FROM = "continued_from"
 """The name in the metadata of an episode under which stands the id of the checkpoint that it goes on from."""
 
@@ -46,7 +50,8 @@ class HandingOver(EpisodeLifecycle, EpisodeReading, Relationships):
         return next(item for item in reversed(episode.checkpoints) if item.seq == receipt.seq)
 
     async def handoff(self, checkpoint_id: str) -> HandoffPack:
-        """What another agent needs to go on from a checkpoint: the task as it is now, and the steps up to there.
+        """What another agent needs to go on from a checkpoint: the task as it is now, the steps up to there, and what
+        other episodes of its domain have taught. If the learner was parked the pack says so, and has the rest.
 
         Raises: `InvalidInput`, `NotFound` (no such checkpoint, or its episode was deleted), `EpisodeUnavailable`,
         `Unavailable`.
@@ -60,7 +65,30 @@ class HandingOver(EpisodeLifecycle, EpisodeReading, Relationships):
         found = next((item for item in episode.checkpoints if item.seq == seq), None)
         if found is None:
             raise NotFound(f"there is no checkpoint {checkpoint_id!r}; Episode.checkpoints names those there are")
-        return handoff_pack(episode, found)
+        try:
+            patterns = await self._taught_by_others(episode)
+            heuristics = await self._whole.heuristics(episode.context, limit=LOOKED_AT)
+        except Unavailable as error:
+            return handoff_pack(episode, found, not_learned=str(error))
+        return handoff_pack(episode, found, patterns, heuristics)
+
+    async def _taught_by_others(self, episode: Episode) -> list[Pattern]:
+        """Patterns of the episode's domain that say what to do, and that another episode shows."""
+        memory = self._whole
+        found: list[Pattern] = []
+        for pattern in await memory.patterns(domain=episode.context.domain, limit=LOOKED_AT):
+            if len(found) == LEARNED:
+                break
+            if not says_what_to_do(pattern):
+                continue
+            if pattern.episodes == 1:
+                with suppress(NotFound):  # deleted meanwhile
+                    (shown,) = (await memory.explain(pattern.pattern_id)).evidence
+                    if shown.episode_id != episode.episode_id:
+                        found.append(pattern)
+            else:
+                found.append(pattern)
+        return found
 
     async def continue_from(
         self,

@@ -10,6 +10,8 @@ import msgspec
 from stepwell.errors import InvalidInput
 from stepwell.model.checkpoint import Checkpoint
 from stepwell.model.context import TaskContext
+from stepwell.model.pattern import Pattern
+from stepwell.model.recommendation import Heuristic
 from stepwell.model.step import EpisodeStep
 
 HANDOFF_VERSION = 1
@@ -20,7 +22,11 @@ class HandoffPack(msgspec.Struct, frozen=True, kw_only=True):
     of them in lines for a person or a prompt.
 
     `what_worked` and `what_failed` name tools with what they were called for; `salient_facts` are the recoveries and
-    the note of the checkpoint; `suggested_next_steps` what to look at first.
+    the note of the checkpoint; `suggested_next_steps` what to look at first, five at the most.
+
+    `relevant_patterns` and `relevant_heuristics` are what other episodes of the domain have taught, five of each at the
+    most: patterns of what to do, and rules whose condition shares a word with the task. `not_learned` says why there
+    are none if the learner could not be asked.
     """
 
     version: int = HANDOFF_VERSION
@@ -36,6 +42,9 @@ class HandoffPack(msgspec.Struct, frozen=True, kw_only=True):
     what_failed: list[str] = []
     salient_facts: list[str] = []
     suggested_next_steps: list[str] = []
+    relevant_patterns: list[Pattern] = []
+    relevant_heuristics: list[Heuristic] = []
+    not_learned: str = ""
 
     def to_json(self) -> str:
         """The pack as a JSON object; `from_json` makes an equal one of it."""

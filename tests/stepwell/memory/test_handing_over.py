@@ -144,3 +144,84 @@ async def test_what_cannot_be_handed_over_is_refused() -> None:
         await memory.delete_episode("e")
         with pytest.raises(NotFound):
             await memory.handoff(place.checkpoint_id)
+
+
+async def teach(memory: Memory, count: int = 3, domain: str = "sea") -> None:
+    """Episodes that looked for a hole with `inspect`, failed to `sew` and then used `tar`, and succeeded."""
+    for number in range(count):
+        handle = await memory.start_episode(f"mend the net {number}", domain=domain, episode_id=f"{domain}{number}")
+        await handle.log_step(ExecutionStep("inspect", "check whether the net has a hole", {}, StepSuccess("yes")))
+        for _ in range(2):
+            await handle.log_step(ExecutionStep("sew", "close it", {}, StepError("needle broke")))
+        await handle.log_step(ExecutionStep("tar", "cover it", {}, StepSuccess("done")))
+        await handle.complete(Success("mended"))
+
+
+async def pack_for(memory: Memory, task: str, domain: str = "sea", done: str = "sew close it") -> HandoffPack:
+    handle = await memory.start_episode(task, domain=domain)
+    tool, _, action = done.partition(" ")
+    await handle.log_step(ExecutionStep(tool, action, {}, StepSuccess("closed")))
+    return await memory.handoff((await memory.checkpoint(handle.id, "why")).checkpoint_id)
+
+
+async def test_a_pack_holds_what_other_episodes_of_its_domain_have_taught() -> None:
+    async with open_on(MemoryFileSystem()) as memory:
+        await teach(memory)
+        await teach(memory, domain="land")
+        pack = await pack_for(memory, "look for a hole in the net")
+        assert 0 < len(pack.relevant_patterns) <= 5
+        assert {pattern.domain for pattern in pack.relevant_patterns} == {"sea"}
+        assert not {pattern.kind for pattern in pack.relevant_patterns} & {"loop", "dead_end"}
+        learned = await memory.patterns(domain="sea")
+        assert "loop" in {pattern.kind for pattern in learned[:6]}
+        assert [it.pattern_id for it in pack.relevant_patterns] == [
+            it.pattern_id for it in learned if it.kind not in ("loop", "dead_end")
+        ][:5]
+        assert any("hole" in rule.condition for rule in pack.relevant_heuristics)
+        assert any("inspect check" in line for line in pack.suggested_next_steps)
+        assert not any("sew close" in line for line in pack.suggested_next_steps)  # it was done
+        assert len(pack.suggested_next_steps) <= 5
+        assert HandoffPack.from_json(pack.to_json()) == pack
+        assert pack.not_learned == ""
+        other = await pack_for(memory, "paint a boat", done="inspect check it")
+        assert any("tar cover" in line for line in other.suggested_next_steps)
+        assert not any("inspect check" in line for line in other.suggested_next_steps)
+        assert other.relevant_heuristics == []
+        assert other.relevant_patterns != []
+        nothing = await pack_for(memory, "look for a hole", domain="air")
+        assert (nothing.relevant_patterns, nothing.suggested_next_steps) == ([], [])
+
+
+async def test_what_only_the_episode_itself_shows_is_no_part_of_its_pack() -> None:
+    async with open_on(MemoryFileSystem()) as memory:
+        await teach(memory, 1)
+        handle = await memory.start_episode("mend the net", domain="sea", episode_id="own")
+        for tool in ("haul", "stow"):
+            await handle.log_step(ExecutionStep(tool, "now", {}, StepSuccess("ok")))
+        place = await memory.checkpoint("own", "why")
+        before = await memory.handoff(place.checkpoint_id)
+        await handle.complete(Success())
+        after = await memory.handoff(place.checkpoint_id)
+        assert any("haul" in pattern.text for pattern in await memory.patterns(domain="sea"))
+        assert before.relevant_patterns
+        assert after.relevant_patterns
+        assert not any("haul" in pattern.text for pattern in after.relevant_patterns)
+
+
+async def test_what_is_deleted_is_no_part_of_a_pack() -> None:
+    async with open_on(MemoryFileSystem()) as memory:
+        await teach(memory, 2)
+        for number in range(2):
+            await memory.delete_episode(f"sea{number}")
+        pack = await pack_for(memory, "look for a hole in the net")
+        assert (pack.relevant_patterns, pack.relevant_heuristics) == ([], [])
+
+
+async def test_without_its_learner_a_memory_hands_over_all_the_same_and_says_so() -> None:
+    async with open_on(MemoryFileSystem()) as memory:
+        await teach(memory)
+        memory._runtime.projections.learning.projector.park(OSError("no space"))
+        pack = await pack_for(memory, "look for a hole in the net")
+        assert "no space" in pack.not_learned
+        assert [step.tool for step in pack.steps] == ["sew"]
+        assert HandoffPack.from_json(pack.to_json()) == pack
