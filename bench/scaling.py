@@ -137,8 +137,7 @@ class _Stepwell:
         return handles
 
     async def grow_to_episodes(self, count: int) -> None:
-        for handle in await self._start(count - self._episodes):
-            await handle.log_step(step(0, 0))
+        await self._start(count - self._episodes)
         await self._settle()
 
     async def grow_to_bytes(self, size: int) -> None:
@@ -153,6 +152,8 @@ class _Stepwell:
         """Wait until what follows the log has caught up, so that it does not work during the measurement."""
         await self._memory.flush()
         await self._memory.list_episodes(limit=1)
+        await self._memory.patterns(limit=1)
+        await self._memory.retrieve_relevant_context("a task", limit=1)
 
     async def sample(self) -> float:
         handles, load = await self._start(AGENTS), _load()

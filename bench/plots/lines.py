@@ -33,6 +33,7 @@ def of_scaling(pyplot: Any, report: dict[str, Any]) -> dict[str, Any]:
         axis.set(xscale="log", yscale="log", xlabel=part["against"], ylabel="µs per step")
         axis.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         axis.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        axis.yaxis.set_minor_formatter(lambda value, _: f"{value:,.0f}" if f"{value:.0e}"[0] in "25" else "")
         axis.set_title(title, loc="left", fontsize=10)
         axis.grid(which="major", color="#dddddd", linewidth=0.6)
         axis.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))

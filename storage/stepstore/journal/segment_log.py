@@ -39,6 +39,10 @@ from stepstore.restarting import RestartPolicy, Service
 
 T = TypeVar("T")
 
+AHEAD_RECORDS = 4 * SLICE_RECORDS
+"""So many records of a stream are read in one turn of the reader's thread, from the second turn on: a turn costs what
+reading two hundred steps does. Within SLICE_BYTES all the same. The first turn may be all that is asked for."""
+
 _logger = logging.getLogger("stepstore.log")
 
 
@@ -293,22 +297,29 @@ class StreamSlices:
     def __init__(self, journal: SegmentLogJournal, stream: bytes, after: int, must_catch_up: bool):
         self._journal, self._stream, self._position = journal, stream, Position(after)
         self._upto, self._must_catch_up = journal.durable_lsn, must_catch_up
+        self._ahead: list[Record] = []
+        self._at_once = SLICE_RECORDS
 
     async def next_slice(self) -> list[Record]:
-        journal = self._journal
-        if self._position.is_at_end:
+        if self._ahead or self._position.is_at_end:
             await trio.lowlevel.checkpoint()
-            return self._nothing_more(self._position)
-        found, position = await journal._blocking(self._read)
-        self._position = position  # only now: cancelled or failed, the next call gives the same records
-        return found or self._nothing_more(position)
+            found, position = self._ahead, self._position
+        else:
+            found, position = await self._journal._blocking(self._read)
+        return self._hand_out(found, position) or self._nothing_more(position)
+
+    @trio.lowlevel.enable_ki_protection
+    def _hand_out(self, found: list[Record], position: Position) -> list[Record]:
+        # Only now is the position another: cancelled or failed, the next call gives the same records.
+        self._ahead, self._position, self._at_once = found[SLICE_RECORDS:], position, AHEAD_RECORDS
+        return found[:SLICE_RECORDS]
 
     @trio.lowlevel.enable_ki_protection
     def _read(self) -> tuple[list[Record], Position]:
         if self._must_catch_up:  # in the same turn of the reader's thread: each turn costs what reading ten steps does
             refresh(self._journal._log)
             self._upto, self._must_catch_up = self._journal.durable_lsn, False
-        return self._journal._reader.read_slice(self._stream, self._position, self._upto, SLICE_RECORDS, SLICE_BYTES)
+        return self._journal._reader.read_slice(self._stream, self._position, self._upto, self._at_once, SLICE_BYTES)
 
     def _nothing_more(self, position: Position) -> list[Record]:
         if position.flags & STREAM_DELETED or not position.flags & (STREAM_FORKED | STREAM_GAP):
