@@ -16,7 +16,7 @@ import msgspec
 
 from stepstore.catalog import CatalogOptions, Change, Projection
 from stepstore.errors import Damaged, Forked, KeyDestroyed
-from stepstore.journal import Gap, Journal, Record
+from stepstore.journal import Gap, Journal, Record, RecordBatch
 from stepwell.errors import EpisodeUnavailable
 from stepwell.learning.extraction import domain_of, ended_ns, extract, success_of
 from stepwell.model.codec import decode_record, decode_records, kind_head
@@ -55,8 +55,8 @@ class _InHand:
 class LearningFold:
     """Folds records into changes of the learner's tables. What cannot be read teaches nothing.
 
-    `prepare` takes the records in and reads what is missing of the episodes that end with them; `take` has nothing left
-    to do. Both and `changes` are called one after another for each transaction.
+    `prepare` takes the records in and reads what is missing of the episodes that end with them; `take` and
+    `take_batches` have nothing left to do. They and `changes` are called one after another for each transaction.
     """
 
     def __init__(self, journal: Journal, in_hand_bytes: int = IN_HAND_BYTES):
@@ -67,16 +67,15 @@ class LearningFold:
         self._deleted: dict[bytes, None] = {}
         self._advice = AdviceFold()
 
-    async def prepare(self, slices: Sequence[Sequence[Record | Gap]]) -> None:
-        """Take in the records of a transaction. A checkpoint for each episode that has to be read.
+    async def prepare(self, items: Sequence[RecordBatch | Gap]) -> None:
+        """Take in some of the records of a transaction. A checkpoint for each episode that has to be read.
 
         Raises: `RecoveryFailed`, `Unavailable`, `InvalidInput`, `Closed`, as reading does.
         """
         incomplete: list[Record] = []
-        for items in slices:
-            for item in items:
-                if not isinstance(item, Gap) and (ending := self._took(item)) is not None:
-                    incomplete.append(ending)
+        for item in items:
+            if not isinstance(item, Gap) and not self._took_steps(item):
+                incomplete += filter(None, map(self._took, item.records()))
         for ending in incomplete:
             if ending.stream in self._ended or ending.stream in self._deleted:
                 continue
@@ -85,6 +84,29 @@ class LearningFold:
 
     def take(self, items: Sequence[Record | Gap]) -> None:
         """See `prepare`."""
+
+    def take_batches(self, items: Sequence[RecordBatch | Gap]) -> None:
+        """See `prepare`."""
+
+    def _took_steps(self, batch: RecordBatch) -> bool:
+        """Take in a batch of nothing but steps, as most are, without making records of it: this runs in the event loop.
+        False if that is another batch, or one that does not continue what is in hand."""
+        payloads = batch.payloads
+        for payload in payloads:
+            if not payload.startswith(_STEP):
+                return False
+        known = self._in_hand.get(batch.stream)
+        if known is None:
+            return True
+        if batch.first_seq != len(known.payloads) + 1:
+            return False
+        size = sum(map(len, payloads))
+        known.payloads += payloads
+        known.size += size
+        self._in_hand_bytes += size
+        if self._in_hand_bytes > self._most_bytes:
+            self._let_go()
+        return True
 
     def _took(self, record: Record) -> Record | None:
         """Take in one record. Gives it back if it ends an episode that is not in hand."""

@@ -61,9 +61,9 @@ class BatchFold(Fold, Protocol):
 class ReadingFold(Fold, Protocol):
     """A fold that has to read from the journal what lies before the records it is given."""
 
-    async def prepare(self, slices: Sequence[Sequence[Record | Gap]]) -> None:
-        """Called with some records of the next transaction, in the event loop, before they are taken. Raises: as
-        reading does; the projector fails with it, and is run again."""
+    async def prepare(self, items: Sequence[RecordBatch | Gap]) -> None:
+        """Called with some records of the next transaction, in the event loop, before they are taken: it should not
+        hold that up for long. Raises: as reading does; the projector fails with it, and is run again."""
 
 
 class Projector:
@@ -207,7 +207,7 @@ class Projector:
     async def _take(self, fold: Fold, found: list[RecordBatch | Gap]) -> tuple[int, int]:
         """Have the fold take up some records; how many, and how many bytes."""
         if isinstance(fold, ReadingFold):
-            await fold.prepare([[item] if isinstance(item, Gap) else item.records() for item in found])
+            await fold.prepare(found)
         return await self._catalog.blocking(_take, fold, found)
 
     async def _store(self, to_store: trio.MemoryReceiveChannel[_Folded]) -> None:

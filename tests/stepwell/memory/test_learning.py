@@ -14,6 +14,7 @@ import trio.testing
 from trio.testing import MockClock
 
 from stepstore.catalog import CatalogOptions, Change
+from stepstore.journal import Record, RecordBatch
 from stepstore.log.memory_files import MemoryFileSystem
 from stepwell import (
     Abstained,
@@ -227,11 +228,49 @@ async def test_the_same_records_again_change_nothing() -> None:
         await fill(memory, random.Random(1), 6)
         before = await learned(memory)
         fold = LearningFold(memory._journal)
-        async with memory._journal.follow() as slices:
-            await fold.prepare([await slices.receive()])
+        async with memory._journal.follow() as follower:
+            batches = await follower.next_batches(1_000)
+        assert batches is not None
+        await fold.prepare(batches)
         catalog = memory._runtime.projections.learning.catalog
         await catalog.write(catalog.store.apply, fold.changes(), catalog.store.cursor)
         assert await learned(memory) == before
+
+
+async def test_batches_of_steps_are_taken_in_without_looking_at_one_record_after_the_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with open_memory(":memory:") as memory:
+        for number, way in enumerate(WAYS[:3]):
+            await run(memory, f"e-{number}", way, Success("done"))
+        async with memory._journal.follow() as follower:
+            batches = await follower.next_batches(1_000)
+        assert batches is not None
+        together: dict[bytes, RecordBatch] = {}
+        for batch in batches:
+            assert isinstance(batch, RecordBatch)
+            together.setdefault(batch.stream, batch._replace(payloads=[])).payloads.extend(batch.payloads)
+        took: list[int] = []
+        take_one = LearningFold._took
+
+        def taking(fold: LearningFold, record: Record) -> Record | None:
+            took.append(record.seq)
+            return take_one(fold, record)
+
+        monkeypatch.setattr(LearningFold, "_took", taking)
+        fold = LearningFold(memory._journal)
+        other = LearningFold(memory._journal)
+        for stream, batch in together.items():
+            *before, last = batch.payloads
+            cut = 2
+            await fold.prepare([RecordBatch(stream, 1, 1, before[:1])])
+            await fold.prepare([RecordBatch(stream, 2, 2, before[1 : cut + 1])])
+            await fold.prepare([RecordBatch(stream, cut, cut, before[cut - 1 :])])  # some of them twice (row 10)
+            await fold.prepare([RecordBatch(stream, len(before) + 1, len(before) + 1, [last])])
+            assert took == [1, *range(cut, len(before) + 1), len(before) + 1]
+            await other.prepare([batch])
+            took.clear()
+        assert fold.changes() == other.changes()
 
 
 async def test_an_encrypted_memory_learns_without_a_file(tmp_path: Path) -> None:
