@@ -36,12 +36,15 @@ def _torn_cell(cell: EpisodeCell) -> list[str]:
     in_mail = [record for item in mail for record in ([item] if isinstance(item, bytes) else item)]
     commits = cell.pending_commits
     size = sum(len(record) + PER_RECORD for record in in_mail)
+    size += sum(len(record) + PER_RECORD for record in cell.in_hand[cell.drained :])
+    at_least, at_most = len(mail) + bool(cell._taken), len(mail) + cell._taken
     facts = {
         "pending records": (cell._pending, sum(commit.records for commit in commits)),
         "records in mailbox and hand": (len(in_mail) + len(cell.in_hand), cell._pending),
-        "items in the mailbox": (cell._mail_count, len(mail)),
-        "bytes in the mailbox": (cell._mail_bytes, size),
-        "full": (cell.full, len(mail) >= cell._mailbox_size or size >= MAILBOX_BYTES),
+        "whether anything is queued": (cell._is_queued, bool(mail)),
+        "bytes in the mailbox, or taken in hand at the door": (cell._mail_bytes, size),
+        "as many messages": (at_least <= cell._mail_count <= at_most, True),
+        "full": (cell.full, cell._mail_count >= cell._mailbox_size or cell._mail_bytes >= MAILBOX_BYTES),
         "the batch at the journal": (cell._at_journal in (None, *commits[:1]), True),
         "the batch that gathers": (cell._open in (None, *commits[-1:]), True),
         "batches that have a result": ([commit.done for commit in commits], [False] * len(commits)),

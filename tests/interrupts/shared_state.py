@@ -26,6 +26,7 @@ CHANGING = {
 
 REASONS: dict[str, str] = {
     "stepstore/journal/in_memory_streams.py InMemoryStreams.copy": "nobody else has the copy yet",
+    "stepwell/runtime/episode_fold.py _end": "a fold that fails is forgotten, and its records are folded again",
     "stepwell/runtime/episode_query.py _Reading._also": "nobody else has it",
 }
 """Of those that run unprotected: why nothing is torn."""

@@ -24,6 +24,8 @@ from stepwell.runtime.right_loop import get_ident, wrong_loop
 
 if TYPE_CHECKING:
     from stepwell.memory.memory import Memory
+    from stepwell.runtime.cell import EpisodeCell
+    from stepwell.runtime.supervisor import Supervisor
 
 
 class EpisodeHandle:
@@ -90,24 +92,16 @@ class EpisodeHandle:
         is asleep or being rebuilt), and all that `log_step` raises.
         """
         supervisor = self._memory._supervisor
+        cell = supervisor.cells.get(self.id)
         try:
-            supervisor.check_open()
-            cell = supervisor.cells.get(self.id)
-            if cell is None:
-                supervisor.check_is_stored(self.id)
-                raise Busy(f"episode {self.id!r} is not awake; use log_step, which wakes it")
-            if cell.ending_request is None:
-                if cell.deleting:
-                    raise being_deleted(self.id)
-                if not cell.accepting:
-                    raise Busy(f"episode {self.id!r} is being rebuilt from the log; use log_step, which waits")
-                if cell.locked:
-                    raise Busy(
-                        f"a transaction on episode {self.id!r} is being committed; use log_step, which waits for it"
-                    )
-                if cell.full:
-                    cell.wake()
-                    raise Busy(f"the mailbox of episode {self.id!r} is full; use log_step, which waits for room")
+            if (
+                cell is None
+                or not cell.accepting
+                or cell.full
+                or supervisor.closing
+                or get_ident() != supervisor.thread
+            ):
+                cell = self._ready(supervisor)
             receipt = cell.accept_step(step, expected_seq)
         except StepwellError as error:
             supervisor.oversight.note_refused(error)
@@ -115,6 +109,25 @@ class EpisodeHandle:
         if self._memory._commit_durability:
             cell.make_urgent(receipt._commit)  # it cannot wait for the medium, but it goes there at once
         return receipt
+
+    def _ready(self, supervisor: Supervisor) -> EpisodeCell:
+        """The cell, if it is awake and has room or says itself what is wrong. Raises: `Busy`, as `log_step_nowait`."""
+        supervisor.check_open()
+        cell = supervisor.cells.get(self.id)
+        if cell is None:
+            supervisor.check_is_stored(self.id)
+            raise Busy(f"episode {self.id!r} is not awake; use log_step, which wakes it")
+        if cell.ending_request is None:
+            if cell.deleting:
+                raise being_deleted(self.id)
+            if not cell.accepting:
+                raise Busy(f"episode {self.id!r} is being rebuilt from the log; use log_step, which waits")
+            if cell.locked:
+                raise Busy(f"a transaction on episode {self.id!r} is being committed; use log_step, which waits for it")
+            if cell.full:
+                cell.wake()
+                raise Busy(f"the mailbox of episode {self.id!r} is full; use log_step, which waits for room")
+        return cell
 
     async def record(self, *events: RunEvent) -> Receipt:
         """Record events of the run that this episode is, several of them as one batch; see `EpisodicPort.record`.

@@ -44,7 +44,7 @@ class Observing(MemoryCore):
             in_mailbox, size = cell.waiting
             messages += in_mailbox
             waiting_bytes += size
-            in_hand += len(cell.in_hand)
+            in_hand += cell.drained
             if pending := cell.pending_commits:
                 oldest = min(oldest, pending[0].accepted_ns)
         return MemoryStats(

@@ -13,7 +13,7 @@ from stepwell.model.ids import EpisodeId
 from stepwell.model.step import ExecutionStep
 from stepwell.runtime.reading import not_found
 from stepwell.runtime.receipt import Receipt
-from stepwell.runtime.right_loop import checkpoint, wrong_loop
+from stepwell.runtime.right_loop import checkpoint, get_ident, wrong_loop
 
 
 class StepLogging(MemoryCore):
@@ -34,6 +34,8 @@ class StepLogging(MemoryCore):
         `expected_seq` is the record that the first of them is to come behind. Otherwise it is cancelled, and raises, as
         `EpisodeHandle.log_step`; an `InvalidInput` names the step that is wrong.
         """
+        if get_ident() != self._supervisor.thread:
+            raise wrong_loop()
         try:
             await trio.lowlevel.checkpoint_if_cancelled()
         except RuntimeError:
@@ -41,7 +43,9 @@ class StepLogging(MemoryCore):
         try:
             if not isinstance(steps, list | tuple):
                 raise InvalidInput(f"steps: must be a list of ExecutionStep, not {type(steps).__name__}")
-            cell = await self._supervisor.accepting(await checked_id_in_turn(episode_id))
+            cell = self._cells.get(episode_id) if type(episode_id) is str else None
+            if cell is None or not cell.accepting or cell.full:
+                cell = await self._supervisor.accepting(await checked_id_in_turn(episode_id))
             receipt = cell.accept_steps(steps, expected_seq)
         except StepwellError as error:
             self._supervisor.oversight.note_refused(error)

@@ -41,7 +41,11 @@ class Flusher(Protocol):
 
 class CellMailbox(CellLife):
     """See the module. `full`: callers have to wait for room. `mail`: the receive end. `in_hand`: what was taken from
-    it and has no result yet, oldest first."""
+    it and has no result yet, oldest first.
+
+    While the task is parked and the channel is empty, the door puts a message in hand itself; that saves the way
+    through the channel, and the order is the same. Such a message counts as one in the mailbox until the next drain.
+    """
 
     __slots__ = (
         "_at_journal",
@@ -51,6 +55,7 @@ class CellMailbox(CellLife):
         "_flusher",
         "_gate",
         "_interval",
+        "_is_queued",
         "_journal",
         "_keys",
         "_last_ns",
@@ -63,6 +68,7 @@ class CellMailbox(CellLife):
         "_pending",
         "_room",
         "_send_at",
+        "_taken",
         "_untold",
         "_urgent",
         "batches_sent",
@@ -87,7 +93,8 @@ class CellMailbox(CellLife):
         self._gate = journal.gate
         self._mailbox, self.mail = trio.open_memory_channel[bytes | list[bytes]](config.mailbox_size)
         self._mailbox_size = config.mailbox_size
-        self._mail_count = self._mail_bytes = 0
+        self._mail_count = self._mail_bytes = self._taken = 0
+        self._is_queued = False
         self.in_hand: list[bytes] = []
         self._commits: list[Commit] = []  # two or three at the most, and a deque takes 760 bytes empty
         self._open: Commit | None = None
@@ -148,7 +155,16 @@ class CellMailbox(CellLife):
             self._commits.append(commit)
             if critical and self.full:
                 self.drain()  # an ending waits for no room: it is the last thing to come
-        self._mailbox.send_nowait(item)
+        if self._sleeper is None or self._is_queued:
+            self._mailbox.send_nowait(item)
+            self._is_queued = True
+        # Else nothing is before it and the task is parked: what that would do first is done here, in the caller's turn.
+        elif isinstance(item, bytes):
+            self.in_hand.append(item)
+            self._taken += 1
+        else:
+            self.in_hand.extend(item)
+            self._taken += records
         self._mail_count = mail_count = self._mail_count + 1
         self._mail_bytes = mail_bytes = self._mail_bytes + size
         if mail_count >= self._mailbox_size or mail_bytes >= MAILBOX_BYTES:
@@ -214,6 +230,11 @@ class CellMailbox(CellLife):
         return self._mail_count, self._mail_bytes
 
     @property
+    def drained(self) -> int:
+        """Records in hand that count as in the mailbox no more."""
+        return len(self.in_hand) - self._taken
+
+    @property
     def is_stored(self) -> bool:
         """Whether the start of the episode is in the log."""
         return not (self._commits and self._commits[0].flags & FLAG_OPENS)
@@ -251,18 +272,19 @@ class CellMailbox(CellLife):
     @trio.lowlevel.enable_ki_protection
     def drain(self) -> None:
         """Take everything from the mailbox in hand, in one synchronous section."""
-        in_hand, receive = self.in_hand, self.mail.receive_nowait
-        try:
-            while True:
-                item = receive()
-                if isinstance(item, bytes):
-                    in_hand.append(item)
-                else:
-                    in_hand.extend(item)
-        except trio.WouldBlock:
-            pass
+        if self._is_queued:
+            in_hand, receive = self.in_hand, self.mail.receive_nowait
+            try:
+                while True:
+                    item = receive()
+                    if isinstance(item, bytes):
+                        in_hand.append(item)
+                    else:
+                        in_hand.extend(item)
+            except trio.WouldBlock:
+                self._is_queued = False
         if self._mail_count:
-            self._mail_count = self._mail_bytes = 0
+            self._mail_count = self._mail_bytes = self._taken = 0
             self.full = self.locked
             self.release_callers()
 

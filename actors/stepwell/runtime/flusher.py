@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from collections import deque
 
+import msgspec
 import trio
 
 from stepwell.runtime.cell_mailbox import CellMailbox
+
+
+class _Due(msgspec.Struct, gc=False, eq=False):
+    """A cell, when its first unsent step is to go, and how many batches it had sent before.
+
+    There may be one for every step. The garbage collector need not know them: nothing refers to one but the queue.
+    """
+
+    deadline: float
+    cell: CellMailbox
+    batches_sent: int
 
 
 class IntervalFlusher:
@@ -14,13 +26,13 @@ class IntervalFlusher:
 
     def __init__(self, interval_seconds: float):
         self._interval = interval_seconds
-        self._queue: deque[tuple[float, CellMailbox, int]] = deque()
+        self._queue: deque[_Due] = deque()
         self._wake = trio.lowlevel.ParkingLot()
 
     @trio.lowlevel.enable_ki_protection
     def schedule(self, cell: CellMailbox) -> None:
         """Have `cell.flush_due` called after the interval, unless a batch of it goes before."""
-        self._queue.append((trio.current_time() + self._interval, cell, cell.batches_sent))
+        self._queue.append(_Due(trio.current_time() + self._interval, cell, cell.batches_sent))
         if len(self._queue) == 1:
             self._wake.unpark_all()
 
@@ -31,11 +43,11 @@ class IntervalFlusher:
             if not self._queue:
                 await self._wake.park()
                 continue
-            deadline, cell, batches_sent = self._queue[0]
-            if cell.batches_sent != batches_sent:
+            due = self._queue[0]
+            if due.cell.batches_sent != due.batches_sent:
                 self._queue.popleft()
-            elif deadline > trio.current_time():
-                await trio.sleep_until(deadline)
+            elif due.deadline > trio.current_time():
+                await trio.sleep_until(due.deadline)
             else:
                 self._queue.popleft()
-                cell.flush_due()
+                due.cell.flush_due()
