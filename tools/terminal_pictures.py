@@ -56,6 +56,7 @@ SHOWN = [
     ),
     Picture("show", "stepwell show {episode}", "One episode as a timeline: when, whether it worked, how long, what."),
     Picture("stats", "stepwell stats", "How much there is, and what happened over time."),
+    Picture("tags", "stepwell tags", "Which tags there are, and how many episodes have each."),
     Picture("tail", "stepwell tail -n 8", "The newest events; `-f` goes on with those to come, until Ctrl-C."),
     Picture(
         "search",

@@ -95,7 +95,10 @@ def list_(limit: int, cursor: str | None, oldest: bool, directory: Path, as_json
     run_list(directory, given, limit=limit, cursor=cursor, oldest=oldest, as_json=as_json)
 
 
-@click.command(epilog=example("stepwell tags --dir agent-memory", "stepwell tags --frequent --limit 10 --json"))
+@click.command(
+    epilog=example("stepwell tags --dir agent-memory", "stepwell tags --frequent --limit 10 --json"),
+    short_help="All tags there are, with counts.",
+)
 @click.option("--limit", type=click.IntRange(1, 1_000), default=50, show_default=True, help="At most so many.")
 @click.option("--cursor", help="Go on behind the page that gave this as its next_cursor (--json).")
 @click.option("--frequent", is_flag=True, help="The most frequent first instead of in order.")

@@ -93,7 +93,7 @@ def example(*lines: str) -> str:
 
 
 _SECTIONS = {
-    "Look": ("list", "show", "tail", "replay", "stats"),
+    "Look": ("list", "show", "tail", "replay", "stats", "tags"),
     "Find": ("search", "recommend"),
     "In and out": ("import", "export"),
     "Copies": ("backup", "restore"),
