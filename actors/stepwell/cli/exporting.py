@@ -17,7 +17,8 @@ import msgspec
 import trio
 
 from stepwell import Memory
-from stepwell.cli.neutral_form import JsonObject, to_line, write_episode
+from stepwell.cli.episode_history import history_of
+from stepwell.cli.neutral_form import History, JsonObject, to_line, write_episode
 from stepwell.cli.options import opened
 from stepwell.cli.output import CommandFailed, count_text, print_json, printable, progress_bar
 from stepwell.errors import EpisodeUnavailable
@@ -76,8 +77,9 @@ class ExportReport(msgspec.Struct, kw_only=True):
     """Of these only what is sound was written, or nothing."""
 
 
-WriteEpisode = Callable[[Episode], int]
-"""Takes an episode in, writes what there is to write by now, and tells how many bytes of text that were; may block."""
+WriteEpisode = Callable[[Episode, History | None], int]
+"""Takes an episode in, with its history if that has more than steps, writes what there is to write by now, and tells
+how many bytes of text that were; may block."""
 
 
 @contextmanager
@@ -86,17 +88,17 @@ def _writer(form: str, file: IO[bytes]) -> Iterator[WriteEpisode]:
         from stepwell.cli.parquet import StepTable
 
         with StepTable(file) as table:
-            yield table.add
+            yield lambda episode, _history: table.add(episode)
         return
     with _Lines(file, _span_lines if form == "otlp" else _event_lines) as lines:
         yield lines.add
 
 
-def _event_lines(episode: Episode) -> Iterator[JsonObject]:
-    return write_episode(episode)
+def _event_lines(episode: Episode, history: History | None) -> Iterator[JsonObject]:
+    return write_episode(episode, history)
 
 
-def _span_lines(episode: Episode) -> Iterator[JsonObject]:
+def _span_lines(episode: Episode, _history: History | None) -> Iterator[JsonObject]:
     from stepwell.cli.span_form import traces_data
 
     yield traces_data(episode)
@@ -105,14 +107,14 @@ def _span_lines(episode: Episode) -> Iterator[JsonObject]:
 class _Lines:
     """Lines of JSON on their way into a file, about a megabyte at a time."""
 
-    def __init__(self, file: IO[bytes], lines_of: Callable[[Episode], Iterator[JsonObject]]):
+    def __init__(self, file: IO[bytes], lines_of: Callable[[Episode, History | None], Iterator[JsonObject]]):
         self._file, self._lines_of = file, lines_of
         self._chunk: list[bytes] = []
         self._waiting = 0
 
-    def add(self, episode: Episode) -> int:
+    def add(self, episode: Episode, history: History | None) -> int:
         written = 0
-        for item in self._lines_of(episode):
+        for item in self._lines_of(episode, history):
             line = to_line(item)
             self._chunk.append(line)
             self._waiting += len(line)
@@ -157,11 +159,21 @@ async def export_episodes(
             episode = await _episode(memory, episode_id, report, partial)
             if episode is None:
                 continue
-            report.bytes += await trio.to_thread.run_sync(write, episode)
+            history = await _history(memory, episode, partial)
+            report.bytes += await trio.to_thread.run_sync(write, episode, history)
             report.episodes += 1
             report.open_episodes += not episode.is_complete
             report.steps += len(episode.steps)
             on_progress(report.episodes, max(total, report.episodes))
+
+
+async def _history(memory: Memory, episode: Episode, partial: bool) -> History | None:
+    try:
+        return await history_of(memory, episode)
+    except EpisodeUnavailable:
+        if partial:  # it was said of the episode
+            return None
+        raise
 
 
 async def _episode(memory: Memory, episode_id: str, report: ExportReport, partial: bool) -> Episode | None:

@@ -156,6 +156,11 @@ def decode_organising(kind: str, data: dict[str, Any]) -> OrganisingRecord:
     return msgspec.convert(data, _KINDS[kind])
 
 
+def organising_kind(record: OrganisingRecord) -> str:
+    """The kind of its event."""
+    return _NAMES[type(record)]
+
+
 def encode_organising(record: OrganisingRecord, time_ns: int, limits: Limits) -> bytes:
     """An organising record as bytes. Raises: `InvalidInput`, `TooLarge`."""
     kind = _NAMES[type(record)]

@@ -7,15 +7,17 @@ from typing import Literal
 import msgspec
 
 from stepwell import Memory
+from stepwell.cli.episode_history import history_of
 from stepwell.cli.importing.report import FileReport
 from stepwell.cli.neutral_form import (
     BadLine,
     JsonObject,
+    NeutralChange,
+    NeutralComplete,
     NeutralEvent,
     NeutralStart,
     NeutralStep,
     same,
-    start_event,
     with_step_count,
     write_episode,
 )
@@ -23,7 +25,18 @@ from stepwell.cli.output import count_text
 from stepwell.errors import Busy
 from stepwell.model.codec import encode_step
 from stepwell.model.limits import DEFAULT_LIMITS
+from stepwell.model.organising import (
+    Archived,
+    Checkpointed,
+    OrganisingRecord,
+    Related,
+    Restored,
+    Tagged,
+    Unrelated,
+    Updated,
+)
 from stepwell.model.step import ExecutionStep
+from stepwell.model.tags import with_tags, without_tags
 
 
 class Item(msgspec.Struct, frozen=True):
@@ -52,6 +65,9 @@ class Places:
 
     def __init__(self, known: set[str]):
         self.known = known
+        self.known_before = frozenset(known)
+        self.relationships: list[tuple[int, FileReport, Related | Unrelated]] = []
+        """Made at the end of all files, once both ends are there: line, report, and what is to be made."""
         self.of: dict[str, Place] = {}
 
 
@@ -64,6 +80,7 @@ class EpisodeWriting:
         self.episode_id = episode_id
         self.report = report
         self.stored: list[JsonObject] | None = None
+        self.changes: list[JsonObject] = []
         self.position = 0
         self.unsettled = False
 
@@ -79,6 +96,9 @@ class EpisodeWriting:
             await self._start(item.event, parsed)
             return
         place = self.places.of.get(self.episode_id)
+        if isinstance(parsed, NeutralChange) and place is not None and place.phase != "refused":
+            await self._organise(item, parsed.record)
+            return
         if place is None:
             raise BadLine(f"no start line of episode {self.episode_id!r} before this one")
         if place.phase == "refused":
@@ -91,11 +111,33 @@ class EpisodeWriting:
         elif isinstance(parsed, NeutralStep):
             await self._append_step(parsed.step, place)
         else:
+            assert isinstance(parsed, NeutralComplete), "changes are dealt with above"
             parsed = with_step_count(item.event, parsed, place.steps)
             await self.memory.complete_episode(self.episode_id, parsed.outcome, metadata=parsed.metadata)
             place.phase = "ended"
             self.report.endings += 1
             self.unsettled = False
+
+    async def _organise(self, item: Item, record: OrganisingRecord) -> None:
+        if self.episode_id in self.places.known_before:
+            await self._look()
+            if any(same(stored, item.event) for stored in self.changes):
+                self.report.present += 1
+                return
+        if isinstance(record, Related | Unrelated):
+            self.places.relationships.append((item.line, self.report, record))
+        else:
+            await _make(self.memory, self.episode_id, record)
+            self.report.changes += 1
+
+    async def _look(self) -> None:
+        """Find out what is stored of an episode that was there before."""
+        if self.stored is None:
+            episode = await self.memory.get_episode(self.episode_id)
+            lines = list(write_episode(episode, await history_of(self.memory, episode)))
+            self.stored = [line for line in lines if line["event"] != "organise"][1:]
+            self.changes = [line for line in lines if line["event"] == "organise"]
+            self.position = self.places.of[self.episode_id].steps
 
     async def _append_step(self, step: ExecutionStep, place: Place) -> None:
         handle = self.memory.handle(self.episode_id)
@@ -116,7 +158,8 @@ class EpisodeWriting:
         place = self.places.of[self.episode_id] = Place("refused")
         self.stored = None
         if self.episode_id in self.places.known:
-            if not same(start_event(await self.memory.get_episode(self.episode_id)), event):
+            episode = await self.memory.get_episode(self.episode_id)
+            if not same(next(write_episode(episode, await history_of(self.memory, episode))), event):
                 raise BadLine(
                     f"episode {self.episode_id!r} is in the memory already and began differently; "
                     "delete it there, or import into another directory"
@@ -140,9 +183,8 @@ class EpisodeWriting:
 
     async def _is_stored(self, item: Item, place: Place) -> bool:
         """Whether the event is the next stored one; False once there are no more of them."""
-        if self.stored is None:
-            self.stored = list(write_episode(await self.memory.get_episode(self.episode_id)))[1:]
-            self.position = place.steps
+        await self._look()
+        assert self.stored is not None
         if self.position >= len(self.stored):
             place.phase = "appending"
             return False
@@ -157,3 +199,46 @@ class EpisodeWriting:
         if not isinstance(item.parsed, NeutralStep):
             place.phase = "ended"
         return True
+
+
+async def _make(memory: Memory, episode_id: str, record: OrganisingRecord) -> None:
+    """Make a change of an episode, no relationship, anew."""
+    actor = record.actor
+    if isinstance(record, Tagged):
+        if not record.removed:
+            await memory.add_tags(episode_id, record.added, actor=actor)
+        elif not record.added:
+            await memory.remove_tags(episode_id, record.removed, actor=actor)
+        else:
+            tags = (await memory.get_episode(episode_id)).context.tags
+            await memory.set_tags(episode_id, with_tags(without_tags(tags, record.removed), record.added), actor=actor)
+    elif isinstance(record, Updated):
+        await memory.update_episode(
+            episode_id,
+            description=record.description,
+            metadata=record.metadata,
+            remove_metadata=record.removed_metadata,
+            actor=actor,
+        )
+    elif isinstance(record, Archived):
+        await memory.archive(episode_id, actor=actor)
+    elif isinstance(record, Restored):
+        await memory.restore(episode_id, actor=actor)
+    elif isinstance(record, Checkpointed):
+        await memory.checkpoint(episode_id, record.reason, note=record.note, actor=actor)
+
+
+async def make_relationship(memory: Memory, record: Related | Unrelated) -> None:
+    """Make a relationship, or take it away."""
+    if isinstance(record, Unrelated):
+        await memory.unrelate(record.from_episode, record.to_episode, record.kind, actor=record.actor)
+        return
+    await memory.relate(
+        record.from_episode,
+        record.to_episode,
+        record.kind,
+        priority=record.priority,
+        reason=record.reason,
+        metadata=record.metadata,
+        actor=record.actor,
+    )

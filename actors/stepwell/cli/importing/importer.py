@@ -7,12 +7,12 @@ from pathlib import Path
 import trio
 
 from stepwell import Memory
-from stepwell.cli.importing.episode_writing import EpisodeWriting, Item, Places
+from stepwell.cli.importing.episode_writing import EpisodeWriting, Item, Places, make_relationship
 from stepwell.cli.importing.report import FileReport, OnProblem, OnProgress
 from stepwell.cli.neutral_form import BadLine, parse_line, read
 from stepwell.cli.neutral_form.files import Line, LineFile, Unreadable, has_event
 from stepwell.cli.output import CommandFailed
-from stepwell.errors import Closed, InvalidState, LogFull, Rejected
+from stepwell.errors import Closed, InvalidState, LogFull, NotFound, Rejected
 from stepwell.model.redaction import Redaction
 
 EPISODES_AT_ONCE = 128
@@ -45,7 +45,22 @@ def refuse_files_without_events(paths: list[Path]) -> None:
         )
 
 
-_REDACTED = ("task", "tags", "tool", "action", "parameters", "result", "thought", "meta")
+_REDACTED_OF_CHANGES = ("added", "description", "metadata", "reason", "note")
+_REDACTED = (
+    "task",
+    "tags",
+    "tool",
+    "action",
+    "parameters",
+    "result",
+    "thought",
+    "meta",
+    "added",
+    "description",
+    "reason",
+    "note",
+    "metadata",
+)
 """The fields of events that `redaction` goes over: those that hold what somebody wrote."""
 
 
@@ -72,6 +87,7 @@ async def import_files(
         await importer.import_file(path, report)
         if strict and report.bad_lines:
             break
+    await importer.relate()
     return reports
 
 
@@ -124,6 +140,18 @@ class _Importer:
                     await self._begin(nursery, run, report)
         self.on_progress(report, file.size)
 
+    async def relate(self) -> None:
+        """Make the relationships of all files, now that the episodes they lead to are there."""
+        for line, report, record in self.places.relationships:
+            try:
+                await make_relationship(self.memory, record)
+            except (NotFound, Rejected, InvalidState) as error:
+                if isinstance(error, Closed | LogFull):
+                    raise
+                self.on_problem(report.refuse(line, error))
+            else:
+                report.changes += 1
+
     def _stopped(self, report: FileReport) -> bool:
         return self.strict and report.bad_lines > 0
 
@@ -134,7 +162,8 @@ class _Importer:
             event = parse_line(line.data)
             parsed = read(event)
             if self.redaction is not None:
-                written = {name: event[name] for name in _REDACTED if name in event}
+                names = _REDACTED_OF_CHANGES if event["event"] == "organise" else _REDACTED
+                written = {name: event[name] for name in names if name in event}
                 event |= {name: self.redaction.value(name, value) for name, value in written.items()}
                 parsed = read(event)
             return Item(line.number, event, parsed)

@@ -22,12 +22,14 @@ class Problem(msgspec.Struct, frozen=True):
 
 
 class FileReport(msgspec.Struct, kw_only=True):
-    """What became of one file. `present`: events that the memory held already."""
+    """What became of one file. `changes`: of how episodes are organised; `present`: events that the memory held
+    already."""
 
     file: str
     episodes: int = 0
     steps: int = 0
     endings: int = 0
+    changes: int = 0
     present: int = 0
     bad_lines: int = 0
     problems: list[Problem] = []
@@ -36,7 +38,7 @@ class FileReport(msgspec.Struct, kw_only=True):
     @property
     def added(self) -> int:
         """How many events were stored."""
-        return self.episodes + self.steps + self.endings
+        return self.episodes + self.steps + self.endings + self.changes
 
     def refuse(self, line: int, reason: Exception) -> Problem:
         """Count a bad line, and keep it if there are not too many already."""

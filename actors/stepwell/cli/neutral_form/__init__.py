@@ -1,9 +1,10 @@
-"""The neutral form: one JSON object per line, three kinds of event, converted to the model and back without loss.
+"""The neutral form: one JSON object per line, four kinds of event, converted to the model and back without loss.
 
     start     episode, source, task_id, task, domain, tags, agent, trial
     step      episode, step_number, tool, action, parameters, result {"success": …} or {"error": text}, latency_ms,
               reward, and perhaps thought
     complete  episode, outcome, reward, steps, outcome_label, meta
+    organise  episode, change ("tagged", "updated", "archived", "restored", "related", "checkpointed"), and its fields
 
 What the model has a field for goes there. Every other key, known or not, becomes metadata of the start, the step or the
 ending under its own name, and metadata comes back as keys of the event. Where writing an event from the model would
@@ -24,6 +25,7 @@ from __future__ import annotations
 from stepwell.cli.neutral_form.difference import same as same
 from stepwell.cli.neutral_form.events import BadLine as BadLine
 from stepwell.cli.neutral_form.events import JsonObject as JsonObject
+from stepwell.cli.neutral_form.events import NeutralChange as NeutralChange
 from stepwell.cli.neutral_form.events import NeutralComplete as NeutralComplete
 from stepwell.cli.neutral_form.events import NeutralEvent as NeutralEvent
 from stepwell.cli.neutral_form.events import NeutralStart as NeutralStart
@@ -32,6 +34,7 @@ from stepwell.cli.neutral_form.lines import parse_line as parse_line
 from stepwell.cli.neutral_form.lines import to_line as to_line
 from stepwell.cli.neutral_form.reading import read as read
 from stepwell.cli.neutral_form.reading import with_step_count as with_step_count
+from stepwell.cli.neutral_form.writing import History as History
 from stepwell.cli.neutral_form.writing import start_event as start_event
 from stepwell.cli.neutral_form.writing import step_event as step_event
 from stepwell.cli.neutral_form.writing import write_episode as write_episode

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from stepwell.model.context import TaskContext
+from stepwell.model.organising import OrganisingRecord
 from stepwell.model.outcome import Abstained, Failure, Interrupted, PartialSuccess, Success, TaskOutcome
 from stepwell.model.step import ExecutionStep
 
@@ -59,4 +60,11 @@ class NeutralComplete(msgspec.Struct, frozen=True, kw_only=True):
     metadata: JsonObject
 
 
-NeutralEvent = NeutralStart | NeutralStep | NeutralComplete
+class NeutralChange(msgspec.Struct, frozen=True, kw_only=True):
+    """An organise event."""
+
+    episode: str
+    record: OrganisingRecord
+
+
+NeutralEvent = NeutralStart | NeutralStep | NeutralComplete | NeutralChange

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from stepwell.cli.neutral_form.changes import read_change
 from stepwell.cli.neutral_form.difference import KEPT_APART, with_difference
 from stepwell.cli.neutral_form.events import (
     DEFAULT_CONTEXT,
@@ -41,6 +42,8 @@ def read(event: JsonObject) -> NeutralEvent:
         return _read_step(event)
     if kind == "complete":
         return _read_complete(event)
+    if kind == "organise":
+        return read_change(event)
     raise BadLine(f'event: "start", "step" or "complete" is wanted, not {shown(kind)}')
 
 

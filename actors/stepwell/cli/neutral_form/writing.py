@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import msgspec
+
+from stepwell.cli.neutral_form.changes import change_event
 from stepwell.cli.neutral_form.difference import corrected, with_others
 from stepwell.cli.neutral_form.events import (
     DEFAULT_CONTEXT,
@@ -14,17 +17,41 @@ from stepwell.cli.neutral_form.events import (
     NeutralStart,
 )
 from stepwell.model.episode import Episode
+from stepwell.model.organising import OrganisingRecord
 from stepwell.model.outcome import TaskOutcome, outcome_kind
+from stepwell.model.start import EpisodeStart
 from stepwell.model.step import EpisodeStep, ExecutionStep, StepError, StepResult, StepSuccess, StepTimeout
 
 
-def write_episode(episode: Episode) -> Iterator[JsonObject]:
-    """The events of an episode, in order; an open one has no `complete`."""
+class History(msgspec.Struct, frozen=True, kw_only=True):
+    """What the events of an episode say beside what it is now: with what it started, the changes since with their
+    numbers, and the number of its ending (0 while it is open)."""
+
+    start: EpisodeStart
+    changes: list[tuple[int, OrganisingRecord]]
+    ended_seq: int = 0
+
+
+def write_episode(episode: Episode, history: History | None = None) -> Iterator[JsonObject]:
+    """The events of an episode, in order; an open one has no `complete`. With its `history` it starts as it did, and
+    the changes since stand at their places; without, it starts as it is now."""
+    if history is not None:
+        start = history.start
+        episode = msgspec.structs.replace(
+            episode, task_description=start.task, context=start.context, metadata=start.metadata
+        )
+    changes = [] if history is None else list(history.changes)
     yield start_event(episode)
     for step in episode.steps:
+        while changes and changes[0][0] < step.seq:
+            yield change_event(episode.episode_id, changes.pop(0)[1])
         yield step_event(episode.episode_id, step)
+    while changes and history is not None and changes[0][0] < history.ended_seq:
+        yield change_event(episode.episode_id, changes.pop(0)[1])
     if episode.outcome is not None:
         yield complete_event(episode)
+    for _seq, record in changes:
+        yield change_event(episode.episode_id, record)
 
 
 def start_event(episode: Episode) -> JsonObject:
