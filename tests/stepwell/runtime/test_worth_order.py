@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sqlite3
 from collections.abc import Sequence
+from dataclasses import replace
 
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -20,7 +21,7 @@ NOW = 500_001 * HOUR_NS - 1
 
 def catalog(rows: Sequence[Row]) -> sqlite3.Connection:
     connection = sqlite3.connect(":memory:")
-    for statement in EPISODE.statements({}):
+    for statement in replace(EPISODE, indexed_last=False).statements({}):
         connection.execute(statement)
     connection.executemany(
         "INSERT INTO episode (id, stream, episode_id, task, task_type, agent, domain, complexity, tags, started_ns,"
