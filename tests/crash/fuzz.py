@@ -14,6 +14,7 @@ The short form takes 20,000 inputs with fixed seeds, so it sees the same ones in
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import json
@@ -160,19 +161,21 @@ def cover(runs: int, seed: int, jobs: int) -> Tally:
     if not _have_atheris():
         total.seen["SKIPPED: no atheris for this Python, so no inputs were guided by coverage"] += 1
         return total
-    with tempfile.TemporaryDirectory(prefix="stepwell-fuzz-") as directory:
+    with contextlib.ExitStack() as stack:
+        directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="stepwell-fuzz-"))
         outs = [Path(directory, f"{job}.json") for job in range(jobs)]
+        # Into files: a process whose pipe nobody empties, while another one is waited for, stands still.
+        errors = [stack.enter_context(Path(directory, f"{job}.err").open("w+")) for job in range(jobs)]
         command = [sys.executable, "-m", "tests.crash.fuzz_coverage"]
         running = [
-            subprocess.Popen(
-                [*command, str(runs // jobs), str(seed + job), str(out)], stderr=subprocess.PIPE, text=True
-            )
-            for job, out in enumerate(outs)
+            subprocess.Popen([*command, str(runs // jobs), str(seed + job), str(out)], stderr=error)
+            for job, (out, error) in enumerate(zip(outs, errors, strict=True))
         ]
-        for process, out in zip(running, outs, strict=True):
-            _, errors = process.communicate()
-            if process.returncode or not out.exists():
-                raise SystemExit(f"the coverage-guided fuzzer ended with {process.returncode}:\n{errors[-4000:]}")
+        for process, out, error in zip(running, outs, errors, strict=True):
+            if process.wait() or not out.exists():
+                error.seek(0)
+                said = error.read()[-4000:]
+                raise SystemExit(f"the coverage-guided fuzzer ended with {process.returncode}:\n{said}")
             total.add(Tally.from_json(json.loads(out.read_text())))
     return total
 
