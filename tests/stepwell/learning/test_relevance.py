@@ -63,10 +63,10 @@ def test_a_score_is_from_0_to_1_and_the_sum_of_its_parts(
 def test_a_score_worked_out_by_hand() -> None:
     relevance = relevance_of(["flight", "boston"], TaskContext(domain="web", tags=["NET", "cli"]))
     found = relevance.score(
-        episode(domain="web", tags=["net"], outcome="failure", reward=None, age_seconds=30 * 86_400)
+        episode(domain="web", tags=["net", "other"], outcome="partial_success", reward=3.0, age_seconds=30 * 86_400)
     )
-    context = (0.35 * 1 + 0.25 * 0.5) / 0.6
-    assert found == pytest.approx(0.80 + 0.08 * context + 0.03 * 0.5)
+    context = (0.35 * 1 + 0.25 / 3) / 0.6
+    assert found == pytest.approx(0.80 + 0.08 * context + 0.06 * 0.5 + 0.03 * 0.75 + 0.03 * 0.5)
     assert sum(WEIGHTS.values()) == pytest.approx(1.0)
 
 
