@@ -55,7 +55,6 @@ class Evictor:
             gone = []
             for first in range(0, len(chosen), BATCH):
                 gone += await self._evict(chosen[first : first + BATCH], actor)
-            kept -= len(chosen) - len(gone)  # who deleted those was somebody else
         return RetentionReport(dry_run=dry_run, episodes=gone, has_more=has_more, kept=kept)
 
     async def _evict(self, batch: list[EvictedEpisode], actor: str) -> list[EvictedEpisode]:

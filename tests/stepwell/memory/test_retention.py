@@ -31,9 +31,10 @@ from stepwell import (
 from stepwell.learning.retention import retention_relevance
 from stepwell.model.limits import Limits
 from stepwell.model.outcome import TaskOutcome
-from stepwell.model.retention import checked_policy
+from stepwell.model.retention import EvictedEpisode, checked_policy
+from stepwell.runtime import eviction
 from stepwell.runtime.episode_catalog import SCHEMA
-from stepwell.runtime.eviction import BATCH, choose
+from stepwell.runtime.eviction import BATCH, Evictor, choose
 from stepwell.testing import MemoryJournal, open_memory_on
 from tests.support import step
 
@@ -223,6 +224,21 @@ async def test_many_go_in_several_batches_and_are_all_reported(autojump_clock: M
         assert await names(memory) == set()
 
 
+async def test_what_somebody_else_deletes_meanwhile_has_gone_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with open_memory_on(mixed()) as memory:
+        evict = Evictor._evict
+
+        async def too_late(self: Evictor, batch: list[EvictedEpisode], actor: str) -> list[EvictedEpisode]:
+            await memory.delete_episode("c")
+            return await evict(self, batch, actor)
+
+        monkeypatch.setattr(Evictor, "_evict", too_late)
+        report = await memory.retain(RetentionPolicy(max_age_days=150))
+        assert [item.episode_id for item in report.episodes] == ["d", "c"]
+        assert await names(memory) == {"open", "a", "b"}
+        assert (report.kept, report.has_more) == (3, False)
+
+
 async def test_beside_a_writer_a_dry_run_works_and_deleting_is_refused(tmp_path: pathlib.Path) -> None:
     async with open_memory(tmp_path / "m") as memory:
         await memory.start_episode("a task", episode_id="e")
@@ -294,12 +310,12 @@ async def test_what_went_is_gone_from_every_place_that_is_derived_from_it_at_onc
 # ---- the limit of a memory -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("eviction", ["relevance", "lru"])
+@pytest.mark.parametrize("way", ["relevance", "lru"])
 async def test_with_a_limit_the_background_deletes_what_is_too_many_and_never_what_is_open(
-    eviction: Any, autojump_clock: MockClock
+    way: Any, autojump_clock: MockClock
 ) -> None:
     journal = MemoryJournal()
-    async with open_memory_on(journal, MemoryConfig(max_episodes=10, eviction=eviction)) as memory:
+    async with open_memory_on(journal, MemoryConfig(max_episodes=10, eviction=way)) as memory:
         for number in range(8):
             await memory.start_episode("a task that goes on", episode_id=f"open {number}")
         for number in range(100):
@@ -309,7 +325,7 @@ async def test_with_a_limit_the_background_deletes_what_is_too_many_and_never_wh
         left = await names(memory)
         assert len(left) == 10
         assert {f"open {number}" for number in range(8)} <= left
-        if eviction == "lru":
+        if way == "lru":
             assert {"e98", "e99"} <= left
         for number in range(8, 20):
             await memory.start_episode("a task that goes on", episode_id=f"open {number}")
@@ -338,6 +354,18 @@ async def test_a_limit_is_kept_by_a_memory_that_was_filled_before(autojump_clock
                         evicted.append((event.episode_id, event.detail))
         assert evicted == [("d", "by capacity"), ("c", "by capacity"), ("b", "by capacity")]
         assert await names(memory) == {"open", "a"}
+
+
+async def test_the_background_does_not_wait_between_one_choice_and_the_next_while_there_are_more(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    monkeypatch.setattr(eviction, "MOST_AT_ONCE", 5)
+    journal = MemoryJournal()
+    for number in range(30):
+        aged(journal, f"e{number}", number + 1, Success("fine"))
+    async with open_memory_on(journal, MemoryConfig(max_episodes=2, eviction="lru")) as memory:
+        await trio.sleep(eviction.PERIOD / 2)
+        assert await names(memory) == {"e0", "e1"}
 
 
 async def test_the_background_goes_on_behind_an_error(autojump_clock: MockClock) -> None:
