@@ -6,6 +6,7 @@ import gc
 import random
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -27,6 +28,8 @@ from tests.crash.sweep import Tally
 from tests.stepstore.log_lab import LOG, tree
 
 SOUND = Input(bases()[0], locked=False)
+FOUND = Path(__file__).with_name("fuzz_found.txt").read_text(encoding="ascii").split()
+"""Inputs with which a million found a mistake, each a word to replay."""
 LOGS = [sealed(1, size=8192), several_lives(1, size=8192), *unclean_logs(1)]
 
 
@@ -293,3 +296,9 @@ def test_a_sample_survives() -> None:
     for number in range(300):
         hunt.try_one(compose(RandomDice(number)))
     assert not hunt.tally.violations, hunt.tally.places
+
+
+@pytest.mark.parametrize("word", FOUND, ids=range(len(FOUND)))
+def test_what_the_long_form_has_found_survives(word: str) -> None:
+    survived = survive(unpack(word))
+    assert not survived.signature, survived.failure

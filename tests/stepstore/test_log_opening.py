@@ -255,10 +255,12 @@ def test_a_sidecar_of_a_newest_segment_that_has_grown_is_not_taken() -> None:
     assert scanned(files) == [segment]
     assert read_log(log) == stored
     log.release()
+    assert disk.stat(sidecar) is None
+    disk, stored, segment, sidecar = crashed_with_a_sidecar()
     put(disk, segment, b"something", at=end + 100)
     with pytest.raises(CorruptLog):
         open_log(disk, LOG, SMALL)
-    assert disk.stat(sidecar) is not None
+    assert disk.stat(sidecar) is not None, "a refused opening changes nothing"
 
 
 def test_a_stale_sidecar_beside_a_segment_with_a_successor_is_written_anew() -> None:

@@ -27,6 +27,7 @@ from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import LogOptions, open_log, open_log_read_only
 from stepstore.log.reading import Record, SegmentReader
 from stepstore.log.recovery import recover
+from stepstore.log.sealing import sidecar_path
 from stepstore.log.verify import verify_log
 from tests.stepstore.log_lab import (
     LOG,
@@ -303,6 +304,37 @@ def test_row_02_a_mark_proves_the_frame_before_it(options: LogOptions) -> None:
     put(unmarked.disk, log.segment, bytes(mark.head.frame_len), at=mark.at)
     must_refuse_at(log, 2, frame, end=before.end, options=options)
     must_refuse_at(unmarked, 5, frame, end=before.end)
+
+
+def a_log_with_sidecar(behind: int) -> Damaged:
+    """A crash left the newest file, and the next process wrote the index beside it; then so many zeros behind."""
+    log = a_log()
+    write_log(log.disk, [], care=True)
+    assert log.disk.stat(sidecar_path(log.segment)) is not None
+    put(log.disk, log.segment, b"", at=0, size=len(content(log.disk, log.segment)) + behind)
+    return log
+
+
+@pytest.mark.parametrize("options", [SMALL, CUT], ids=["strict", "cut"])
+def test_row_02_a_sidecar_proves_the_last_frame_of_a_file_that_is_longer(options: LogOptions) -> None:
+    log = a_log_with_sidecar(700)
+    frame = log.frames[-1]
+    flip(log.disk, log.segment, frame.end - 1)
+    error = must_refuse(log, 2, options=options)
+    assert (error.offset, error.last_lsn) == (log.frames[-2].end, frame.head.last_lsn)
+
+
+def test_row_01_the_sidecar_of_a_file_that_is_longer_goes_before_the_file_is_cut_and_is_made_anew() -> None:
+    """It would be asked by the next opening, and nobody has compared it with what is there."""
+    log = a_log_with_sidecar(700)
+    files = WatchedFiles(log.disk)
+    open_log(files, LOG, SMALL).release()
+    done = [(call.operation, call.path) for call in files.changes()]
+    assert done.index(("unlink", sidecar_path(log.segment))) < done.index(("truncate", log.segment))
+    assert reopen(log.disk)[0] == log.stored
+    write_log(log.disk, [], care=True)
+    assert log.disk.stat(sidecar_path(log.segment)) is not None
+    assert verify_log(LOG, files=log.disk).problems == []
 
 
 @pytest.mark.parametrize("options", [SMALL, CUT], ids=["strict", "cut"])

@@ -6,6 +6,7 @@ import io
 from typing import get_type_hints
 
 import cbor2
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,12 +16,13 @@ from tests.stepstore.log_lab import steady
 
 SMALL_FIELDS = {"format_major", "format_minor", "codec", "cipher", "segment_tag", "align", "prev_chain", "orig_chain"}
 SMALL_FIELDS |= {"reserved"}
+COUNTED = ("seq_last", "first_lsn", "epoch", "prev_end_lsn", "orig_end_lsn")
 
 
 def field(name: str, kind: object) -> st.SearchStrategy[object]:
     if kind is bytes:
         return st.binary(min_size=16, max_size=16)
-    return st.integers(0, 2**32 - 1 if name in SMALL_FIELDS else 2**64 - 1)
+    return st.integers(0, 2 ** (32 if name in SMALL_FIELDS else 63 if name in COUNTED else 64) - 1)
 
 
 headers: st.SearchStrategy[SegmentHeader] = st.tuples(
@@ -39,6 +41,15 @@ def test_a_header_is_read_as_it_was_written(header: SegmentHeader) -> None:
     assert len(data) == sh.HEADER_BYTES == 512
     assert sh.parse_segment_header(data) == (header, crc)
     assert sh.parse_segment_header(data + b"frames") == (header, crc)
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_a_number_that_nothing_could_come_behind_makes_no_header(name: str) -> None:
+    fields = EXAMPLE._asdict()
+    largest = SegmentHeader(**{**fields, name: 2**63 - 1})
+    assert sh.parse_segment_header(sh.encode_segment_header(largest)[0]) is not None
+    beyond = SegmentHeader(**{**fields, name: 2**63})
+    assert sh.parse_segment_header(sh.encode_segment_header(beyond)[0]) is None
 
 
 def test_every_flipped_bit_of_a_header_is_noticed() -> None:

@@ -82,9 +82,9 @@ class HandingOver(EpisodeLifecycle, EpisodeReading, Relationships):
             if not says_what_to_do(pattern):
                 continue
             if pattern.episodes == 1:
-                with suppress(NotFound):  # deleted meanwhile
-                    (shown,) = (await memory.explain(pattern.pattern_id)).evidence
-                    if shown.episode_id != episode.episode_id:
+                with suppress(NotFound):  # deleted meanwhile; another may show it by now
+                    evidence = (await memory.explain(pattern.pattern_id)).evidence
+                    if any(shown.episode_id != episode.episode_id for shown in evidence):
                         found.append(pattern)
             else:
                 found.append(pattern)

@@ -76,7 +76,7 @@ from stepstore.log.open_files import OpenFiles
 from stepstore.log.packed_table import UnsoundIndex
 from stepstore.log.reading import SegmentReader
 from stepstore.log.scan import SegmentScan, Window, scan_segment
-from stepstore.log.sealing import belongs_to, find_seal, read_trailer
+from stepstore.log.sealing import belongs_to, find_seal, read_trailer, sidecar_path
 from stepstore.log.segment_header import SegmentHeader
 
 TailPolicy = Literal["strict", "cut"]
@@ -101,7 +101,7 @@ class Recovered:
     """A log as it stands: its segments, the index of everything in it, and whether the newest tail was torn.
 
     `duplicates`: records that were stored twice, equally (row 10). `reading`: the files the index is read through.
-    `leftovers`: names of files that a compaction has left behind.
+    `leftovers`: names of files that are to be removed: what a compaction has left behind, a stale sidecar.
     """
 
     segments: list[SegmentState]
@@ -245,6 +245,7 @@ def _recover(
     headers = read_headers(files, path, identity, listing)
     states: list[SegmentState] = []
     notes: list[str] = []
+    leftovers = list(listing.leftovers)
     torn = False
     for number, (name, (header, header_crc)) in enumerate(zip(names, headers, strict=True)):
         full = posixpath.join(path, str(name))
@@ -259,6 +260,12 @@ def _recover(
                 scan, scanned = _look_twice(files, full, header, header_crc, scan, scanned)
             segment = IndexedSegment(full, header, header_crc, scanned, scan.end_offset, scan.end_lsn, scan.chain)
             leftover = None
+            to_keep = scan.tail.size if header.generation else _size_to_keep(scan)
+            if successor is None and not header.generation and not live:
+                if _is_sidecar_stale(files, reading, segment, scan):
+                    leftovers.append(posixpath.basename(sidecar_path(full)))
+                if to_keep < scan.tail.size and not _heed_footer(files, reading, segment, to_keep):
+                    to_keep = scan.end_offset
             if header.generation:
                 _check_whole(segment, scan)
             elif successor is not None:
@@ -267,7 +274,6 @@ def _recover(
             elif not live and (row := judge_newest(scan, header, full, tail, listing.end_lsn_of(name))):
                 torn, leftover = True, scan.tail.last_nonzero
                 notes.append(_note_of_a_cut(row, scan, full))
-            to_keep = scan.tail.size if header.generation else _size_to_keep(scan)
             found = SegmentState(
                 segment,
                 None if leftover is None else leftover + 1,
@@ -290,7 +296,7 @@ def _recover(
     )
     reader_of.append(SegmentReader(reading, index))
     duplicates = sum(settle_doubts(segment, reader_of[0].same_records) for segment in index.segments)
-    return Recovered(states, index, reading, torn, notes, duplicates, listing.manifest, tuple(listing.leftovers))
+    return Recovered(states, index, reading, torn, notes, duplicates, listing.manifest, tuple(leftovers))
 
 
 def read_headers(
@@ -416,6 +422,34 @@ def _from_seal(
         leftover = _last_nonzero(files, path, trailer.end_offset) if cut_to is not None else None
         return SegmentState(segment, None if leftover is None else leftover + 1, [], cut_to)
     return None
+
+
+def _is_sidecar_stale(files: FileSystem, reading: OpenFiles, segment: IndexedSegment, scan: SegmentScan) -> bool:
+    """Whether a file that had to be scanned has an index beside it all the same. It is to be made anew: once the file
+    is cut where its records end, the next opening would ask this one, and might show something else.
+
+    Raises: `CorruptLog` if it proves to have been durable what is not there (row 2).
+    """
+    seal = find_seal(files, reading, segment.path, segment.header, sidecar=True)
+    if seal is None:
+        return False
+    if scan.end_offset < seal.trailer.end_offset and seal.trailer.end_lsn >= segment.header.first_lsn:
+        raise _shorter_than_its_sidecar(segment.path, scan.end_offset, seal.trailer)
+    return True
+
+
+def _heed_footer(files: FileSystem, reading: OpenFiles, segment: IndexedSegment, size: int) -> bool:
+    """Ask the footer that ends the file once it is cut at `size`: the next opening will, without a scan, and is to show
+    the same. False if it does not end where the records end."""
+    seal = find_seal(files, reading, segment.path, segment.header, end=size)
+    if seal is None:
+        return True
+    told = (seal.trailer.end_offset, seal.trailer.end_lsn, seal.trailer.chain)
+    if told != (segment.end_offset, segment.end_lsn, segment.chain):
+        return False
+    if seal.found is not None:
+        segment.index, segment.index_path = seal.found, seal.path
+    return True
 
 
 def _shorter_than_its_sidecar(path: str, size: int, trailer: Trailer) -> CorruptLog:

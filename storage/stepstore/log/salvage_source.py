@@ -365,8 +365,11 @@ class Source:
             if found.last_lsn is not None and lsn > found.last_lsn:
                 break
             _stream, first_seq, _lsn, count, size, crc, flags, payload_at, lengths_at = entry
+            if not lengths_at < lengths_at + 4 * count <= payload_at <= payload_at + size <= window.size:  # it lies
+                parts.append((stream, first_seq, first_seq + count - 1))
+                continue
             data = bytes(window.at(payload_at, size))
-            lengths = struct.unpack(f">{count}I", bytes(window.at(lengths_at, 4 * count)).ljust(4 * count, b"\0"))
+            lengths = struct.unpack(f">{count}I", bytes(window.at(lengths_at, 4 * count)))
             if count == 1 and not flags & CODED:
                 lengths = (size,)
             # Of several records only their lengths say where one ends; with the checksum of the directory gone, it is
@@ -403,6 +406,8 @@ class Source:
                 if entry is None or entry.first_seq != 1:
                     continue
                 _seq, _lsn, count, size, crc, flags, at, lengths_at = run_fields(index.run_words(entry, 0, 1))
+                if size > fr.MAX_BATCH_BYTES:  # it lies
+                    continue
                 data = file.read(at, size)
                 first = size if count == 1 else int.from_bytes(file.read(lengths_at, 4), "big")
                 if zlib.crc32(data) == crc and not flags & CODED:

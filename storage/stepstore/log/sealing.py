@@ -56,9 +56,16 @@ def belongs_to(trailer: Trailer, header: SegmentHeader) -> bool:
 
 
 def find_seal(
-    files: FileSystem, reading: OpenFiles, path: str, header: SegmentHeader, *, sidecar: bool = False
+    files: FileSystem,
+    reading: OpenFiles,
+    path: str,
+    header: SegmentHeader,
+    *,
+    sidecar: bool = False,
+    end: int | None = None,
 ) -> Seal | None:
     """The seal of the segment at `path`: in it, or (`sidecar`) in the file beside it. None if there is no sound one.
+    `end`: as if the file ended there.
 
     Raises: `RecoveryFailed`.
     """
@@ -69,7 +76,7 @@ def find_seal(
             return None
         file = files.open(where, write=False)
         try:
-            size = file.size()
+            size = file.size() if end is None else end
             at = max(size - TRAILER_BYTES, 0)
             trailer = read_trailer(file, size, header.segment_tag)
         finally:

@@ -36,6 +36,7 @@ _TYPES = (
     *([_U32] * 2),
 )
 _CRC_BYTES = 5
+_LARGEST = 2**63 - 1
 _PADDING = HEADER_BYTES - len(_PREFIX) - _BODY.size - 3 - _CRC_BYTES
 
 
@@ -97,7 +98,11 @@ def parse_segment_header(data: bytes) -> tuple[SegmentHeader, int] | None:
     type_byte, crc = struct.unpack_from(">BI", data, HEADER_BYTES - _CRC_BYTES)
     if type_byte != _U32 or zlib.crc32(data[: HEADER_BYTES - _CRC_BYTES]) != crc:
         return None
-    return SegmentHeader(*flat[1::2]), crc
+    header = SegmentHeader(*flat[1::2])
+    # Nothing counts so far; what comes behind could not be counted any more.
+    if max(header.seq_last, header.first_lsn, header.epoch, header.prev_end_lsn, header.orig_end_lsn) > _LARGEST:
+        return None
+    return header, crc
 
 
 def check_segment_size(path: str, size: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 
@@ -15,6 +17,7 @@ from stepwell import (
     Memory,
     MemoryConfig,
     NotFound,
+    Pattern,
     StepError,
     StepSuccess,
     Success,
@@ -146,10 +149,12 @@ async def test_what_cannot_be_handed_over_is_refused() -> None:
             await memory.handoff(place.checkpoint_id)
 
 
-async def teach(memory: Memory, count: int = 3, domain: str = "sea") -> None:
+async def teach(memory: Memory, count: int = 3, domain: str = "sea", prefix: str = "") -> None:
     """Episodes that looked for a hole with `inspect`, failed to `sew` and then used `tar`, and succeeded."""
     for number in range(count):
-        handle = await memory.start_episode(f"mend the net {number}", domain=domain, episode_id=f"{domain}{number}")
+        handle = await memory.start_episode(
+            f"mend the net {number}", domain=domain, episode_id=f"{prefix}{domain}{number}"
+        )
         await handle.log_step(ExecutionStep("inspect", "check whether the net has a hole", {}, StepSuccess("yes")))
         for _ in range(2):
             await handle.log_step(ExecutionStep("sew", "close it", {}, StepError("needle broke")))
@@ -206,6 +211,27 @@ async def test_what_only_the_episode_itself_shows_is_no_part_of_its_pack() -> No
         assert before.relevant_patterns
         assert after.relevant_patterns
         assert not any("haul" in pattern.text for pattern in after.relevant_patterns)
+
+
+async def test_a_pattern_that_others_show_by_the_time_it_is_looked_at_is_part_of_the_pack(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with open_on(MemoryFileSystem()) as memory:
+        await teach(memory, 1)
+        patterns = Memory.patterns
+
+        async def and_then_another_ends(self: Memory, **filters: Any) -> list[Pattern]:
+            found = await patterns(self, **filters)
+            monkeypatch.undo()
+            await teach(self, 1, prefix="again")
+            return found
+
+        task = await memory.start_episode("look for a hole in the net", domain="sea")
+        place = await memory.checkpoint(task.id, "why")
+        monkeypatch.setattr(Memory, "patterns", and_then_another_ends)
+        pack = await memory.handoff(place.checkpoint_id)
+        assert any(pattern.episodes == 1 for pattern in pack.relevant_patterns)
+        assert not {pattern.kind for pattern in pack.relevant_patterns} & {"loop", "dead_end"}
 
 
 async def test_what_is_deleted_is_no_part_of_a_pack() -> None:
