@@ -7,8 +7,9 @@ the chain of frames breaks, expecting LSN *L*. The rows are tried in the order 2
         or, behind a footer, its close frame and trailer         end of log
      2  a later frame of this file says durable >= L; or o lies
         before the successor's `prev_end_offset`; or the
-        manifest says that the file reaches to L; or the file
-        was rewritten, which is whole before it has its name     corruption: refuse
+        manifest or the sidecar says that the file reaches to
+        L; or the file was rewritten, which is whole before it
+        has its name                                             corruption: refuse
      3  a footer or a close frame was seen, and something
         else behind it                                           corruption: refuse
      4  the file ends inside the frame; or (preallocated files)
