@@ -171,16 +171,24 @@ def measure_folding(options: argparse.Namespace, parent: Path) -> dict[str, Any]
     seconds, found = trio.run(fold, str(log), str(place))
     report: dict[str, Any] = {"episodes": found, "episodes/s": found / seconds, "bytes": sizes(place / FILE)}
 
-    async def read() -> dict[str, list[float]]:
+    async def read() -> None:
         # The pages are those of an opened memory whose catalog is where the log is.
         (log / FILE).unlink(missing_ok=True)
         (place / FILE).rename(log / FILE)
+        rounds = 4 if options.quick else PAGES
         async with open_memory(log) as memory:
             await memory.list_episodes(at_least=memory._journal.durable_lsn)
-            return await pages(memory, 4 if options.quick else PAGES)
+            report["page ms while the others fold"] = await pages(memory, rounds)
+            await memory.patterns(limit=1)
+            await memory.retrieve_relevant_context("a task", limit=1)
+            report["page ms"] = await pages(memory, rounds)
 
-    report["page ms"] = trio.run(read)
+    trio.run(read)
     return report
+
+
+def _listed(medians: Sequence[float]) -> str:
+    return ", ".join(f"{value:.2f}" for value in medians)
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
@@ -196,8 +204,10 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             ["size without text", f"{folding['bytes']['without text']:,.0f}", "bytes per episode", "≤ 600"],
         ]
         for name, medians in folding["page ms"].items():
-            shown = ", ".join(f"{value:.2f}" for value in medians)
-            rows.append([f"page by {name}", shown, "ms p50", "≤ 30" if "text" in name else "≤ 5"])
+            target = "≤ 30" if "text" in name else "≤ 5"
+            rows.append([f"page by {name}", _listed(medians), "ms p50", target])
+            meanwhile = folding["page ms while the others fold"][name]
+            rows.append(["  while retrieval and learning fold", _listed(meanwhile), "ms p50", ""])
     if options.only in ("", "ingest"):
         cost = report["ingest"] = measure_ingest(options)
         rows += [
