@@ -122,13 +122,14 @@ class CatalogStore:
         trigger into it would have it run."""
         assert self._writer is not None
         tables = {f"{text.name}_{part}" for text in self.schema.full_texts for part in _PARTS_OF_FULL_TEXT}
-        last = set(self.schema.last_statements().values())  # there or not there yet
+        last = {statement.strip() for statement in self.schema.last_statements().values()}  # there or not there yet
         statements = [
             statement
             for kind, name, statement in self._writer.execute("SELECT type, name, sql FROM sqlite_schema")
             if statement is not None and statement not in last and not (kind == "table" and name in tables)
         ]
-        expected = [_CATALOG, *self.schema.statements()]
+        # SQLite keeps a statement without the blanks around it.
+        expected = [statement.strip() for statement in (_CATALOG, *self.schema.statements())]
         return sorted(statements) == sorted(expected) and self._stored("digest") == self.schema.digest()
 
     def missing_indexes(self) -> dict[str, str]:
