@@ -112,7 +112,7 @@ def run(command: list[str], directory: Path, environment: dict[str, str]) -> sub
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=280,
         check=False,
     )
 

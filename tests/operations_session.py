@@ -82,7 +82,7 @@ def _terminal(block: str, work: Path, environment: dict[str, str]) -> str:
             capture_output=True,
             text=True,
             check=False,
-            timeout=100,
+            timeout=280,
         )
         shown += [line, *(steady(done.stdout).splitlines() if done.stdout else ())]
     return "".join(f"{line}\n" for line in shown)

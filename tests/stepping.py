@@ -14,7 +14,7 @@ from stepwell.memory.opening import OpenMemory
 from stepwell.testing import Simulation
 
 T = TypeVar("T")
-PATIENCE = 20.0
+PATIENCE = 100.0
 """Real seconds that no call takes."""
 
 

@@ -18,7 +18,11 @@ AGENTS = sorted(EXAMPLES.glob("agent_*.py"))
 @pytest.mark.parametrize("example", AGENTS, ids=lambda path: path.stem)
 def test_an_agent_loop_runs_in_each_kind_of_program(example: Path, tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, str(example), str(tmp_path / "memory")], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, str(example), str(tmp_path / "memory")],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=280,
     )
     assert done.stdout.splitlines() == [
         "divide the column: Failure, 2 steps, 1 failed",

@@ -46,7 +46,7 @@ def loaded_by(program: str) -> set[str]:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=280,
     )
     return set(told.stdout.split())
 

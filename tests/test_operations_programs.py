@@ -35,7 +35,7 @@ def start(name: str, directory: Path) -> subprocess.Popen[str]:
 
 
 def test_the_program_that_watches_its_memory_runs(tmp_path: Path) -> None:
-    printed, complaints = start("watching.py", tmp_path).communicate(timeout=60)
+    printed, complaints = start("watching.py", tmp_path).communicate(timeout=280)
     assert complaints == ""
     page, figures = printed.splitlines()
     code, _, body = page.partition(" ")

@@ -38,7 +38,7 @@ def run(text: str, directory: pathlib.Path, *, code: int = 0) -> str:
         cwd=directory,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=280,
         check=False,
     )
     assert done.returncode == code, done.stderr
@@ -115,7 +115,7 @@ def test_every_command_of_the_readme_exists() -> None:
     if importlib.util.find_spec("stepwell.cli") is None or importlib.util.find_spec("stepwell.__main__") is None:
         pytest.skip("the command line (stepwell.cli) is not there yet")
     done = subprocess.run(
-        [sys.executable, "-m", "stepwell", "--help"], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-m", "stepwell", "--help"], capture_output=True, text=True, timeout=280, check=False
     )
     assert done.returncode == 0, done.stderr
     listed = set(re.findall(r"^  (\w+)  ", done.stdout, re.MULTILINE))

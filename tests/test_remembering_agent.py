@@ -22,7 +22,7 @@ def run(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, str(EXAMPLE), str(directory), *arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=280,
         check=False,
     )
 

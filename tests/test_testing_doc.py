@@ -27,7 +27,7 @@ def run_pytest(directory: pathlib.Path, *arguments: str) -> subprocess.Completed
         cwd=directory,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=280,
         check=False,
     )
 
@@ -74,7 +74,7 @@ def test_without_pytest_the_error_says_what_to_install(tmp_path: pathlib.Path) -
                 env={"PYTHONPATH": str(tmp_path)},
                 capture_output=True,
                 text=True,
-                timeout=60,
+                timeout=280,
                 check=False,
             )
             assert done.returncode == 1

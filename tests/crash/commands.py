@@ -13,7 +13,7 @@ import pytest
 def run_suite(module: str, *arguments: str) -> tuple[int, dict[str, Any]]:
     """Run `python -m tests.crash.<module>`; gives its exit status and its summary. Skips the test if it was skipped."""
     command = [sys.executable, "-m", f"tests.crash.{module}", "--json", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=110)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)
     assert done.stdout, done.stderr
     summary = json.loads(done.stdout)
     if "skipped" in summary:

@@ -31,7 +31,7 @@ def objections() -> dict[str, set[str]]:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=280,
         check=False,
     )
     assert re.search(r"\d+ failed, \d+ passed", done.stdout), done.stdout[-2000:] + done.stderr

@@ -36,7 +36,7 @@ def outcomes(tmp_path: Path, makers: Mapping[str, Maker]) -> dict[str, dict[str,
         env=environment,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=280,
         check=False,
     )
     assert done.returncode == 0, f"{makers.keys()}: {done.stderr[-3_000:]}"

@@ -83,7 +83,7 @@ PARENT = """
 def run_parent(tmp_path: pathlib.Path, body: str) -> None:
     script = textwrap.dedent(PARENT) + textwrap.dedent(body)
     done = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path / "log")], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", script, str(tmp_path / "log")], capture_output=True, text=True, timeout=280
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""

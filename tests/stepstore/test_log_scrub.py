@@ -417,7 +417,7 @@ async def test_files_on_a_medium_are_read_in_another_thread(
 
     monkeypatch.setattr(SegmentScrub, "step", watched)
     journal = SegmentLogJournal.open(place, fast)
-    with caplog.at_level(logging.ERROR, "stepstore.log"), trio.fail_after(30):
+    with caplog.at_level(logging.ERROR, "stepstore.log"), trio.fail_after(100):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(journal.run)
             while not journal.stats.scrubs:  # noqa: ASYNC110 - a thread tells no event

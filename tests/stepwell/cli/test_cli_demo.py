@@ -181,7 +181,7 @@ def test_a_fleet_does_not_outlive_its_parent(tmp_path: Path) -> None:
     assert process.stdout is not None
     assert process.stdout.readline().startswith(b'["started"')
     process.stdin.close()
-    assert process.wait(timeout=20) == 1
+    assert process.wait(timeout=200) == 1
     process.stdout.close()
 
 
@@ -269,6 +269,6 @@ async def test_the_kill_waits_for_enough_acknowledgements(tmp_path: Path) -> Non
     assert len(ledger.steps) == life.acknowledged >= 12
     assert seen == sorted(seen)
     assert time.monotonic() - began < 30
-    with trio.fail_after(5):
+    with trio.fail_after(100):
         async with open_memory(tmp_path / "memory") as memory:
             assert memory.recovery.records >= 12

@@ -54,7 +54,7 @@ def in_a_process(*arguments: str | Path, stdout: int = subprocess.PIPE, **env: s
         stderr=subprocess.PIPE,
         encoding="utf-8",
         env={**child_environment(), **env},
-        timeout=60,
+        timeout=280,
     )
 
 

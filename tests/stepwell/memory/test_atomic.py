@@ -512,7 +512,7 @@ async def test_transactions_over_overlapping_episodes_never_wait_for_each_other_
             for number in range(40):
                 await memory.log_step(name, step(number, metadata={"tx": ""}))
 
-        with trio.fail_after(30):
+        with trio.fail_after(100):
             async with trio.open_nursery() as nursery:
                 for task in range(8):
                     nursery.start_soon(transact, task)
@@ -796,7 +796,7 @@ async def test_cancelled_at_any_step_of_the_scheduler_it_is_whole_and_loses_nobo
         disk = MemoryFileSystem()
         async with open_on(disk) as memory:
             await start(memory)
-        with trio.fail_after(20):
+        with trio.fail_after(100):
             async with open_on(disk, MemoryConfig(mailbox_size=2, segment_bytes=SEGMENT_BYTES)) as memory:
                 await memory.log_step("b", step(0))
                 receipts: list[Receipt] = []

@@ -376,7 +376,7 @@ async def test_cancelled_at_any_point_it_leaves_a_sound_memory_and_can_be_repeat
     steps, cancelled = 0, True
     while cancelled:
         files = MemoryFileSystem()
-        with trio.fail_after(10):
+        with trio.fail_after(100):
             async with open_on(files) as memory:
                 await fill(memory)
 

@@ -201,7 +201,7 @@ async def test_a_caller_held_up_behind_a_batch_goes_on_when_it_is_stored(tmp_pat
             for number in range(1, 7):  # the fifth of them finds the mailbox full, and nothing else comes to wake it
                 await handle.log_step(step(number))
 
-        with trio.fail_after(5):
+        with trio.fail_after(100):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(log_the_rest)
                 await trio.sleep(0.05)
@@ -245,7 +245,7 @@ async def test_a_lost_log_cancels_the_body_if_asked_to() -> None:
             raise OSError(errno.EIO, "the disk is gone")
 
     files = HookedFileSystem(MemoryFileSystem(), hook)
-    with pytest.raises(OSError, match="the disk is gone"), trio.fail_after(5):
+    with pytest.raises(OSError, match="the disk is gone"), trio.fail_after(100):
         async with open_on(files, MemoryConfig(on_failure="cancel", segment_bytes=1 << 20)) as memory:
             handle = await memory.start_episode("task", episode_id="e")
             broken = True

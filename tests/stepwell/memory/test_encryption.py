@@ -419,7 +419,7 @@ async def test_a_provider_that_cannot_wrap_costs_the_new_episode_only(error: Exc
     async with open_on(files, config(provider)) as memory:
         old = await memory.start_episode("task", episode_id="old")
         provider.wraps = False
-        with trio.fail_after(5):
+        with trio.fail_after(100):
             for _ in range(2):
                 with pytest.raises(Unavailable, match=r"key provider|not today"):
                     await memory.start_episode("task", episode_id="new")
@@ -449,7 +449,7 @@ async def test_steps_of_others_that_share_a_group_with_it_are_stored() -> None:
                 await memory.start_episode("task", episode_id=name)
             refused += 1
 
-        with trio.fail_after(5):
+        with trio.fail_after(100):
             async with trio.open_nursery() as nursery:
                 for n, receipt in enumerate(receipts):
                     nursery.start_soon(receipt.wait_durable)
@@ -498,7 +498,7 @@ async def test_many_callers_of_an_episode_whose_key_cannot_be_had_are_all_told()
                 await memory.log_step("e", step(number))
             told += 1
 
-        with trio.fail_after(5):
+        with trio.fail_after(100):
             async with trio.open_nursery() as nursery:
                 for number in range(20):
                     nursery.start_soon(log, number)
@@ -508,7 +508,7 @@ async def test_many_callers_of_an_episode_whose_key_cannot_be_had_are_all_told()
 
 async def test_a_memory_whose_provider_fails_still_closes() -> None:
     files, provider = MemoryFileSystem(), Provider()
-    with trio.fail_after(10):
+    with trio.fail_after(100):
         async with open_on(files, config(provider, batch=BatchConfig.manual())) as memory:
             handle = await memory.start_episode("task", episode_id="e")
             receipt = await handle.log_step(step(1))

@@ -369,7 +369,7 @@ async def test_an_ending_that_was_accepted_and_is_not_stored_yet_counts() -> Non
         await trio.testing.wait_all_tasks_blocked()
         assert found == []
         journal.release()
-        with trio.fail_after(5):
+        with trio.fail_after(100):
             while not found:
                 await trio.testing.wait_all_tasks_blocked()
 

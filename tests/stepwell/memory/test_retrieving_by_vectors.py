@@ -150,7 +150,9 @@ async def test_it_is_the_same_without_numpy(monkeypatch: pytest.MonkeyPatch) -> 
     async def answers() -> list[tuple[str, float]]:
         async with open_memory(":memory:", config=MemoryConfig(embedder=Meanings())) as memory:
             await put(memory, dogs="count the dogs", flights="count the flights", both="list flights and dogs")
-            return [(hit.episode_id, hit.score) for hit in await memory.retrieve_relevant_context("puppies planes")]
+            return [
+                (hit.episode_id, hit.score) for hit in await memory.retrieve_relevant_context("puppies puppies planes")
+            ]
 
     pytest.importorskip("numpy")
     quick = await answers()

@@ -43,7 +43,7 @@ async def test_starting_waits_for_a_transaction_that_is_to_begin_that_run(
             nursery.start_soon(commit)
             await wait_all_tasks_blocked()
             nursery.start_soon(start)
-            with trio.fail_after(30):  # it never returns while a task spins
+            with trio.fail_after(100):  # it never returns while a task spins
                 await wait_all_tasks_blocked()
             assert "e" in memory._supervisor.cells
             if is_committed:

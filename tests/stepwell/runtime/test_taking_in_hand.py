@@ -18,7 +18,7 @@ async def parked(memory: Memory) -> tuple[EpisodeHandle, EpisodeCell]:
     handle = await memory.start_episode("task", episode_id="e")
     await handle.flush()
     cell = memory._supervisor.cells[handle.id]
-    with trio.fail_after(5):
+    with trio.fail_after(100):
         while cell._sleeper is None:
             await trio.lowlevel.checkpoint()
     return handle, cell
