@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -84,12 +85,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.redraw:
         report = json.loads((directory / f"{options.subject}.json").read_text(encoding="utf-8"))
     else:
-        begun = results.recorded(options)
+        begun, since = results.recorded(options), time.monotonic()
         try:
-            report = {**SUBJECTS[options.subject][0](options), results.RECORDED: begun}
+            report = SUBJECTS[options.subject][0](options)
         except NoData as error:
             print(f"NOT MEASURED: {options.subject}: {error}", file=sys.stderr)
             return 0
+        report[results.RECORDED] = {**begun, "seconds": round(time.monotonic() - since)}
         report = results.keep(options.subject, report, directory, partly=bool(options.only))
     try:
         for file in plots.draw(options.subject, report, directory):

@@ -79,7 +79,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
                         shutil.copytree(old / "memory", path / "memory")
                         gc.collect()
                         options_of = LogOptions if name == "compacting" else off
-                        with mock.patch("stepwell.memory.opening.LogOptions", options_of):
+                        with mock.patch("stepwell.memory.assembling.LogOptions", options_of):
                             seconds, compacted = trio.run(_ingest, path / "memory", steps)
                     if number:  # the first round warms up
                         found.append(EPISODES * steps / seconds)

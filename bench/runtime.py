@@ -203,9 +203,10 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     """Interleaved rounds of all loads on each medium."""
     report: dict[str, Any] = {"machine": setting.machine()}
     loads = [load for load in LOADS if not options.only or options.only in load.title]
+    rounds = 1 if options.quick else options.rounds
     for medium, parent in setting.media():
         found: dict[str, list[tuple[float, float, list[float]]]] = {load.title: [] for load in loads}
-        for number in range(options.rounds + 1):
+        for number in range(rounds + 1):
             for load in loads:
                 with setting.scratch(parent) as path:
                     gc.collect()
@@ -220,7 +221,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         for load in loads:
             rows.append(_row(load, found[load.title], report[medium]))
         setting.show(
-            f"runtime, on {medium}: median (low to high) of {options.rounds} interleaved rounds",
+            f"runtime, on {medium}: median (low to high) of {rounds} interleaved rounds",
             ["", "steps/s", "", "÷ plain loop", "MB/s", "p50 ms", "p99 ms", "target"],
             rows,
         )

@@ -19,6 +19,8 @@ from rich.console import Console
 from rich.table import Table
 
 TMPFS = Path("/dev/shm")
+WIDTH = 160
+"""Characters of a line where a table goes to a file: nobody has to read broken cells there."""
 
 
 def media() -> list[tuple[str, Path]]:
@@ -82,6 +84,8 @@ def summary(values: Sequence[float]) -> dict[str, float]:
 def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str] = ()) -> None:
     """Print a table for people."""
     console = Console(stderr=True)
+    if not console.is_terminal:
+        console = Console(stderr=True, width=WIDTH)
     table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number == 0 else "right")

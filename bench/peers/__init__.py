@@ -19,7 +19,7 @@ from typing import Any
 
 from bench import results, setting
 from bench.peers import sizes
-from bench.peers.names import DISTRIBUTIONS, MODES, PEERS
+from bench.peers.names import DISTRIBUTIONS, IN_GROUPS, MODES, PEERS
 from bench.peers.process import Started, Worker
 from bench.peers.rounds import Setup, measure
 from bench.peers.shim import NoCompiler, compile_shim
@@ -47,9 +47,9 @@ def _setups(options: argparse.Namespace, slowed: bool) -> list[Setup]:
     if options.quick:
         wanted = [(300, count, media) for count in (1, 100)]
     else:
-        wanted = [(size, count, media) for size in (300, 4096) for count in (1, 100, 1_000)]
-        wanted += [(sizes.REAL_SIZES, 100, media), (300, 512, slow)]
-        wanted += [(2048, count, slow) for count in (100, 512, 1_000)]
+        wanted = [(300, count, media) for count in (1, 100, 1_000)]
+        wanted += [(4096, 100, media), (4096, 1_000, slow), (sizes.REAL_SIZES, 100, [*slow, *media[-1:]])]
+        wanted += [(300, 512, slow), *((2048, count, slow) for count in (100, 512, 1_000))]
     return [
         Setup.of(name, parent, delay, count, size) for size, count, where in wanted for name, parent, delay in where
     ]
@@ -94,8 +94,10 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
                 report[title] = {results.RECORDED: begun, "ways": make()}
 
         workers = start(PEERS)
+        in_groups = [started for started in workers if started[0].name in IN_GROUPS]
         for setup in _setups(options, library is not None):
-            part(setup.title, functools.partial(measure, setup, workers, rounds, options.quick))
+            asked = in_groups if setup.episodes == 512 or setup.size == 2048 else workers
+            part(setup.title, functools.partial(measure, setup, asked, rounds, options.quick))
         part("reading back", lambda: read_back(workers))
         if options.only in KILLED or options.only in FORGOTTEN:
             workers = workers + start(MODES)

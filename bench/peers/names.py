@@ -32,5 +32,14 @@ MODES = {
 
 WAYS = {**PEERS, **MODES}
 
+IN_GROUPS = (
+    "Stepwell, acknowledged",
+    "sqlite3, group commit",
+    "aiosqlite",
+    "limit: encode, join, write, fdatasync",
+    "limit: write, fdatasync",
+)
+"""Where it is of interest how far sharing a sync can go, only these are asked."""
+
 DISTRIBUTIONS = ("aiosqlite", "langgraph-checkpoint-sqlite", "eventsourcing", "openai-agents", "dbos")
 """Whose versions the report names."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from bench.results import RECORDED
+from bench.setting import summary
 
 STEPWELL, NOT_DURABLE, OTHERS = "#b03060", "#d9b8c4", "#8a8f98"
 Summary = dict[str, float]
@@ -25,10 +26,11 @@ def of_peers(pyplot: Any, report: dict[str, Any]) -> dict[str, Any]:
     return figures
 
 
-def of_summaries(pyplot: Any, report: dict[str, Any]) -> dict[str, Any]:
-    """One picture: every figure of the report that has a median, those of one name in one panel."""
+def of_summaries(pyplot: Any, report: dict[str, Any], also: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """One picture: every figure of the report that has a median, and every plain one whose name is in `also`; those of
+    one name in one panel."""
     panels: dict[str, dict[str, Summary]] = {}
-    for path, numbers in summaries(report):
+    for path, numbers in summaries(report, also=also):
         panels.setdefault(path[-1], {})[", ".join(path[:-1]) or path[-1]] = numbers
     if not panels:
         return {}
@@ -42,16 +44,23 @@ def of_summaries(pyplot: Any, report: dict[str, Any]) -> dict[str, Any]:
     return {"": figure}
 
 
-def summaries(report: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Summary]]:
-    """Whatever in a report is a median with its lowest and highest, and where."""
+def summaries(
+    report: Any, path: tuple[str, ...] = (), also: frozenset[str] = frozenset()
+) -> Iterator[tuple[tuple[str, ...], Summary]]:
+    """Whatever in a report is a median with its lowest and highest, and where; and what stands below a name in `also`,
+    a number as it is, several as what they are a sample of."""
     if not isinstance(report, dict):
+        name = next((name for name in reversed(path) if name in also), None)
+        numbers = report if isinstance(report, list) else [report]
+        if name is not None and numbers and all(type(number) in (int, float) for number in numbers):
+            yield (*(part for part in path if part != name), name), summary(numbers)
         return
     if {"median", "low", "high"} <= report.keys():
         yield path, report
         return
     for key, value in report.items():
         if key != RECORDED:
-            yield from summaries(value, (*path, str(key)))
+            yield from summaries(value, (*path, str(key)), also)
 
 
 def _bars(pyplot: Any, title: str, values: dict[str, Summary], *, logarithmic: bool) -> Any:
@@ -85,7 +94,7 @@ def _fill(axis: Any, title: str, values: dict[str, Summary], *, logarithmic: boo
 
 
 def _colour(name: str) -> str:
-    if "stepwell" not in name.lower():
+    if "Stepwell" not in name:  # the doors `stepwell.aio` and `stepwell.sync` are beside no one else
         return OTHERS
     return NOT_DURABLE if name.startswith("not durable") else STEPWELL
 

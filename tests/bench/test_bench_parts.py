@@ -18,6 +18,7 @@ from bench.peers import needle, sizes
 from bench.peers.installing import install, requirements
 from bench.peers.load import Load, Meter
 from bench.peers.shim import Syncs
+from bench.plots import bars
 from bench.workload import encoded
 
 
@@ -97,12 +98,20 @@ REPORTS: dict[str, dict[str, Any]] = {
     "scaling": {"length": {"against": "steps", "ways": {"Stepwell": {"1": SUMMARY, "10": SUMMARY}}}},
     "flame": {"log_step": {"stacks": {"a (trio/x);b (stepwell/y)": 7, "a (trio/x)": 3}, "own": {}, "whole": {}}},
     "latency": {"tmpfs": {"p50_us": SUMMARY}, "disk": {"p50_us": SUMMARY}, "episodes": 3},
+    "catalog": {"folding": {"episodes": 3, "episodes/s": 5.0, "page ms": {"agent": [0.5, 0.7], "tag": [0.1]}}},
+    "learning": {
+        "ranking": {"SQL": {"Stepwell": {"recall_10": 1.0, "mrr": 0.9}, "bm25s": {"recall_10": 0.8, "mrr": 0.7}}}
+    },
+    "ports": {"tmpfs": {"load, awake": {"p50_ms": 0.4, "p99_ms": 3.0}, "log_step": {"per_second": 9.0}}},
 }
 NAMES = {
     "peers": ["peers-tmpfs-1-episode", "peers-reading-back"],
     "scaling": ["scaling-length"],
     "flame": ["flame-log-step"],
     "latency": ["latency"],
+    "catalog": ["catalog"],
+    "learning": ["learning"],
+    "ports": ["ports"],
 }
 
 
@@ -116,6 +125,21 @@ def test_pictures_are_drawn_as_png_and_as_svg(subject: str, tmp_path: Path) -> N
         assert head.startswith(b"\x89PNG") if file.suffix == ".png" else b"<?xml" in head
 
 
+def test_plain_numbers_are_drawn_where_their_name_is_asked_for() -> None:
+    report = {
+        "rounds": {"ms": SUMMARY, "recorded": {"p50_ms": 9.0}},
+        "tmpfs": {"awake": {"p50_ms": 4, "p99_ms": 9.0}, "page ms": {"agent": [0.5, 0.9, 0.7], "none": []}},
+        "p50_ms": "not measured",
+    }
+    found = dict(bars.summaries(report, also=frozenset({"p50_ms", "page ms"})))
+    assert found == {
+        ("rounds", "ms"): SUMMARY,
+        ("tmpfs", "awake", "p50_ms"): {"median": 4, "low": 4, "high": 4},
+        ("tmpfs", "agent", "page ms"): {"median": 0.7, "low": 0.5, "high": 0.9},
+    }
+    assert dict(bars.summaries(report)) == {("rounds", "ms"): SUMMARY}
+
+
 def test_a_run_leaves_its_numbers_with_commit_machine_and_settings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -124,6 +148,7 @@ def test_a_run_leaves_its_numbers_with_commit_machine_and_settings(
     kept = json.loads((tmp_path / "idle.json").read_text())
     assert kept == json.loads(capsys.readouterr().out)
     assert kept["bytes_each"] == SUMMARY
+    assert kept["recorded"]["seconds"] == 0
     assert kept["recorded"]["settings"] == {"rounds": 2, "quick": False, "only": ""}
     assert {"python", "trio", "sqlite", "kernel", "cores", "processor"} <= kept["recorded"]["machine"].keys()
     assert len(kept["recorded"]["commit"].rstrip("+")) == 12 or kept["recorded"]["commit"] == "unknown"

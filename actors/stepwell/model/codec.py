@@ -39,7 +39,9 @@ STEP_FIELDS = (
     "step_number",
 )
 _STEP_HEAD_BYTES = len(_STEP_HEAD)
-_NOTHING_ELSE = (None,) * 5
+PLAIN_FIELDS = 5
+"""So many fields stand in every step; the others only where one of them is set."""
+_NOTHING_ELSE = (None,) * (len(STEP_FIELDS) - PLAIN_FIELDS)
 _MAX_DEPTH = 2 * check.MAX_DEPTH
 _ALLOWED_TAGS = frozenset({2, 3})  # bignums
 
@@ -49,18 +51,22 @@ def _refuse_tag(*_of_the_decoder: object) -> Any:
 
 
 _INT64 = 2**63
-_NUMBERS = frozenset({int, float, type(None)})
+NUMBERS = frozenset({int, float, type(None)})
+"""The types of a number in a record that may be left out."""
 _REFUSED = {tag: _refuse_tag for tag in range(64) if tag not in _ALLOWED_TAGS}
 _REFUSED |= dict.fromkeys((100, 256, 258, 260, 261, 1004, 43000, 55799), _refuse_tag)
 
 
-_DECODING: dict[str, Any] = {
+STRICTLY: dict[str, Any] = {
     "allow_indefinite": False,
     "allow_duplicate_keys": False,
-    "max_depth": _MAX_DEPTH + 1,  # the array around the records is one level
+    "max_depth": _MAX_DEPTH,
     "semantic_decoders": _REFUSED,
     "tag_hook": _refuse_tag,
 }
+"""How cbor2 decodes a record: only what a record of ours may hold."""
+_STRICTLY_WITHIN = {**STRICTLY, "max_depth": _MAX_DEPTH + 1}
+"""The same within one more array."""
 _TOGETHER_BYTES = 256 * 1024
 """Records are decoded together up to this; larger ones are counted and decoded one by one."""
 _MARK_VALUE = 0x5EA15EA15EA15EA1
@@ -253,15 +259,7 @@ def decode_record(payload: bytes, what: str) -> DecodedRecord:
         )
     stream = io.BytesIO(payload)
     try:
-        decoder = cbor2.CBORDecoder(
-            stream,
-            allow_indefinite=False,
-            allow_duplicate_keys=False,
-            max_depth=_MAX_DEPTH,
-            semantic_decoders=_REFUSED,
-            tag_hook=_refuse_tag,
-        )
-        fields = decoder.decode()
+        fields = cbor2.CBORDecoder(stream, **STRICTLY).decode()
         if stream.tell() != len(payload):
             raise ValueError("bytes follow the record")
         if type(fields) is not list or len(fields) != 5:
@@ -282,7 +280,7 @@ def decode_record(payload: bytes, what: str) -> DecodedRecord:
 
 
 def _is_body(kind: str, data: object, meta: object) -> bool:
-    return (_is_step(data) if kind == STEP else type(data) is dict) and (meta is None or _is_meta(meta))
+    return (is_step(data) if kind == STEP else type(data) is dict) and (meta is None or is_meta(meta))
 
 
 def decode_records(payloads: Sequence[bytes]) -> list[DecodedRecord] | None:
@@ -296,7 +294,7 @@ def decode_records(payloads: Sequence[bytes]) -> list[DecodedRecord] | None:
     count = len(payloads) + 1
     head = b"\x9a" + count.to_bytes(4, "big")
     try:
-        *found, last = cbor2.loads(b"".join((head, *payloads, _MARK)), **_DECODING)
+        *found, last = cbor2.loads(b"".join((head, *payloads, _MARK)), **_STRICTLY_WITHIN)
         if last != _MARK_VALUE:
             return None
         return list(map(_make_decoded, found)) if all(map(_is_record, found)) else None
@@ -361,7 +359,8 @@ def _is_int64(value: object) -> bool:
     return type(value) is int and value.bit_length() <= 63
 
 
-def _is_meta(meta: object) -> bool:
+def is_meta(meta: object) -> bool:
+    """Whether this is the meta of a record."""
     return meta is None or (type(meta) is dict and type(meta.get("key", "")) is str)
 
 
@@ -374,12 +373,12 @@ def _is_record(fields: object) -> bool:
         (type(time_ns) is int and -_INT64 < time_ns < _INT64)
         and (type(schema_version) is int and -_INT64 < schema_version <= SCHEMA_VERSION)
         and type(kind) is str
-        and (_is_step(data) if kind == STEP else type(data) is dict)
-        and (meta is None or _is_meta(meta))
+        and (is_step(data) if kind == STEP else type(data) is dict)
+        and (meta is None or is_meta(meta))
     )
 
 
-def _is_step(data: object) -> bool:
+def is_step(data: object) -> bool:
     """Whether `data` has the shape of a step. Items behind the ones known here are a newer writer's."""
     if type(data) is not list:
         return False
@@ -391,21 +390,22 @@ def _is_step(data: object) -> bool:
         return False
     if type(tool) is not str or type(action) is not str or type(parameters) is not dict:
         return False
-    if type(latency_ms) not in _NUMBERS or not (coded is None or _is_result(coded)):
+    if type(latency_ms) not in NUMBERS or not (coded is None or is_result(coded)):
         return False
     if len(data) == 5:
         return True
     tokens_used, reward, thought, metadata, step_number = data[5:10]
     return (
         (tokens_used is None or type(tokens_used) is int)
-        and type(reward) in _NUMBERS
+        and type(reward) in NUMBERS
         and (thought is None or type(thought) is str)
         and (metadata is None or type(metadata) is dict)
         and (step_number is None or type(step_number) is int)
     )
 
 
-def _is_result(coded: object) -> bool:
+def is_result(coded: object) -> bool:
+    """Whether this is the two-item form of a result."""
     if type(coded) is not list or len(coded) != 2 or type(coded[0]) is not int:
         return False
     code, value = coded

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from stepwell.errors import EpisodeUnavailable
 from stepwell.model.checkpoint import checkpoint_of
-from stepwell.model.codec import DecodedRecord, decode_result
+from stepwell.model.codec import DecodedRecord
 from stepwell.model.ending import Ending, decode_ending
 from stepwell.model.episode import Episode
 from stepwell.model.event import ENDED, STARTED, STEP, utc
@@ -16,6 +17,7 @@ from stepwell.model.organising import ORGANISING, Organisation, decode_organisin
 from stepwell.model.outcome import TaskOutcome
 from stepwell.model.start import EpisodeStart, decode_start
 from stepwell.model.step import EpisodeStep
+from stepwell.model.step_decoding import decode_steps, episode_step
 
 
 class EpisodeFold:
@@ -38,7 +40,7 @@ class EpisodeFold:
         _version, kind, time_ns, data, meta = record
         try:
             if kind == STEP:
-                self.steps.append(_step(seq, len(self.steps) + 1, time_ns, data, meta))
+                self.steps.append(episode_step(seq, len(self.steps) + 1, time_ns, data, meta))
             elif kind == STARTED:
                 self.start, self.start_ns = decode_start(data), time_ns
                 self.organisation = Organisation(self.start)
@@ -54,6 +56,17 @@ class EpisodeFold:
         self.last_seq, self.last_lsn = seq, lsn
         if time_ns > self.last_ns:
             self.last_ns = time_ns
+
+    def add_steps(self, seqs: Sequence[int], lsns: Sequence[int], payloads: Sequence[bytes]) -> list[int] | None:
+        """Take up at once the records of several steps (see `step_decoding.are_steps`). Gives the places of those that
+        have a key. None if that cannot be: nothing is taken up then, and `add` says of each what it is."""
+        decoded = decode_steps(payloads, seqs, len(self.steps) + 1)
+        if decoded is None:
+            return None
+        steps, keyed, latest_ns = decoded
+        self.steps += steps
+        self.last_seq, self.last_lsn, self.last_ns = seqs[-1], lsns[-1], max(self.last_ns, latest_ns)
+        return keyed
 
     def episode(self, *, outcome: TaskOutcome | None = None, end_ns: int | None = None) -> Episode:
         """The episode so far. With `outcome` and `end_ns`, as it would be if it ended so now (for the analysis)."""
@@ -92,27 +105,3 @@ class EpisodeFold:
             steps=list(self.steps),
             **fields,
         )
-
-
-def _step(seq: int, place: int, time_ns: int, data: list[Any], meta: dict[str, Any] | None) -> EpisodeStep:
-    tokens_used = reward = thought = metadata = number = None
-    if len(data) == 5:
-        tool, action, parameters, coded, latency_ms = data
-    else:
-        tool, action, parameters, coded, latency_ms, tokens_used, reward, thought, metadata, number = data[:10]
-    return EpisodeStep(
-        seq=seq,
-        step_number=place if number is None else number,
-        timestamp=utc(time_ns),
-        time_ns=time_ns,
-        tool=tool,
-        action=action,
-        parameters=parameters,
-        result=decode_result(coded),
-        latency_ms=latency_ms,
-        tokens_used=tokens_used,
-        reward=reward,
-        thought=thought,
-        metadata=metadata or {},
-        key=None if meta is None else meta.get("key"),
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 from collections import deque
 from collections.abc import Awaitable, Callable
 
@@ -12,11 +13,12 @@ import trio
 from stepstore.errors import Damaged, Forked, KeyDestroyed
 from stepstore.journal import Journal, Record, RecordSlices
 from stepwell.errors import EpisodeUnavailable, InvalidInput, NotFound, RecoveryFailed, Unavailable
-from stepwell.model.codec import decode_record, decode_records, envelope_of, event_data
+from stepwell.model.codec import decode_record, envelope_of, event_data
 from stepwell.model.event import Event, utc
 from stepwell.model.fold import EpisodeFold
 from stepwell.model.ids import EPISODE_STREAM, EpisodeId, stream_id
 from stepwell.model.start import decode_start
+from stepwell.model.step_decoding import are_steps
 
 UNREADABLE = (Damaged, Forked, KeyDestroyed, Unavailable, InvalidInput)
 """What reading one stream may raise that says nothing about any other: its bytes, or its key."""
@@ -40,23 +42,51 @@ async def fold_episode(
     slices = journal.read(stream_id(EPISODE_STREAM, episode_id), catch_up=catch_up)
     try:
         while records := await _next_slice(journal, slices, episode_id):
-            together = decode_records([record.payload for record in records])
-            for place, record in enumerate(records):
-                if together is not None:
-                    decoded = together[place]
-                else:
-                    decoded = decode_record(record.payload, f"record {record.seq} of episode {episode_id!r}")
-                if record.seq == 1:
-                    _check_name(decoded.meta, episode_id)
-                fold.add(record.seq, record.lsn, decoded)
-                if decoded.meta is not None and "key" in decoded.meta:
-                    keyed.append(record)
+            fold_records(fold, records, keyed)
     except EpisodeUnavailable:
         if not partial or fold.start is None:
             raise
     if fold.start is None:
         raise not_found(episode_id)
     return fold, keyed
+
+
+def fold_records(fold: EpisodeFold, records: list[Record], keyed: list[Record]) -> None:
+    """Fold records, and add those with a key to `keyed`: each run of steps at once, everything else one by one.
+
+    Raises: `EpisodeUnavailable`, with all before the record folded that is not sound.
+    """
+    at = 0
+    for is_step, run in itertools.groupby(are_steps([record.payload for record in records])):
+        end = at + len(list(run))
+        if is_step:
+            _fold_steps(fold, records[at:end], keyed)
+        else:
+            _fold_each(fold, records[at:end], keyed)
+        at = end
+
+
+def _fold_steps(fold: EpisodeFold, records: list[Record], keyed: list[Record]) -> None:
+    _streams, seqs, lsns, payloads = zip(*records, strict=True)
+    with_key = fold.add_steps(seqs, lsns, payloads) if seqs[0] > 1 else None  # the first record is to have a name
+    if with_key is not None:
+        keyed += [records[place] for place in with_key]
+    elif len(records) > 1:
+        half = len(records) // 2
+        _fold_steps(fold, records[:half], keyed)
+        _fold_steps(fold, records[half:], keyed)
+    else:
+        _fold_each(fold, records, keyed)
+
+
+def _fold_each(fold: EpisodeFold, records: list[Record], keyed: list[Record]) -> None:
+    for record in records:
+        decoded = decode_record(record.payload, f"record {record.seq} of episode {fold.episode_id!r}")
+        if record.seq == 1:
+            _check_name(decoded.meta, fold.episode_id)
+        fold.add(record.seq, record.lsn, decoded)
+        if decoded.meta is not None and "key" in decoded.meta:
+            keyed.append(record)
 
 
 async def _next_slice(journal: Journal, slices: RecordSlices, episode_id: str) -> list[Record]:
