@@ -6,7 +6,11 @@ A message says what happened, to what, and what to do next; its wording is not p
 
 from __future__ import annotations
 
+import copy
 import os
+from typing import TypeVar
+
+E = TypeVar("E", bound=BaseException)
 
 
 class StepwellError(Exception):
@@ -125,3 +129,24 @@ class RecoveryFailed(StepwellError):
 
 class Unavailable(StepwellError):
     """The thing asked for exists but cannot be served now; the message says why."""
+
+
+def afresh(error: E) -> E:
+    """The same error, and its causes, as if nobody had raised them yet.
+
+    Whoever keeps an error to raise it later keeps such a one, and raises another: a traceback holds the frames, and
+    with them everything that these know. Where something in that is not known to the garbage collector (`Submission`),
+    and has the error, none of it would ever be freed.
+    """
+    kind = type(error)
+    try:
+        # Not by copying: that would call constructors, and ours have keywords that `args` does not know.
+        found = copy.copy(error) if isinstance(error, OSError) else kind.__new__(kind, *error.args)
+    except Exception:  # a cause of somebody else's class, which is made in another way
+        return error
+    found.__dict__.update(error.__dict__)
+    cause = error.__cause__
+    if cause is not None:
+        found.__cause__ = afresh(cause)
+    found.__suppress_context__ = error.__suppress_context__
+    return found

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import trio
 
+from stepstore.errors import afresh
 from stepwell.errors import InvalidState, NotFound, StepwellError
 from stepwell.memory.completed import CompletedEpisode, completed
 from stepwell.memory.core import MemoryCore, checked_id_in_turn
@@ -177,7 +178,7 @@ class EpisodeLifecycle(MemoryCore):
         """
         request = await self._ended(episode_id, outcome, metadata=metadata, actor=actor)
         if request.error is not None:
-            raise request.error
+            raise afresh(request.error)
         return completed(EpisodeId(episode_id), request)
 
     async def _ended(
@@ -208,7 +209,7 @@ class EpisodeLifecycle(MemoryCore):
             await request.done.wait()
             if request.error is not None and not request.is_sent:
                 self._supervisor.untold.tell_with(called(known), request.error)
-                raise request.error
+                raise afresh(request.error)
             return request
 
     @trio.lowlevel.enable_ki_protection

@@ -169,9 +169,14 @@ def _failure_to_raise(cause: BaseException, body: BaseException | None) -> BaseE
     cause.add_note("the memory failed with this while it was open; what was acknowledged as durable is on disk")
     if body is None or isinstance(body, trio.Cancelled):
         return cause
-    if isinstance(body, StepwellError) and body.__cause__ is cause:
+    if isinstance(body, StepwellError) and _is_same(body.__cause__, cause):
         return body
     return BaseExceptionGroup("the memory failed, and so did the code that used it", [cause, body])
+
+
+def _is_same(told: BaseException | None, cause: BaseException) -> bool:
+    """Whether this is the failure that a caller was told of: perhaps `afresh`, so another object."""
+    return type(told) is type(cause) and told.args == cause.args
 
 
 def _current_library() -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from stepstore.errors import afresh
 from stepwell.errors import Closed, InvalidState, LogFull, NotFound, OutcomeUnknown, StepwellError
 from stepwell.memory.completed import CompletedEpisode, completed
 from stepwell.memory.handle import EpisodeHandle
@@ -156,7 +157,7 @@ class RunScope:
                 continue
             except Closed:
                 if ending_lost is not None:
-                    raise ending_lost from None  # nobody can tell any more whether it is there
+                    raise afresh(ending_lost) from None  # nobody can tell any more whether it is there
                 raise
             if request.error is None:
                 self.completed = completed(handle.id, request)

@@ -14,6 +14,7 @@ from typing import Protocol
 
 import trio
 
+from stepstore.errors import afresh
 from stepstore.journal import Batch, Journal
 from stepstore.journal.contract import FLAG_OPENS
 from stepstore.log.frame import batch_cost
@@ -331,7 +332,7 @@ class CellMailbox(CellLife):
     @trio.lowlevel.enable_ki_protection
     def fail_pending(self, error: StepwellError) -> None:
         """Give up everything accepted whose result is not known, and have the task rebuild from the log."""
-        self.failure = error
+        self.failure, error = afresh(error), afresh(error)  # the task raises the one, and callers others
         self.accepting = False
         if self.state.value in ("live", "draining", "ended"):
             self.state.value = "waking"

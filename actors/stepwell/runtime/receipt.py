@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NoReturn
 import msgspec
 import trio
 
+from stepstore.errors import afresh
 from stepstore.journal import Submission
 from stepwell.errors import OutcomeUnknown, StepwellError
 
@@ -25,7 +26,7 @@ class Commit(msgspec.Struct, gc=False, eq=False):
     # There may be one for every step, each alive until its group is on the medium. Were they known to the garbage
     # collector, it would go through all of them again and again, which took a third of the time. That is safe because
     # every commit is resolved (the memory's closing resolves what is left), and with that lets go of its cell and of
-    # who waits, so none stays part of a cycle.
+    # who waits; and its error is nobody's who raises it, see `afresh`. So none stays part of a cycle.
 
     first_seq: int
     cell: CellMailbox | None
@@ -56,7 +57,7 @@ class Commit(msgspec.Struct, gc=False, eq=False):
     @trio.lowlevel.enable_ki_protection
     def resolve(self, first_lsn: int, error: StepwellError | None) -> None:
         """Say what became of it, once, and wake who waits."""
-        self.first_lsn, self.error, self.done, self.cell = first_lsn, error, True, None
+        self.first_lsn, self.error, self.done, self.cell = first_lsn, error and afresh(error), True, None
         waiter = self._waiter
         if waiter is not None:
             self._waiter = None
@@ -95,7 +96,7 @@ class Commit(msgspec.Struct, gc=False, eq=False):
     def tell(self, error: StepwellError) -> NoReturn:
         """Raise why it failed. Protected, since a Ctrl-C in between would be taken for the telling."""
         self.note_told()
-        raise error
+        raise afresh(error)
 
     @trio.lowlevel.enable_ki_protection
     def note_told(self) -> None:

@@ -217,8 +217,7 @@ async def append_next(journal: Journal, stream: bytes, payload: bytes) -> tuple[
     seq = journal.last_seq(stream) + 1  # no checkpoint from here to the submission: two callers take two numbers
     submission = journal.submit([Batch(stream, seq, [payload], 0)])
     await submission.wait()
-    if submission.error is not None:
-        raise submission.error
+    submission.check()
     return seq, submission.first_lsn
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from stepstore.errors import afresh
 from stepstore.journal import Journal
 from stepstore.journal.contract import delete
 from stepwell.errors import OutcomeUnknown, Unavailable
@@ -170,7 +171,7 @@ class Streams:
         clearing = self._clearings.get((kind.name, name)) or self._begin_clearing(kind, name, actor)
         await clearing.wait()
         if clearing.error is not None:
-            raise clearing.error
+            raise afresh(clearing.error)
 
     @trio.lowlevel.enable_ki_protection
     def _begin_clearing(self, kind: StreamKind, name: str, actor: str) -> Deletion:

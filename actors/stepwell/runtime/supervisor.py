@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 import trio
 
+from stepstore.errors import afresh
 from stepstore.journal import Journal
 from stepstore.journal.contract import delete
 from stepstore.restarting import RestartPolicy
@@ -165,7 +166,7 @@ class Supervisor:
         deletion = self._deletions.get(episode_id) or self._begin_deletion(episode_id, actor)
         await deletion.wait()
         if deletion.error is not None:
-            raise deletion.error
+            raise afresh(deletion.error)
 
     async def delete_several(self, episode_ids: Sequence[EpisodeId], actor: str) -> list[BaseException | None]:
         """As `delete`, for episodes that are stored, all at once. Gives for each why it could not be, or None.
@@ -337,7 +338,7 @@ class Supervisor:
         """Raises: why an episode in this state cannot be used: `EpisodeUnavailable`, `Unavailable`, `Closed`."""
         if state == "parked":
             assert isinstance(cell.failure, Unavailable)
-            raise cell.failure
+            raise afresh(cell.failure)
         if state == "closed":
             raise Closed("the memory is closed; open it again to go on")
 
@@ -373,7 +374,7 @@ class Supervisor:
         self.untold.tell(None if episode_id is None else called(episode_id))
         for _cell, commit in pending:
             if commit.error is not None:  # another caller was told of it first
-                raise commit.error
+                raise afresh(commit.error)
 
     async def settle_all(self) -> None:
         """Wait until everything accepted before this call has a result. A checkpoint."""

@@ -238,8 +238,7 @@ async def append(
     await journal.wait_room()
     submission = journal.submit([Batch(stream, expected_seq + 1, payloads, flags)], critical=critical)
     await submission.wait()
-    if submission.error is not None:
-        raise submission.error
+    submission.check()
     return Appended(expected_seq + 1, expected_seq + len(payloads), submission.first_lsn)
 
 
@@ -256,8 +255,7 @@ async def delete(journal: Journal, stream: bytes, payload: bytes) -> None:
     tombstone = Batch(stream, journal.last_seq(stream) + 1, [payload], FLAG_CLOSES | FLAG_TOMBSTONE)
     submission = journal.submit([tombstone], critical=True)
     await submission.wait()
-    if submission.error is not None:
-        raise submission.error
+    submission.check()
     await journal.forget(stream)
 
 
@@ -269,8 +267,7 @@ async def store_snapshot(journal: Journal, stream: bytes, payload: bytes, *, thr
     await journal.wait_room()
     submission = journal.submit([Batch(stream, through_seq, [payload], FLAG_SNAPSHOT)])
     await submission.wait()
-    if submission.error is not None:
-        raise submission.error
+    submission.check()
     return submission.first_lsn
 
 

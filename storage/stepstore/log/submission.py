@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 import trio
 
-from stepstore.errors import StepwellError
+from stepstore.errors import StepwellError, afresh
 from stepstore.log.frame import Batch
 
 
@@ -19,7 +19,7 @@ class Submission(msgspec.Struct, gc=False, eq=False):
     """
 
     # Thousands may wait at once, so the garbage collector does not know them (`gc=False`). That is safe because each is
-    # resolved, and then lets go of whoever is told.
+    # resolved, and then lets go of whoever is told; and its error is nobody's who raises it, see `afresh`.
 
     batches: Sequence[Batch]
     cost: int
@@ -32,12 +32,17 @@ class Submission(msgspec.Struct, gc=False, eq=False):
 
     def resolve(self, first_lsn: int = 0, error: StepwellError | None = None) -> None:
         """Say what became of it, once. Wakes the waiters; runs `on_done` in the caller's turn."""
-        self.first_lsn, self.error, self.done = first_lsn, error, True
+        self.first_lsn, self.error, self.done = first_lsn, error and afresh(error), True
         on_done, self.on_done = self.on_done, None
         if on_done is not None:
             on_done(self)
         if self._event is not None:
             self._event.set()
+
+    def check(self) -> None:
+        """Raises: what went wrong, if it did."""
+        if self.error is not None:
+            raise afresh(self.error)
 
     async def wait(self) -> None:
         """Return once `done`. Cancelling the waiter does not cancel the write."""

@@ -810,22 +810,24 @@ async def test_events_are_a_checkpoint_once_per_slice() -> None:
                 assert 2 <= await checkpoints_among(ask, 601) <= 8
 
 
+class _Steps(trio.abc.Instrument):
+    """How often a task went on after it had let others run. Another task that counts turns would not do: the scheduler
+    shuffles, so it may come before and behind a checkpoint and see none."""
+
+    def __init__(self) -> None:
+        self._task, self.count = trio.lowlevel.current_task(), 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.count += task is self._task
+
+
 async def checkpoints_among(ask: Callable[[], Awaitable[object]], count: int) -> int:
     """How many of `count` calls let other tasks run."""
-    turns = found = 0
-
-    async def turning() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await trio.lowlevel.checkpoint()
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(turning)
-        await trio.lowlevel.checkpoint()
-        for _ in range(count):
-            before = turns
-            await ask()
-            found += turns > before
-        nursery.cancel_scope.cancel()
+    steps, found = _Steps(), 0
+    trio.lowlevel.add_instrument(steps)
+    for _ in range(count):
+        before = steps.count
+        await ask()
+        found += steps.count > before
+    trio.lowlevel.remove_instrument(steps)
     return found
