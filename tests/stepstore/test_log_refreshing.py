@@ -289,8 +289,26 @@ def test_a_read_that_is_short_of_a_file_that_has_not_shrunk_is_an_error(trouble:
             raise OSError(errno.EIO, "Input/output error", call.path)
 
     files.spoil_read, files.before = spoil, fail
-    with pytest.raises(RecoveryFailed, match="although the file is longer" if trouble == "short" else "Input/output"):
+    with pytest.raises(
+        RecoveryFailed, match="although the file is longer" if trouble == "short" else "Input/output"
+    ) as it:
         open_log_read_only(files, LOG)
+    assert it.value.file == segment
+    assert it.value.errno == (None if trouble == "short" else errno.EIO)
+    assert trouble == "short" or "read" in str(it.value)
+
+
+@pytest.mark.parametrize("now", [250, 1_000], ids=["it has shrunk by less", "it has not shrunk"])
+def test_a_window_objects_to_a_read_that_is_shorter_than_the_file(now: int) -> None:
+    disk = MemoryFileSystem()
+    put(disk, "/file", b"x" * 1_000)
+    files = WatchedFiles(disk)
+    files.spoil_read = lambda _call, data: data[:20]
+    window = Window(files.open("/file"), "file", block=100)
+    disk.open("/file").truncate(now)
+    with pytest.raises(RecoveryFailed, match="reading 'file' at offset 200 gave 20 of 100 bytes") as caught:
+        window.at(200, 100)
+    assert (caught.value.file, caught.value.offset) == ("file", 200)
 
 
 def test_a_window_knows_the_size_of_a_file_that_has_shrunk() -> None:
