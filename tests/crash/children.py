@@ -11,7 +11,7 @@ import threading
 from collections.abc import Sequence
 from typing import IO, Any
 
-TIMEOUT = 120.0
+TIMEOUT = 600.0
 
 
 FORKING = threading.Lock()
