@@ -40,15 +40,17 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _setups(options: argparse.Namespace, slowed: bool) -> list[Setup]:
+def setups(options: argparse.Namespace, slowed: bool) -> list[Setup]:
+    """What is measured: whatever an aim is about, and the disk and the plain tmpfs beside it."""
     media = [(name, parent, 0) for name, parent in setting.media()]
     slow = [(SLOWED, parent, MILLISECOND) for name, parent, _ in media if name == "tmpfs" and slowed]
+    disk = media[-1:]
     media[1:1] = slow
     if options.quick:
         wanted = [(300, count, media) for count in (1, 100)]
     else:
-        wanted = [(300, count, media) for count in (1, 100, 1_000)]
-        wanted += [(4096, 100, media), (4096, 1_000, slow), (sizes.REAL_SIZES, 100, [*slow, *media[-1:]])]
+        wanted = [(300, 1, [*slow, *disk]), (300, 100, media), (300, 1_000, slow)]
+        wanted += [(4096, 100, [*slow, *disk]), (4096, 1_000, slow), (sizes.REAL_SIZES, 100, [*slow, *disk])]
         wanted += [(300, 512, slow), *((2048, count, slow) for count in (100, 512, 1_000))]
     return [
         Setup.of(name, parent, delay, count, size) for size, count, where in wanted for name, parent, delay in where
@@ -95,8 +97,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
         workers = start(PEERS)
         in_groups = [started for started in workers if started[0].name in IN_GROUPS]
-        for setup in _setups(options, library is not None):
-            asked = in_groups if setup.episodes == 512 or setup.size == 2048 else workers
+        for setup in setups(options, library is not None):
+            asked = in_groups if setup.shares_syncs else workers
             part(setup.title, functools.partial(measure, setup, asked, rounds, options.quick))
         part("reading back", lambda: read_back(workers))
         if options.only in KILLED or options.only in FORGOTTEN:

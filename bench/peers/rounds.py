@@ -12,8 +12,9 @@ from bench.peers.process import Started, Worker
 
 SECONDS, SECONDS_QUICK = 0.3, 0.1
 """How long a peer works in a round, if a step in each episode does not take longer."""
-FAST, SECONDS_FAST = 10_000, 1.5
-"""A peer that makes so many steps per second works so long: its first steps in each episode are not its pace."""
+FAST, SECONDS_FAST, SECONDS_FAST_SLOWED = 10_000, 0.6, 1.5
+"""A peer that makes so many steps per second works longer, the longest where syncs are slowed and it shares them: its
+first steps in each episode are not its pace."""
 MOST_STEPS = 60_000
 LONG_SECONDS = 3.0
 """A peer whose warm-up takes longer is not run again: that one run is its figure, and the table says so."""
@@ -33,6 +34,11 @@ class Setup:
     """Added to every sync."""
     episodes: int
     size: int
+
+    @property
+    def shares_syncs(self) -> bool:
+        """Whether only those are asked that can share a sync."""
+        return self.episodes == 512 or self.size == 2048
 
     @classmethod
     def of(cls, medium: str, parent: Path, delay_ns: int, episodes: int, size: int) -> Setup:
@@ -85,7 +91,8 @@ def measure(setup: Setup, workers: Sequence[Started], rounds: int, quick: bool) 
                 if not number:
                     slow.add(name)
             else:
-                seconds = SECONDS_QUICK if quick else SECONDS_FAST if found["rate"] >= FAST else SECONDS
+                fast = SECONDS_FAST_SLOWED if setup.delay_ns else SECONDS_FAST
+                seconds = SECONDS_QUICK if quick else fast if found["rate"] >= FAST else SECONDS
                 wanted = min(found["rate"] * seconds, MOST_STEPS)
                 steps[name] = max(least, round(wanted / setup.episodes / batch)) * batch
     report: dict[str, dict[str, Any]] = {name: {"failed": text} for name, text in failed.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 from pathlib import Path
@@ -9,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from bench import page, readings, results
+from bench import page, peers, readings, results, setting
 from bench.__main__ import SUBJECTS as COMMANDS
+from bench.peers.names import IN_GROUPS, PEERS
 from bench.readings import Figure, figures, reading
 
 SUMMARY = {"median": 2.0, "low": 1.0, "high": 4.0}
@@ -37,6 +39,20 @@ def test_make_bench_measures_what_the_page_shows() -> None:
     assert listed is not None
     assert tuple(listed[1].split()) == readings.SUBJECTS
     assert set(readings.SUBJECTS) == COMMANDS.keys() - {"ports", "soak"}  # one is in `recall`, one takes ten minutes
+
+
+def test_every_setup_that_an_aim_is_about_is_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(setting, "media", lambda: [("tmpfs", tmp_path), ("disk", tmp_path)])
+    report: dict[str, Any] = {"reading back": {"ways": {way: {"ms": SUMMARY} for way in PEERS}}}
+    for setup in peers.setups(argparse.Namespace(quick=False), slowed=True):
+        asked = IN_GROUPS if setup.shares_syncs else PEERS
+        report[setup.title] = {"ways": {way: {"steps_per_second": SUMMARY} for way in asked}}
+    lines = [figure.what for figure in figures("peers", report)]
+    assert len(lines) == len(set(lines)) == 6 + 6 + 2 + 4 + 2 + 2
+    best_of = {
+        f"tmpfs + 1 ms, {many} episodes, {size} bytes" for many in (100, 512, "1,000") for size in (300, "2,048")
+    }
+    assert best_of <= report.keys()
 
 
 def test_a_missed_line_is_named_with_what_it_was_and_should_be() -> None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stepwell.errors import EpisodeUnavailable, Unavailable
-from stepwell.model.codec import decode_record, encode_step, step_data
+from stepwell.model.codec import decode_record, decode_records, encode_step, step_data
 from stepwell.model.event import STEP, utc
 from stepwell.model.fold import EpisodeFold
 from stepwell.model.limits import Limits
@@ -376,3 +376,25 @@ def test_an_episode_without_a_start_is_undecodable() -> None:
     with pytest.raises(EpisodeUnavailable, match="has no start record") as refused:
         read(record()).episode()
     assert refused.value.reason == "undecodable"
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        pytest.param(record(["grep", "look", [], None, 5]), id="no step"),
+        pytest.param(record("text", kind="tagged"), id="no object"),
+        pytest.param(record(kind=7), id="no kind"),
+        pytest.param(record(time_ns=2**63), id="no time"),
+        pytest.param(record(version=2), id="a newer version"),
+        pytest.param(record(meta={"key": 5}), id="no key"),
+        pytest.param(cbor2.dumps([1, "step", 1, ROW]), id="four items"),
+        pytest.param(cbor2.dumps("record"), id="no array"),
+        pytest.param(SOUND[:-1], id="cut off"),
+        pytest.param(SOUND + SOUND, id="two in one"),
+        pytest.param(b"", id="nothing"),
+    ],
+)
+def test_records_decoded_together_are_sound_or_none_is_given(payload: bytes) -> None:
+    assert decode_records([SOUND, START, SOUND]) == [decode_record(one, "a record") for one in (SOUND, START, SOUND)]
+    refusal(payload)
+    assert decode_records([SOUND, payload, SOUND]) is None
