@@ -383,18 +383,6 @@ def parse_directory(
     return entries
 
 
-def payloads_at(body: bytes, at: int, size: int, lengths_at: int, count: int) -> list[bytes] | None:
-    """The payloads of a batch that lies at a place of a sound body; None if their lengths do not add up."""
-    if count == 1:
-        return [body[at : at + size]] if _LENGTH.unpack_from(body, lengths_at)[0] == size else None
-    end = at + size
-    out: list[bytes] = []
-    for length in struct.unpack_from(f">{count}I", body, lengths_at):
-        out.append(body[at : at + length])
-        at += length
-    return out if at == end else None
-
-
 def split_payloads(
     lengths: bytes | bytearray | memoryview, payloads: bytes | bytearray | memoryview
 ) -> list[bytes] | None:
