@@ -17,13 +17,13 @@ from stepstore.restarting import error_text
 
 BATCH_RECORDS, BATCH_BYTES = 98_304, 64 * 1024 * 1024
 """One transaction takes about so much at most."""
-SLICE_RECORDS = 1_024
-"""So many are asked for first."""
+SLICE_RECORDS = 4_096
+"""So many are read at once; what that takes is a part of what a thread has of the interpreter before another may."""
 INLINE_RECORDS = 512
 """The same without threads: it holds up the event loop for about a millisecond."""
-TOGETHER_BYTES = 4 * 1024 * 1024
+TOGETHER_BYTES = 8 * 1024 * 1024
 """So much is handed to the fold at once: each time a thread is asked for costs the event loop a tenth of a millisecond,
-which is as much as counting a thousand steps."""
+and where that is busy the thread waits five for the interpreter's lock."""
 RESTED_RECORDS = 65_536
 """The same between two rests; fewer, where folding them takes so long that LONGEST_REST_SECONDS would not make up."""
 PLACE_RECORDS = 10_000
@@ -210,7 +210,7 @@ class Projector:
             told: list[Any] = []
             enough = size + TOGETHER_BYTES
             while size < enough and follower.position < min(upto, self._journal.durable_lsn):
-                found = await follower.next_slice(SLICE_RECORDS)
+                found = await follower.next_slice(min(most, SLICE_RECORDS))
                 if found is None:
                     read = False
                     break

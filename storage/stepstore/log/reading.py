@@ -395,11 +395,11 @@ class SegmentReader:
                     break
                 segment, number = segments[place], 0
                 continue
-            end_lsn = ends + 1
+            end_lsn, end = ends + 1, segment.end_offset
             if number + 1 < segment.index.frame_count:
-                end_lsn = index.frame_place(segment, number + 1)[0]
+                end_lsn, end = index.frame_place(segment, number + 1)
             try:
-                items = self._read_frame(window, segment, lsn, offset, end_lsn - 1, after, deleting)
+                items = self._read_frame(window, segment, lsn, offset, end, end_lsn - 1, after, deleting)
                 if lsn > after and end_lsn - 1 <= upto:  # all of it is wanted, as nearly always
                     found.extend(items)
                     count += end_lsn - lsn
@@ -430,26 +430,27 @@ class SegmentReader:
         segment: IndexedSegment,
         first_lsn: int,
         offset: int,
+        end: int,
         last_lsn: int,
         after: int,
         deleting: list[IndexedSegment],
     ) -> Iterator[Stored]:
-        """The batches of the frame whose header is at `offset`, in log order, that end behind `after`.
-        `deleting`: the segments that hold tombstones."""
+        """The batches of the frame whose header is at `offset`, in log order, that end behind `after`. `end`: where the
+        next one is, if the index does not lie. `deleting`: the segments that hold tombstones."""
         path = segment.path
         if not HEADER_BYTES <= offset < segment.end_offset:  # the index lies
             yield Gap(first_lsn, last_lsn)
             return
         try:
-            content, start = window.at(segment, offset, fr.HEADER_BYTES)
+            content, start = window.at(segment, offset, fr.HEADER_BYTES, end)
             header = fr.parse_header(content[start : start + fr.HEADER_BYTES])
             body = memoryview(b"")
             if header is not None:
-                content, start = window.at(segment, offset + fr.HEADER_BYTES, header.body_len)
+                content, start = window.at(segment, offset + fr.HEADER_BYTES, header.body_len, end)
                 body = memoryview(content)[start : start + header.body_len]
         except OSError as error:
             raise RecoveryFailed.from_os_error("read", error, file=path, offset=offset) from error
-        whole = header is not None and fr.body_is_sound(header, body)
+        whole = header is not None and fr.body_is_sound(header, body, fr.crc32_in_pieces)
         entries = None
         if header is not None and len(body) == header.body_len and (whole or fr.directory_is_sound(header, body)):
             entries = fr.parse_directory(header, body, offset)
@@ -524,11 +525,12 @@ class _Window:
         self._files = files
         self._path, self._start, self._data = "", 0, b""
 
-    def at(self, segment: IndexedSegment, offset: int, size: int) -> tuple[bytes, int]:
-        """What holds so many bytes from an offset on, if there are, and where they are in it."""
+    def at(self, segment: IndexedSegment, offset: int, size: int, end: int) -> tuple[bytes, int]:
+        """What holds so many bytes from an offset on, if there are, and where they are in it. `end`: up to there more
+        will be wanted."""
         start = offset - self._start
         if segment.path != self._path or start < 0 or start + size > len(self._data):
-            ahead = min(_WINDOW, segment.end_offset - offset)
+            ahead = min(max(_WINDOW, min(end - offset, fr.MAX_FRAME_BYTES)), segment.end_offset - offset)
             self._data = self._files.read(segment.path, offset, max(size, ahead))
             self._path, self._start, start = segment.path, offset, 0
         return self._data, start
