@@ -130,14 +130,23 @@ class LogFollower:
 
         Raises: as reading the journal does.
         """
-        if not await self.wait_for_more():
-            return None
         reading = self._reading
+        # In an event loop that is busy each checkpoint takes as long as counting thousands of steps: one is enough.
+        if reading._journal.durable_lsn <= self.position and not await self.wait_for_more():
+            return None
         found = reading._found(self.position)
-        if found is None:
+        if found is not None:
+            await trio.lowlevel.checkpoint()
+        else:
             # Whoever wants the same waits for it, instead of reading it once more.
-            async with reading._reading:
+            try:
+                reading._reading.acquire_nowait()
+            except trio.WouldBlock:
+                await reading._reading.acquire()
+            try:
                 found = reading._found(self.position) or await self._read(records)
+            finally:
+                reading._reading.release()
         if found is not None:
             self._moved_to(found.upto)
         return found

@@ -17,15 +17,17 @@ from stepstore.restarting import error_text
 
 BATCH_RECORDS, BATCH_BYTES = 98_304, 64 * 1024 * 1024
 """One transaction takes about so much at most."""
-SLICE_RECORDS = 4_096
-"""So many are read at once; what that takes is a part of what a thread has of the interpreter before another may."""
+READ_RECORDS = 32_768
+"""So many are read at once. Where the event loop is busy, each time that a thread is asked for costs some of its
+rounds, and each time that the thread asks for the interpreter's lock up to five milliseconds."""
 INLINE_RECORDS = 512
 """The same without threads: it holds up the event loop for about a millisecond."""
-TOGETHER_BYTES = 8 * 1024 * 1024
-"""So much is handed to the fold at once: each time a thread is asked for costs the event loop a tenth of a millisecond,
-and where that is busy the thread waits five for the interpreter's lock."""
-RESTED_RECORDS = 65_536
+TOGETHER_BYTES = 16 * 1024 * 1024
+"""So much is handed to the fold at once, for the same reason."""
+RESTED_RECORDS, SLICE_RECORDS = 16_384, 1_024
 """The same between two rests; fewer, where folding them takes so long that LONGEST_REST_SECONDS would not make up."""
+SHARE_OF_WHAT_IS_BEHIND = 4
+"""More than that between two rests if it is further behind: such a part of what it is behind."""
 PLACE_RECORDS = 10_000
 """So many records at most are behind the place that is stored where they change nothing."""
 LINGER_SECONDS = 0.2
@@ -34,7 +36,7 @@ RESTS, LONGEST_REST_SECONDS = 39, 2.0
 """While nobody waits, it rests so many times as long as it folded for a transaction, and not longer than that: a burst
 of writes goes first, since what folds takes the time of those who write (they share one interpreter lock, with three
 such catalogs in an opened memory). The rest is over when nothing was written for LINGER_SECONDS."""
-MOST_BEHIND = 500_000
+MOST_BEHIND = 300_000
 """The further it is behind the log, the shorter it rests, and so many records behind it does not rest at all: whoever
 reads next has to wait for all of them. A load that lasts finds the place between where it folds as fast as others
 write, in many small pieces."""
@@ -196,30 +198,36 @@ class Projector:
                 if lsn is None:
                     await self._rest(follower.position)
                 began = trio.current_time()
-                gives_way = lsn is None and not self._waiters and journal.durable_lsn - follower.position < MOST_BEHIND
-                most = self._rested_records if gives_way else BATCH_RECORDS
-                await self._take(fold, follower, most if self._catalog.in_threads else INLINE_RECORDS)
-                changes = await self._catalog.blocking(fold.changes)
+                behind = journal.durable_lsn - follower.position
+                gives_way = lsn is None and not self._waiters and behind < MOST_BEHIND
+                most = max(self._rested_records, behind // SHARE_OF_WHAT_IS_BEHIND) if gives_way else BATCH_RECORDS
+                changes = await self._take(fold, follower, most if self._catalog.in_threads else INLINE_RECORDS)
                 self._worked(trio.current_time() - began, gives_way)
                 await folded.send(_Folded(changes, follower.position, journal.cursor(follower.position)))
 
-    async def _take(self, fold: Fold, follower: LogFollower, most: int) -> None:
-        """Have the fold take up what is durable, about so many records at most."""
-        upto, size, read = follower.position + most, 0, True
-        while read and size < BATCH_BYTES and follower.position < min(upto, self._journal.durable_lsn):
-            told: list[Any] = []
-            enough = size + TOGETHER_BYTES
-            while size < enough and follower.position < min(upto, self._journal.durable_lsn):
-                found = await follower.next_slice(min(most, SLICE_RECORDS))
-                if found is None:
-                    read = False
-                    break
-                if isinstance(fold, ReadingFold):
-                    await fold.prepare(found.told)
-                told += found.told
-                size += found.size
-            await self._catalog.blocking(_take, fold, told)
+    async def _take(self, fold: Fold, follower: LogFollower, most: int) -> list[Change]:
+        """Have the fold take up what is durable, about so many records at most; what changes by that."""
+        upto, size = follower.position + most, 0
+        told: list[Any] = []
+        enough = TOGETHER_BYTES
+
+        def changes() -> list[Change]:
+            _take(fold, told)
+            return fold.changes()
+
+        while size < BATCH_BYTES and follower.position < min(upto, self._journal.durable_lsn):
+            if size >= enough:
+                await self._catalog.blocking(_take, fold, told)
+                told, enough = [], size + TOGETHER_BYTES
+            found = await follower.next_slice(min(most, READ_RECORDS))
+            if found is None:
+                break
+            if isinstance(fold, ReadingFold):
+                await fold.prepare(found.told)
+            told += found.told
+            size += found.size
             self.looked_at = follower.position
+        return await self._catalog.blocking(changes)
 
     @trio.lowlevel.enable_ki_protection
     def _worked(self, seconds: float, gave_way: bool) -> None:

@@ -27,9 +27,9 @@ MAX_BATCH_BYTES = 16 * 1024 * 1024
 MAX_GROUP_BYTES = 4 * 1024 * 1024
 """A group takes batches up to this, unless a single batch is larger."""
 MAX_FRAME_BYTES = MAX_BATCH_BYTES + SECTOR
+"""No frame is longer; recovery relies on it (rows 4 and 6)."""
 _LOCKED_BYTES = 5 * 1024
 """Of so many `zlib.crc32` does not give up the interpreter's lock."""
-"""No frame is longer; recovery relies on it (rows 4 and 6)."""
 MAX_NUMBER = 2**63 - 1
 """No LSN and no sequence number is larger."""
 

@@ -20,6 +20,8 @@ from stepstore.log.segment_header import HEADER_BYTES
 
 _WORDS = 256
 _WINDOW = 1024 * 1024
+_SLICE_BYTES = 8 * 1024 * 1024
+"""A follower is given so much at once, unless one frame is larger."""
 
 Decode = Callable[[bytes, int, int, bytes, Sequence[int]], bytes]
 """(stream, first seq, flags, stored bytes, lengths) → the payloads joined (see `batch_codec`)."""
@@ -351,9 +353,9 @@ class SegmentReader:
         return [item.cut() if isinstance(item, StoredBatch) else item for item in found], position
 
     def read_stored(self, position: FramePosition, upto: int, records: int) -> tuple[list[Stored], FramePosition]:
-        """The next records in log order behind a position, up to record `upto`, about so many (whole frames); what is
-        damaged is a `Gap`. Snapshots are left out, and so is all of a deleted stream but its tombstone. An empty list:
-        nothing is left behind the old position and up to the new one.
+        """The next records in log order behind a position, up to record `upto`, about so many (whole frames, until they
+        take _SLICE_BYTES); what is damaged is a `Gap`. Snapshots are left out, and so is all of a deleted stream but
+        its tombstone. An empty list: nothing is left behind the old position and up to the new one.
 
         Raises: `RecoveryFailed` on an I/O error; `Unavailable` or `InvalidInput` if the very next record is encrypted
         and its key cannot be had.
@@ -377,10 +379,10 @@ class SegmentReader:
             segment = segments[index.segment_of_lsn(after + 1, segments)]
             number = index.frame_of_lsn(segment, after + 1)
         found: list[Stored] = []
-        count = 0
+        count = size = 0
         deleting = index.holding_deletions()
         window = _Window(self._files)
-        while count < records and after < upto:
+        while count < records and size < _SLICE_BYTES and after < upto:
             ends = segment.end_lsn  # asked first: a frame taken up meanwhile is counted before this moves
             is_behind = number >= segment.index.frame_count
             lsn, offset = (ends + 1, 0) if is_behind else index.frame_place(segment, number)
@@ -399,6 +401,7 @@ class SegmentReader:
             if number + 1 < segment.index.frame_count:
                 end_lsn, end = index.frame_place(segment, number + 1)
             try:
+                size += max(0, end - offset)
                 items = self._read_frame(window, segment, lsn, offset, end, end_lsn - 1, after, deleting)
                 if lsn > after and end_lsn - 1 <= upto:  # all of it is wanted, as nearly always
                     found.extend(items)
