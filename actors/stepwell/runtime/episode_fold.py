@@ -104,18 +104,18 @@ class EpisodeCatalogFold:
                 if isinstance(item, RecordBatch):
                     self._take_apart(item, others)
                 continue
-            stream, first_seq, last_seq, steps, failed, last_ns, _batch = item
-            touched = touched_by.get(stream)
+            touched = touched_by.get(item.stream)
             if touched is None:
-                touched = touched_by[stream] = _Touched()
-            if first_seq <= touched.last_seq:  # records that were stored twice (row 10)
-                if last_seq <= touched.last_seq:
+                touched = touched_by[item.stream] = _Touched()
+            steps, failed, last_seq = item.steps, item.failed, touched.last_seq
+            if item.first_seq <= last_seq:  # records that were stored twice (row 10)
+                if item.last_seq <= last_seq:
                     continue
-                steps, failed = count_steps(item.payloads[touched.last_seq + 1 - first_seq :])
-            touched.last_seq = last_seq
+                steps, failed = count_steps(item.payloads[last_seq + 1 - item.first_seq :])
+            touched.last_seq = item.last_seq
             touched.steps += steps
             touched.failed += failed
-            touched.last_step_ns = last_ns
+            touched.last_step_ns = item.last_ns
         for start in range(0, len(others), _TOGETHER):
             self._take_others(others[start : start + _TOGETHER])
 

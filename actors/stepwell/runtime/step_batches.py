@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate, repeat
-from typing import NamedTuple
+
+import msgspec
 
 from stepstore.catalog import LogReading
 from stepstore.journal import Gap, Journal, Record, RecordBatch, Stored, StoredBatch
@@ -20,7 +21,7 @@ _HEAD_BYTES = len(PLAIN_STEP) + 8
 """Up to the time; what is shorter is looked at by itself."""
 
 
-class StepBatch(NamedTuple):
+class StepBatch(msgspec.Struct, gc=False):
     """A batch of plain steps."""
 
     stream: bytes
@@ -62,7 +63,7 @@ def told_apart(items: Sequence[Stored]) -> list[Told]:
         if isinstance(item, RecordBatch):
             take(told(item))
             continue
-        stream, first_seq, _first_lsn, lengths, content, at = item
+        lengths, content, at, first_seq = item.lengths, item.content, item.at, item.first_seq
         count = len(lengths)
         if count == 1:
             last, end = at, at + lengths[0]
@@ -79,7 +80,7 @@ def told_apart(items: Sequence[Stored]) -> list[Told]:
         if may_fail(content, at, end):
             steps, failed = count_steps(item.payloads)
         last_ns = int.from_bytes(content[last + shortest - 8 : last + shortest], "big")
-        take(StepBatch(stream, first_seq, first_seq + count - 1, steps, failed, last_ns, item))
+        take(StepBatch(item.stream, first_seq, first_seq + count - 1, steps, failed, last_ns, item))
     return found
 
 

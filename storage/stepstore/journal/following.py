@@ -41,16 +41,16 @@ class FollowedSlices(trio.abc.ReceiveChannel[list[Record | Gap]]):
         and nothing is read."""
 
     async def next_batches(self, records: int) -> list[RecordBatch | Gap] | None:
-        """As `next_slice`, batch by batch, and about so many records if there are: cheaper for who takes many. A
-        follower gives either slices or batches, not both."""
+        """As `next_slice`, batch by batch, and about so many records if there are."""
         found = await self.next_slice()
         if found is None:
             return None
         return [it if isinstance(it, Gap) else it.batch() for it in found]
 
     async def next_digest(self, records: int, digest: Callable[[Sequence[Stored]], T]) -> T | None:
-        """As `next_batches`, and only what `digest` makes of them; that runs in the thread that reads, if one does, and
-        is pure. It may be given batches that are not cut into records yet."""
+        """What `digest` makes of the next records, about so many if there are: the cheapest way for who takes many. It
+        may be given batches that are not cut into records yet; it is pure, and runs in the thread that reads, if one
+        does. A follower gives either slices or digests, not both. A checkpoint; as `next_slice`."""
         found = await self.next_batches(records)
         return None if found is None else digest(found)
 

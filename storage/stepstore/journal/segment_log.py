@@ -30,7 +30,7 @@ from stepstore.log.cursor import Cursor, epoch_of, judge_cursor, parse_cursor
 from stepstore.log.files import FileSystem, OsFileSystem
 from stepstore.log.index import STREAM_DELETED, STREAM_FORKED, STREAM_GAP
 from stepstore.log.opening import LogOptions, OpenLog, open_log, open_log_read_only
-from stepstore.log.reading import FramePosition, Gap, Position, RecordBatch, SegmentReader, Stored
+from stepstore.log.reading import FramePosition, Gap, Position, SegmentReader, Stored
 from stepstore.log.refreshing import refresh
 from stepstore.log.scrubber import LogScrubber
 from stepstore.log.writer import LogWriter, WriterStats
@@ -364,9 +364,6 @@ class SegmentLogFollower(FollowedSlices):
             return found
         self._ready.extend(found[start : start + SLICE_RECORDS] for start in range(0, len(found), SLICE_RECORDS))
         return self._ready.popleft()
-
-    async def next_batches(self, records: int) -> list[RecordBatch | Gap] | None:
-        return await self._read(self._journal._reader.read_batches, records)
 
     async def next_digest(self, records: int, digest: Callable[[Sequence[Stored]], T]) -> T | None:
         def read(position: FramePosition, upto: int, records: int) -> tuple[T, FramePosition]:

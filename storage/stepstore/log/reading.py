@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
+import msgspec
+
 from stepstore.errors import Damaged, InvalidInput, KeyDestroyed, RecoveryFailed, Unavailable
 from stepstore.log import frame as fr
 from stepstore.log.batch_codec import DecodeFailed
@@ -68,8 +70,9 @@ class RecordBatch(NamedTuple):
         return _records(*self)
 
 
-class StoredBatch(NamedTuple):
-    """The same, not cut into records yet: of most batches, most who follow a log need no record.
+class StoredBatch(msgspec.Struct, gc=False):
+    """The same, not cut into records yet: of most batches, most who follow a log need no record. The garbage collector
+    does not know of it: thousands are held at a time, and nothing in them refers back.
 
     It lies at `at` in `content`, which holds what was read together with it: who keeps a batch keeps all of that.
     """
@@ -99,7 +102,6 @@ class StoredBatch(NamedTuple):
 
 
 _make_batch: Callable[[Iterable[object]], RecordBatch] = partial(tuple.__new__, RecordBatch)
-_make_stored: Callable[[Iterable[object]], StoredBatch] = partial(tuple.__new__, StoredBatch)
 
 
 class Gap(NamedTuple):
@@ -345,13 +347,6 @@ class SegmentReader:
                 items += _records(item.stream, item.first_seq, item.first_lsn, item.payloads)
         return items, position
 
-    def read_batches(
-        self, position: FramePosition, upto: int, records: int
-    ) -> tuple[list[RecordBatch | Gap], FramePosition]:
-        """As `read_stored`, and all of it cut into records."""
-        found, position = self.read_stored(position, upto, records)
-        return [item.cut() if isinstance(item, StoredBatch) else item for item in found], position
-
     def read_stored(self, position: FramePosition, upto: int, records: int) -> tuple[list[Stored], FramePosition]:
         """The next records in log order behind a position, up to record `upto`, about so many (whole frames, until they
         take _SLICE_BYTES); what is damaged is a `Gap`. Snapshots are left out, and so is all of a deleted stream but
@@ -473,7 +468,7 @@ class SegmentReader:
                 first = (lengths_at - lengths_from) // 4
                 of_batch = all_lengths[first : first + count]
                 if sum(of_batch) == size:
-                    yield _make_stored((stream, first_seq, lsn, of_batch, content, start + payload_at))
+                    yield StoredBatch(stream, first_seq, lsn, of_batch, content, start + payload_at)
                 else:
                     yield Gap(lsn, lsn + count - 1)
                 continue
