@@ -85,6 +85,19 @@ def test_what_lies_behind_a_batch_is_no_part_of_its_last_record(length: int) -> 
     assert told_apart([with_another]) == [cut([whole, whole[:length]])]
 
 
+def in_one_frame(items: Sequence[Stored]) -> list[Stored]:
+    """The same with all that is stored lying one behind the other."""
+    content = b"".join(payload for item in items if isinstance(item, StoredBatch) for payload in item.payloads)
+    found: list[Stored] = []
+    at = 0
+    for item in items:
+        if isinstance(item, StoredBatch):
+            item = StoredBatch(item.stream, item.first_seq, item.first_lsn, item.lengths, content, at)
+            at += sum(item.lengths)
+        found.append(item)
+    return found
+
+
 def one_by_one(payloads: Sequence[bytes]) -> tuple[int, int, int]:
     """Steps, failures and the time of the last step, by looking at each record."""
     steps = failed = last_ns = 0
@@ -105,8 +118,8 @@ def test_the_catalog_counts_the_same_however_the_log_is_cut_and_whatever_was_sto
     dice = random.Random(seed)
     payloads: list[bytes] = []
     for n in range(60):
-        kind = dice.choice([*STEPS, *["succeeded"] * 8, "other", "undecodable"])
-        made = {"other": OTHER, "undecodable": UNDECODABLE}.get(kind)
+        kind = dice.choice([*STEPS, *["succeeded"] * 20, "other", "undecodable", *["short"] * (seed % 4 == 3)])
+        made = {"other": OTHER, "undecodable": UNDECODABLE, "short": PLAIN_STEP[:3]}.get(kind)
         payloads.append(step(kind, 1_000 + n) if made is None else made)
     payloads.append(step("succeeded", 2_000))
     items: list[Stored] = []
@@ -117,6 +130,15 @@ def test_the_catalog_counts_the_same_however_the_log_is_cut_and_whatever_was_sto
         form = dice.choice(FORMS)
         items.append(form(payloads[done - again : done + size], done - again + 1))
         done += size
+    if seed % 2:
+        items = in_one_frame(items)
+    told = told_apart(items)
+    assert [item.payloads for item in told if not isinstance(item, Gap)] == [
+        item.payloads for item in items if not isinstance(item, Gap)
+    ]
+    for item in told:
+        are_steps = [payload.startswith(PLAIN_STEP) for payload in item.payloads] if not isinstance(item, Gap) else []
+        assert isinstance(item, StepBatch) == (False not in are_steps)
     fold = EpisodeCatalogFold()
     start = 0
     while start < len(items):
