@@ -26,7 +26,7 @@ TOGETHER_BYTES = 16 * 1024 * 1024
 """So much is handed to the fold at once, for the same reason."""
 RESTED_RECORDS, SLICE_RECORDS = 16_384, 1_024
 """The same between two rests; fewer, where folding them takes so long that LONGEST_REST_SECONDS would not make up."""
-SHARE_OF_WHAT_IS_BEHIND = 4
+SHARE_OF_WHAT_IS_BEHIND = 2
 """More than that between two rests if it is further behind: such a part of what it is behind."""
 PLACE_RECORDS = 10_000
 """So many records at most are behind the place that is stored where they change nothing."""
