@@ -88,6 +88,23 @@ async def test_what_one_has_read_the_others_are_given_and_then_nothing_is_kept()
     await with_journal(journal, test)
 
 
+async def test_they_take_turns_in_reading() -> None:
+    journal = log_on(MemoryFileSystem())
+
+    async def test() -> None:
+        await write(journal, *[2] * 6)
+        reading = Reading(journal)
+        with reading.follow(0) as one, reading.follow(0) as other:
+            for first, second in [(one, other), (other, one)] * 3:
+                found = await lsns(first)
+                assert found == [first.position - 1, first.position]
+                assert await lsns(second) == found
+            assert one.position == other.position == 12
+            assert reading.reads == 6
+
+    await with_journal(journal, test)
+
+
 async def test_who_wants_what_another_is_reading_waits_for_it() -> None:
     journal = log_on(MemoryFileSystem())
 
@@ -229,7 +246,9 @@ async def test_each_gets_every_record_once_and_in_order_whoever_reads_it(seed: i
             while len(seen[number]) < records:
                 # It leaves now and then, as one that has failed, and comes again where it was.
                 with reading.follow(seen[number][-1] if seen[number] else start[number]) as follower:
-                    for _ in range(dice.randrange(1, 6)):
+                    for _ in range(dice.randrange(1, 20)):
+                        for _ in range(dice.randrange(4)):  # so that each is ahead now and then
+                            await trio.lowlevel.checkpoint()
                         if follower.position < last:
                             seen[number] += await lsns(follower, dice.choice([1, 5, 1_000]))
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import trio
 
 from stepstore.journal import Gap, Journal, Stored, StoredBatch, between, last_lsn_of
+from stepstore.journal.following import FollowedSlices
 
 KEPT_BYTES = 32 * 1024 * 1024
 """So much of what one has read is kept for the others; whoever is further behind reads it again."""
@@ -120,9 +121,7 @@ class LogFollower:
 
     async def wait_for_more(self) -> bool:
         """Return True once something durable lies behind the position, False when nothing will. A checkpoint."""
-        if self._slices.position != self.position:
-            self._slices = self._reading._journal.follow(self.position)
-        return await self._slices.wait_for_more()
+        return await self._there().wait_for_more()
 
     async def next_slice(self, records: int) -> Slice | None:
         """The next records, about so many if they must be read, waiting for them if need be; None at the end. A
@@ -152,13 +151,19 @@ class LogFollower:
         return found
 
     async def _read(self, records: int) -> Slice | None:
-        reading, slices, after = self._reading, self._slices, self.position
+        reading, slices, after = self._reading, self._there(), self.position
         read = await slices.next_digest(records, lambda stored: reading._told(after, after, stored))
         if read is None:
             return None
         read = read._replace(upto=slices.position)
         reading._keep(read)
         return read
+
+    def _there(self) -> FollowedSlices:
+        """The journal's own follower. It stands elsewhere where others have read meanwhile."""
+        if self._slices.position != self.position:
+            self._slices = self._reading._journal.follow(self.position)
+        return self._slices
 
     @trio.lowlevel.enable_ki_protection
     def _moved_to(self, position: int) -> None:
