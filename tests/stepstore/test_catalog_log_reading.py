@@ -11,10 +11,20 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from stepstore.catalog import Catalog, CatalogSchema, LogReading, Projector, Table, projector
-from stepstore.catalog.log_reading import LogFollower, Slice
+from stepstore.catalog.log_reading import LogFollower, Slice, _behind
 from stepstore.catalog.store import Change
 from stepstore.errors import RecoveryFailed
-from stepstore.journal import Batch, Gap, InMemoryJournal, Journal, Record, SegmentLogJournal, Stored, StoredBatch
+from stepstore.journal import (
+    Batch,
+    Gap,
+    InMemoryJournal,
+    Journal,
+    Record,
+    RecordBatch,
+    SegmentLogJournal,
+    Stored,
+    StoredBatch,
+)
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import LogOptions
 from tests.support import HookedFileSystem
@@ -144,6 +154,17 @@ async def test_one_that_is_behind_reads_for_itself_and_joins_in_the_midst_of_a_s
             assert reading.reads == 2
 
     await with_journal(journal, test)
+
+
+def test_what_lies_behind_a_place_is_a_part_of_each_kind_of_item() -> None:
+    stored = StoredBatch(A, 1, 4, (1, 2, 3), b"-abbccc-", 1)
+    batch = RecordBatch(A, 4, 7, [b"d", b"e"])
+    items: list[Stored] = [Gap(1, 3), stored, batch, Gap(9, 9)]
+    assert _behind(items, 0) == items
+    assert _behind(items, 2) == [Gap(3, 3), *items[1:]]
+    assert _behind(items, 4) == [RecordBatch(A, 2, 5, [b"bb", b"ccc"]), *items[2:]]
+    assert _behind(items, 7) == [RecordBatch(A, 5, 8, [b"e"]), Gap(9, 9)]
+    assert _behind(items, 9) == []
 
 
 async def test_what_is_kept_is_bounded_and_whoever_comes_later_reads_it_again() -> None:
