@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--only",
         metavar="TEXT",
         default="",
-        help="catalog: folding or ingest; runtime, learning, peers, scaling: only the parts whose title has this",
+        help="catalog: folding, ingest, sustained; runtime, learning, peers, scaling: only parts whose title has this",
     )
     parser.add_argument("--minutes", type=float, default=10, help="soak: how long (default 10)")
     parser.add_argument("--plot", metavar="FILE.svg", help="soak: draw the resident set over time")

@@ -14,17 +14,17 @@ import itertools
 import sqlite3
 import statistics
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import trio
 
-from bench import catalog_log, setting
+from bench import catalog_log, lasting, setting
+from bench.projecting import MODES, projecting
 from bench.workload import log_steps, start_episodes
-from stepstore.catalog import CatalogOptions, Projection
+from stepstore.catalog import CatalogOptions
 from stepstore.journal import SegmentLogJournal
 from stepwell import EpisodeFilter, Memory, open_memory
 from stepwell.runtime.episode_catalog import FILE
@@ -32,7 +32,6 @@ from stepwell.runtime.episode_fold import episode_projection
 
 EPISODES, PAGE, PAGES = 1_000_000, 50, 40
 AGENTS, STEPS = 1_000, 200
-EVERY = ("projector", "indexer", "learner")
 
 
 def filters(oldest: dt.datetime, newest: dt.datetime) -> dict[str, list[EpisodeFilter]]:
@@ -109,21 +108,6 @@ async def pages(memory: Memory, rounds: int) -> dict[str, list[float]]:
     return found
 
 
-@contextmanager
-def projecting(names: Sequence[str]) -> Iterator[None]:
-    """Of the projections of a memory only these run meanwhile."""
-    whole = Projection.run
-
-    async def run(projection: Projection) -> None:
-        if projection.service.name in names:
-            await whole(projection)
-        else:
-            await trio.sleep_forever()
-
-    with mock.patch.object(Projection, "run", run):
-        yield
-
-
 async def ingest(path: Path, agents: int, steps: int, names: Sequence[str]) -> tuple[float, float]:
     """Steps per second, and how many seconds behind the last acknowledgement the projections have them."""
     async with open_memory(path) as memory:
@@ -139,10 +123,9 @@ async def ingest(path: Path, agents: int, steps: int, names: Sequence[str]) -> t
 def measure_ingest(options: argparse.Namespace) -> dict[str, Any]:
     """Without projections, with the catalog of episodes, and with all, in turn."""
     agents, steps = (AGENTS, STEPS // 4) if options.quick else (AGENTS, STEPS)
-    modes: dict[str, Sequence[str]] = {"none": (), "catalog": ("projector",), "all": EVERY}
-    rates: dict[str, list[float]] = {mode: [] for mode in modes}
-    lags: dict[str, list[float]] = {mode: [] for mode in modes}
-    for number, (mode, names) in itertools.product(range(options.rounds + 1), modes.items()):
+    rates: dict[str, list[float]] = {mode: [] for mode in MODES}
+    lags: dict[str, list[float]] = {mode: [] for mode in MODES}
+    for number, (mode, names) in itertools.product(range(options.rounds + 1), MODES.items()):
         with setting.scratch(setting.media()[0][1]) as path, projecting(names):
             gc.collect()
             rate, lag = trio.run(ingest, path / "m", agents, steps, names)
@@ -150,7 +133,7 @@ def measure_ingest(options: argparse.Namespace) -> dict[str, Any]:
             rates[mode].append(rate)
             lags[mode].append(lag)
     report: dict[str, Any] = {}
-    for mode in modes:
+    for mode in MODES:
         costs = [1 - it / alone for it, alone in zip(rates[mode], rates["none"], strict=True)]
         report[mode] = {
             "steps/s": setting.summary(rates[mode]),
@@ -180,7 +163,7 @@ def measure_folding(options: argparse.Namespace, parent: Path) -> dict[str, Any]
 
     (log / FILE).unlink(missing_ok=True)
     (place / FILE).rename(log / FILE)
-    with projecting(EVERY[:1]):  # alone first: the others take minutes to fold a million
+    with projecting(MODES["catalog"]):  # alone first: the others take minutes to fold a million
         trio.run(read, "page ms")
     trio.run(read, "page ms while the others fold")
     return report
@@ -191,7 +174,7 @@ def _listed(medians: Sequence[float]) -> str:
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Everything, or with `--only ingest` or `--only folding` a part."""
+    """Everything, or with `--only` "ingest", "sustained" or "folding" a part."""
     report: dict[str, Any] = {"machine": setting.machine()}
     rows: list[list[str]] = []
     if options.only in ("", "folding"):
@@ -216,6 +199,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             ["slower by, with all projections", f"{cost['all']['slower by']['median']:.1%}", "", ""],
             ["caught up after", f"{cost['all']['caught up after s']['high']:.2f}", "s at most", ""],
         ]
+    if options.only in ("", "sustained"):
+        report["sustained"] = lasting.measure(options)
+        rows += [["a load that lasts", "", "", ""], *lasting.rows(report["sustained"])]
     count = report.get("folding", {}).get("episodes", 0)
     setting.show(f"catalog of {count:,} episodes of {catalog_log.STEPS} steps", ["", "", "", "target"], rows)
     return report

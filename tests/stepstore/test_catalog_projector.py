@@ -124,6 +124,22 @@ async def test_far_behind_the_log_it_does_not_rest(autojump_clock: MockClock, mo
         nursery.cancel_scope.cancel()
 
 
+async def test_under_a_load_that_lasts_it_rests_the_shorter_the_further_it_is_behind(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(projector, "MOST_BEHIND", 2_000)
+    async with trio.open_nursery() as nursery:
+        journal, follower, catalog = await following(nursery)
+        most = 0
+        for _ in range(1_200):  # two minutes; it could fold five times as much
+            await written(journal, 200)
+            await trio.sleep(0.1)
+            most = max(most, journal.durable_lsn - follower.position)
+        assert 500 < most < 2_000 + projector.INLINE_RECORDS
+        assert catalog.transactions * SECONDS < 120 / 2  # it rests all the same
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_transaction_that_took_long_is_not_followed_by_a_long_rest(autojump_clock: MockClock) -> None:
     async with trio.open_nursery() as nursery:
         journal, follower, _catalog = await following(nursery, seconds=10)

@@ -341,6 +341,18 @@ def test_row_08_a_follower_that_begins_inside_a_gap_is_given_the_gap() -> None:
     assert follow_log(log, 4) == [stored[4]]
 
 
+def test_a_batch_whose_lengths_do_not_add_up_is_a_gap_for_a_follower(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a forger who has made the checksums right."""
+    disk = MemoryFileSystem()
+    stored = write_log(disk, [[(A, [b"some text", b"more"]), (B, [b"one"])]])
+    log = open_log_read_only(disk, LOG)
+    (run,) = log.index.runs_after(A, 0)
+    (segment,) = segments(disk)
+    flip(disk, segment, run.lengths_at + 3)
+    monkeypatch.setattr(fr, "body_is_sound", lambda *_args: True)
+    assert follow_log(log) == [Gap(1, 2), stored[2]]
+
+
 def test_row_08_every_flipped_bit_of_a_run_is_noticed() -> None:
     disk = MemoryFileSystem()
     write_log(disk, [[(A, [b"some text", b"", b"more"])]])

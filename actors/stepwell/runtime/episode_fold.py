@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from stepstore.catalog import CatalogOptions, Change, Projection
+from stepstore.catalog import CatalogOptions, Change, LogReading, Projection
 from stepstore.journal import Gap, Journal, Record, RecordBatch
 from stepwell.errors import EpisodeUnavailable
 from stepwell.model.analysis import RewardScore
@@ -16,8 +16,6 @@ from stepwell.model.codec import (
     DecodedRecord,
     decode_record,
     decode_records,
-    is_failed_step,
-    may_have_failed,
     plain_step_time_ns,
 )
 from stepwell.model.ending_glance import glance_at_ending
@@ -39,14 +37,16 @@ from stepwell.model.tags import tag_key, with_tags, without_tags
 from stepwell.runtime import episode_catalog as catalog
 from stepwell.runtime.edges import EdgeFold
 from stepwell.runtime.start_facts import StartFacts, start_of
+from stepwell.runtime.step_batches import StepBatch, Told, count_steps, log_reading, told_apart
 
 _TOGETHER = 64
 """So many records that are no steps are decoded at once: that takes half the time, unless they are very large."""
 
 
-def episode_projection(journal: Journal, options: CatalogOptions) -> Projection:
+def episode_projection(journal: Journal, options: CatalogOptions, reading: LogReading | None = None) -> Projection:
     """The catalog of episodes of a journal."""
-    return Projection("projector", catalog.FILE, catalog.SCHEMA, EpisodeCatalogFold, journal, options)
+    reading = reading or log_reading(journal)
+    return Projection("projector", catalog.FILE, catalog.SCHEMA, EpisodeCatalogFold, journal, options, reading)
 
 
 class _EndingFacts(msgspec.Struct, frozen=True):
@@ -68,8 +68,8 @@ class _Touched(msgspec.Struct, gc=False):
     last_other_seq: int = 0
     steps: int = 0
     failed: int = 0
-    last_step: bytes | None = None
-    """The last plain step: time does not go back within a stream."""
+    last_step_ns: int = 0
+    """Of the last plain step: time does not go back within a stream."""
     ended_ns: int | None = None
     outcome: str | None = None
     reward: float | None = None
@@ -95,57 +95,47 @@ class EpisodeCatalogFold:
         self._deleted: dict[bytes, None] = {}
         self._edges = EdgeFold()
 
-    def take_batches(self, items: Sequence[RecordBatch | Gap]) -> None:
+    def take_batches(self, items: Sequence[Told]) -> None:
         """Take up some batches of records."""
-        # Nearly all are steps that succeeded, and are only counted: what is done for each costs an agent that logs
-        # them as much.
         others: list[Record] = []
-        touched_by, plain, may_fail = self._touched, PLAIN_STEP, may_have_failed
+        touched_by = self._touched
         for item in items:
-            if isinstance(item, Gap):
+            if type(item) is not StepBatch:
+                if isinstance(item, RecordBatch):
+                    self._take_apart(item, others)
                 continue
-            stream, first_seq, _first_lsn, payloads = item
-            if False in [payload.startswith(plain) for payload in payloads]:
-                self._take_apart(item, others)
-                continue
-            touched = touched_by.get(stream)
+            touched = touched_by.get(item.stream)
             if touched is None:
-                touched = touched_by[stream] = _Touched()
-            count = len(payloads)
-            last_seq = touched.last_seq
-            touched.last_seq = first_seq + count - 1
-            if first_seq <= last_seq:  # records that were stored twice (row 10)
-                payloads = payloads[last_seq + 1 - first_seq :]
-                touched.last_seq = max(last_seq, touched.last_seq)
-                if not payloads:
+                touched = touched_by[item.stream] = _Touched()
+            steps, failed, last_seq = item.steps, item.failed, touched.last_seq
+            if item.first_seq <= last_seq:  # records that were stored twice (row 10)
+                if item.last_seq <= last_seq:
                     continue
-            if may_fail(payloads[0] if count == 1 else b"".join(payloads)):
-                _count_one_by_one(touched, payloads)
-            else:
-                touched.steps += len(payloads)
-            touched.last_step = payloads[-1]
+                steps, failed = count_steps(item.payloads[last_seq + 1 - item.first_seq :])
+            touched.last_seq = item.last_seq
+            touched.steps += steps
+            touched.failed += failed
+            touched.last_step_ns = item.last_ns
         for start in range(0, len(others), _TOGETHER):
             self._take_others(others[start : start + _TOGETHER])
 
     def take(self, items: Sequence[Record | Gap]) -> None:
         """Take up some records."""
-        self.take_batches(
-            [it if isinstance(it, Gap) else RecordBatch(it.stream, it.seq, it.lsn, [it.payload]) for it in items]
-        )
+        self.take_batches(told_apart([it if isinstance(it, Gap) else it.batch() for it in items]))
 
     def _take_apart(self, batch: RecordBatch, others: list[Record]) -> None:
         """A batch that holds something else than plain steps."""
-        if len(batch.payloads) == 1:
-            others.append(Record(batch.stream, batch.first_seq, batch.first_lsn, batch.payloads[0]))
-            return
-        touched = self._touched_by(batch.stream)
         for record in batch.records():
             if not record.payload.startswith(PLAIN_STEP):
                 others.append(record)
-            elif record.seq > touched.last_seq:
-                _count_one_by_one(touched, [record.payload])
+                continue
+            touched = self._touched_by(record.stream)
+            if record.seq > touched.last_seq:
+                steps, failed = count_steps([record.payload])
+                touched.steps += steps
+                touched.failed += failed
                 touched.last_seq = record.seq
-                touched.last_step = record.payload
+                touched.last_step_ns = plain_step_time_ns(record.payload)
 
     def _touched_by(self, stream: bytes) -> _Touched:
         found = self._touched.get(stream)
@@ -194,8 +184,7 @@ class EpisodeCatalogFold:
         for stream, it in self._touched.items():
             if stream in self._deleted:
                 continue
-            if it.last_step is not None:
-                it.last_ns = max(it.last_ns, plain_step_time_ns(it.last_step))
+            it.last_ns = max(it.last_ns, it.last_step_ns)
             if it.start is not None:
                 row, keys = _new_row(stream, it)
                 added.append(row)
@@ -233,15 +222,6 @@ def _took(touched: _Touched, seq: int, time_ns: int) -> None:
         touched.last_seq = seq
     if time_ns > touched.last_ns:
         touched.last_ns = time_ns
-
-
-def _count_one_by_one(touched: _Touched, steps: list[bytes]) -> None:
-    for payload in steps:
-        try:
-            touched.failed += is_failed_step(payload)
-        except EpisodeUnavailable:
-            continue
-        touched.steps += 1
 
 
 def _new_row(stream: bytes, it: _Touched) -> tuple[tuple[Any, ...], dict[str, None]]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from stepstore.catalog import CatalogOptions, Change, Projection
+from stepstore.catalog import CatalogOptions, Change, LogReading, Projection
 from stepstore.errors import Damaged, Forked, KeyDestroyed
 from stepstore.journal import Gap, Journal, Record, RecordBatch
 from stepwell.errors import EpisodeUnavailable
@@ -30,6 +30,7 @@ from stepwell.model.recommendation import FEEDBACK, RECOMMENDED
 from stepwell.model.skill import SKILL_STORED, SKILL_USED
 from stepwell.runtime import learning_tables as tables
 from stepwell.runtime.advice_fold import AdviceFold
+from stepwell.runtime.step_batches import StepBatch, Told, log_reading, told
 
 IN_HAND_BYTES = 32 * 1024 * 1024
 """So much of episodes that have not ended is kept in hand; the oldest are let go first, and read again at their end."""
@@ -38,9 +39,10 @@ _STEP = kind_head(STEP)
 _SHORTEST = min(map(len, _HEADS))
 
 
-def learning_projection(journal: Journal, options: CatalogOptions) -> Projection:
+def learning_projection(journal: Journal, options: CatalogOptions, reading: LogReading | None = None) -> Projection:
     """What was learned of a journal, kept up to date by a service named "learner"."""
-    return Projection("learner", tables.FILE, tables.LEARNING, lambda: LearningFold(journal), journal, options)
+    reading = reading or log_reading(journal)
+    return Projection("learner", tables.FILE, tables.LEARNING, lambda: LearningFold(journal), journal, options, reading)
 
 
 class _InHand:
@@ -67,15 +69,18 @@ class LearningFold:
         self._deleted: dict[bytes, None] = {}
         self._advice = AdviceFold()
 
-    async def prepare(self, items: Sequence[RecordBatch | Gap]) -> None:
+    async def prepare(self, items: Sequence[Told]) -> None:
         """Take in some of the records of a transaction. A checkpoint for each episode that has to be read.
 
         Raises: `RecoveryFailed`, `Unavailable`, `InvalidInput`, `Closed`, as reading does.
         """
         incomplete: list[Record] = []
         for item in items:
-            if not isinstance(item, Gap) and not self._took_steps(item):
-                incomplete += filter(None, map(self._took, item.records()))
+            if isinstance(item, RecordBatch):
+                item = told(item)
+            if isinstance(item, Gap) or (isinstance(item, StepBatch) and self._took_steps(item)):
+                continue
+            incomplete += filter(None, map(self._took, item.records()))
         for ending in incomplete:
             if ending.stream in self._ended or ending.stream in self._deleted:
                 continue
@@ -85,21 +90,18 @@ class LearningFold:
     def take(self, items: Sequence[Record | Gap]) -> None:
         """See `prepare`."""
 
-    def take_batches(self, items: Sequence[RecordBatch | Gap]) -> None:
+    def take_batches(self, items: Sequence[Told]) -> None:
         """See `prepare`."""
 
-    def _took_steps(self, batch: RecordBatch) -> bool:
+    def _took_steps(self, batch: StepBatch) -> bool:
         """Take in a batch of nothing but steps, as most are, without making records of it: this runs in the event loop.
-        False if that is another batch, or one that does not continue what is in hand."""
-        payloads = batch.payloads
-        for payload in payloads:
-            if not payload.startswith(_STEP):
-                return False
+        False if it does not continue what is in hand."""
         known = self._in_hand.get(batch.stream)
         if known is None:
             return True
         if batch.first_seq != len(known.payloads) + 1:
             return False
+        payloads = batch.payloads
         size = sum(map(len, payloads))
         known.payloads += payloads
         known.size += size

@@ -10,6 +10,7 @@ from stepstore.restarting import Service
 from stepwell.runtime.episode_fold import episode_projection
 from stepwell.runtime.learner import learning_projection
 from stepwell.runtime.retrieval_fold import retrieval_projection
+from stepwell.runtime.step_batches import log_reading
 
 
 class Projections:
@@ -18,9 +19,10 @@ class Projections:
     def __init__(self, journal: Journal, options: CatalogOptions):
         self.are_read_only = options.read_only
         """Somebody else writes what they are made of: nothing can be stored."""
-        self.episodes = episode_projection(journal, options)
-        self.retrieval = retrieval_projection(journal, options)
-        self.learning = learning_projection(journal, options)
+        reading = log_reading(journal)
+        self.episodes = episode_projection(journal, options, reading)
+        self.retrieval = retrieval_projection(journal, options, reading)
+        self.learning = learning_projection(journal, options, reading)
 
     def __iter__(self) -> Iterator[Projection]:
         return iter((self.episodes, self.retrieval, self.learning))

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from stepstore.catalog import CatalogOptions, Change, Projection
+from stepstore.catalog import CatalogOptions, Change, LogReading, Projection
 from stepstore.journal import Gap, Journal, Record, RecordBatch
 from stepwell.errors import EpisodeUnavailable
 from stepwell.model.analysis import EpisodeSummary, RewardScore
@@ -20,14 +20,16 @@ from stepwell.runtime import retrieval_catalog as catalog
 from stepwell.runtime.episode_catalog import json_text
 from stepwell.runtime.lexical_index import label_terms, step_terms, stored_terms
 from stepwell.runtime.start_facts import StartFacts, start_of
+from stepwell.runtime.step_batches import Told, log_reading
 
 _TOGETHER = 64
 """So many records are decoded at once: that takes half the time, unless they are very large."""
 
 
-def retrieval_projection(journal: Journal, options: CatalogOptions) -> Projection:
+def retrieval_projection(journal: Journal, options: CatalogOptions, reading: LogReading | None = None) -> Projection:
     """The index of retrieval of a journal, kept up to date by a service named "indexer"."""
-    return Projection("indexer", catalog.FILE, catalog.SCHEMA, RetrievalFold, journal, options)
+    reading = reading or log_reading(journal)
+    return Projection("indexer", catalog.FILE, catalog.SCHEMA, RetrievalFold, journal, options, reading)
 
 
 class _EndingFacts(msgspec.Struct, frozen=True):
@@ -62,12 +64,12 @@ class RetrievalFold:
         self._touched: dict[bytes, _Touched] = {}
         self._deleted: dict[bytes, None] = {}
 
-    def take_batches(self, items: Sequence[RecordBatch | Gap]) -> None:
+    def take_batches(self, items: Sequence[Told]) -> None:
         """Take up some batches of records."""
         telling: list[Record] = []
         plain, heads = PLAIN_STEP, _HEADS
         for item in items:
-            if isinstance(item, Gap):
+            if not isinstance(item, RecordBatch):  # nearly all are steps
                 continue
             for number, payload in enumerate(item.payloads):
                 if not payload.startswith(plain) and payload.startswith(heads):
@@ -77,9 +79,7 @@ class RetrievalFold:
 
     def take(self, items: Sequence[Record | Gap]) -> None:
         """Take up some records."""
-        self.take_batches(
-            [it if isinstance(it, Gap) else RecordBatch(it.stream, it.seq, it.lsn, [it.payload]) for it in items]
-        )
+        self.take_batches([it if isinstance(it, Gap) else it.batch() for it in items])
 
     def _take_together(self, records: list[Record]) -> None:
         together = decode_records([record.payload for record in records])

@@ -9,6 +9,7 @@ stored in the transaction of the rows, a record takes effect exactly once, whate
 - `schema`: tables, indexes and full text, as the caller declares them.
 - `store`: the SQLite file. Blocks.
 - `catalog`: the same for Trio: worker threads, one at a time per connection.
+- `log_reading`: one reading of the journal for all projections of it.
 - `projector`: the task that follows the journal.
 - `projection`: all of it together, as a service. Begin here.
 
@@ -35,12 +36,15 @@ schema changes, takes no other along.
        facts = Projection("fact projector", "facts.sqlite", FACTS, FactFold, journal, options)
        rows = await facts.read(lambda connection: connection.execute("SELECT …").fetchall(), at_least=receipt.lsn)
 
+   Several of one journal share a `LogReading`: then the log is read once for all of them.
+
 In an opened memory the third is done by adding it to `stepwell.runtime.projections`.
 """
 
 from __future__ import annotations
 
 from stepstore.catalog.catalog import Catalog as Catalog
+from stepstore.catalog.log_reading import LogReading as LogReading
 from stepstore.catalog.projection import CatalogOptions as CatalogOptions
 from stepstore.catalog.projection import Projection as Projection
 from stepstore.catalog.projector import Fold as Fold

@@ -12,6 +12,7 @@ from typing import TypeVar
 import trio
 
 from stepstore.catalog.catalog import Catalog
+from stepstore.catalog.log_reading import LogReading
 from stepstore.catalog.projector import Fold, Projector
 from stepstore.catalog.schema import CatalogSchema
 from stepstore.catalog.store import remove_file
@@ -45,7 +46,8 @@ class CatalogOptions:
 
 
 class Projection:
-    """Keeps `file` in the directory of the catalogs. `name` is that of the service, as `health` shows it.
+    """Keeps `file` in the directory of the catalogs. `name` is that of the service, as `health` shows it. `reading`:
+    shared with other projections of the journal; None for one of its own, with every batch cut into records.
 
     `prepare`, then one task runs `run`, and anybody reads.
     """
@@ -58,6 +60,7 @@ class Projection:
         make_fold: Callable[[], Fold],
         journal: Journal,
         options: CatalogOptions,
+        reading: LogReading | None = None,
     ):
         self.file = file
         self._journal = journal
@@ -69,7 +72,7 @@ class Projection:
         if not self._is_followed:
             path = None
         self.catalog = Catalog(path, schema, in_threads=options.in_threads)
-        self.projector = Projector(journal, self.catalog, make_fold, believe_the_log=options.believe_the_log)
+        self.projector = Projector(journal, self.catalog, make_fold, reading, believe_the_log=options.believe_the_log)
         self.service = Service(
             name,
             self.projector.run,

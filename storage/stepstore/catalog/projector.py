@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import trio
 
 from stepstore.catalog.catalog import Catalog
+from stepstore.catalog.log_reading import LogFollower, LogReading, Pace
 from stepstore.catalog.store import Change, is_damage
 from stepstore.errors import Closed, CorruptLog, InvalidInput, InvalidState, Unavailable
-from stepstore.journal import Gap, Journal, Record, RecordBatch
+from stepstore.journal import Gap, Journal, Record
 from stepstore.restarting import error_text
 
 BATCH_RECORDS, BATCH_BYTES = 98_304, 64 * 1024 * 1024
 """One transaction takes about so much at most."""
-SLICE_RECORDS = 1_024
-"""So many are asked for first."""
+READ_RECORDS = 32_768
+"""So many are read at once. Where the event loop is busy, each time that a thread is asked for costs some of its
+rounds, and each time that the thread asks for the interpreter's lock up to five milliseconds."""
 INLINE_RECORDS = 512
 """The same without threads: it holds up the event loop for about a millisecond."""
-RESTED_RECORDS = 16_384
+TOGETHER_BYTES = 16 * 1024 * 1024
+"""So much is handed to the fold at once, for the same reason."""
+RESTED_RECORDS, SLICE_RECORDS = 16_384, 1_024
 """The same between two rests; fewer, where folding them takes so long that LONGEST_REST_SECONDS would not make up."""
+SHARE_OF_WHAT_IS_BEHIND = 2
+"""More than that between two rests if it is further behind: such a part of what it is behind."""
 PLACE_RECORDS = 10_000
 """So many records at most are behind the place that is stored where they change nothing."""
 LINGER_SECONDS = 0.2
@@ -30,8 +36,10 @@ RESTS, LONGEST_REST_SECONDS = 39, 2.0
 """While nobody waits, it rests so many times as long as it folded for a transaction, and not longer than that: a burst
 of writes goes first, since what folds takes the time of those who write (they share one interpreter lock, with three
 such catalogs in an opened memory). The rest is over when nothing was written for LINGER_SECONDS."""
-MOST_BEHIND = 1_000_000
-"""So many records behind the log it does not rest: whoever reads next has to wait for all of them."""
+MOST_BEHIND = 300_000
+"""The further it is behind the log, the shorter it rests, and so many records behind it does not rest at all: whoever
+reads next has to wait for all of them. A load that lasts finds the place between where it folds as fast as others
+write, in many small pieces."""
 LOAD_RECORDS = 200_000
 """A catalog that lacks its last indexes and so many records gets the records first."""
 _CLOSED = "the memory is closed; open it again to look something up in its catalog"
@@ -51,17 +59,17 @@ class Fold(Protocol):
 
 @runtime_checkable
 class BatchFold(Fold, Protocol):
-    """A fold that would rather have the records as they were stored together: that is cheaper."""
+    """A fold that would rather have what its `LogReading` tells: that is cheaper."""
 
-    def take_batches(self, items: Sequence[RecordBatch | Gap]) -> None:
-        """Take up some batches of records."""
+    def take_batches(self, items: Sequence[Any]) -> None:
+        """Take up some of what was told."""
 
 
 @runtime_checkable
 class ReadingFold(Fold, Protocol):
     """A fold that has to read from the journal what lies before the records it is given."""
 
-    async def prepare(self, items: Sequence[RecordBatch | Gap]) -> None:
+    async def prepare(self, items: Sequence[Any]) -> None:
         """Called with some records of the next transaction, in the event loop, before they are taken: it should not
         hold that up for long. Raises: as reading does; the projector fails with it, and is run again."""
 
@@ -70,9 +78,16 @@ class Projector:
     """Follows `journal` and folds it into `catalog`. One task runs `run`, again after a failure."""
 
     def __init__(
-        self, journal: Journal, catalog: Catalog, make_fold: Callable[[], Fold], *, believe_the_log: bool = False
+        self,
+        journal: Journal,
+        catalog: Catalog,
+        make_fold: Callable[[], Fold],
+        reading: LogReading | None = None,
+        *,
+        believe_the_log: bool = False,
     ):
         self._journal, self._catalog, self._make_fold = journal, catalog, make_fold
+        self._reading = LogReading(journal) if reading is None else reading
         self._believe_the_log = believe_the_log
         self.position = 0
         """Up to this LSN everything is in the catalog."""
@@ -87,7 +102,7 @@ class Projector:
         self._waiters = 0
         self._moved = trio.lowlevel.ParkingLot()
         self._hurry = trio.lowlevel.ParkingLot()
-        self._rest_until = 0.0
+        self._pace = Pace()
         self._rested_records = RESTED_RECORDS
         self._stored = 0
         self._is_damaged = False
@@ -176,39 +191,51 @@ class Projector:
 
     async def _fold(self, lsn: int | None, folded: trio.MemorySendChannel[_Folded]) -> None:
         journal, fold = self._journal, self._make_fold()
-        async with journal.follow(self.position) as follower:
+        with self._reading.follow(self.position) as follower:
             while lsn is None or follower.position < lsn:
-                found = await follower.next_batches(SLICE_RECORDS)
-                if found is None:
+                if not await follower.wait_for_more():
                     return
-                if lsn is None and journal.durable_lsn - follower.position < MOST_BEHIND:
-                    await self._rest()
+                if lsn is None:
+                    await self._rest(follower.position)
                 began = trio.current_time()
-                records, size = await self._take(fold, found)
-                self.looked_at = follower.position
-                gives_way = lsn is None and not self._waiters and journal.durable_lsn - follower.position < MOST_BEHIND
-                most = self._rested_records if gives_way else BATCH_RECORDS
-                if not self._catalog.in_threads:
-                    most = INLINE_RECORDS
-                while records < most and size < BATCH_BYTES and follower.position < journal.durable_lsn:
-                    found = await follower.next_batches(SLICE_RECORDS)
-                    if found is None:
-                        break
-                    more_records, more_size = await self._take(fold, found)
-                    records, size = records + more_records, size + more_size
-                    self.looked_at = follower.position
-                changes = await self._catalog.blocking(fold.changes)
-                ended = trio.current_time()
-                if gives_way:
-                    self._rested_records = _adapted(self._rested_records, ended - began)
-                self._rest_until = ended + min(max(LINGER_SECONDS, RESTS * (ended - began)), LONGEST_REST_SECONDS)
+                behind = journal.durable_lsn - follower.position
+                gives_way = lsn is None and not self._waiters and behind < MOST_BEHIND
+                most = max(self._rested_records, behind // SHARE_OF_WHAT_IS_BEHIND) if gives_way else BATCH_RECORDS
+                changes = await self._take(fold, follower, most if self._catalog.in_threads else INLINE_RECORDS)
+                self._worked(trio.current_time() - began, gives_way)
                 await folded.send(_Folded(changes, follower.position, journal.cursor(follower.position)))
 
-    async def _take(self, fold: Fold, found: list[RecordBatch | Gap]) -> tuple[int, int]:
-        """Have the fold take up some records; how many, and how many bytes."""
-        if isinstance(fold, ReadingFold):
-            await fold.prepare(found)
-        return await self._catalog.blocking(_take, fold, found)
+    async def _take(self, fold: Fold, follower: LogFollower, most: int) -> list[Change]:
+        """Have the fold take up what is durable, about so many records at most; what changes by that."""
+        upto, size = follower.position + most, 0
+        told: list[Any] = []
+        enough = TOGETHER_BYTES
+
+        def changes() -> list[Change]:
+            _take(fold, told)
+            return fold.changes()
+
+        while size < BATCH_BYTES and follower.position < min(upto, self._journal.durable_lsn):
+            if size >= enough:
+                await self._catalog.blocking(_take, fold, told)
+                told, enough = [], size + TOGETHER_BYTES
+            found = await follower.next_slice(min(most, READ_RECORDS))
+            if found is None:
+                break
+            if isinstance(fold, ReadingFold):
+                await fold.prepare(found.told)
+            told += found.told
+            size += found.size
+            self.looked_at = follower.position
+        return await self._catalog.blocking(changes)
+
+    @trio.lowlevel.enable_ki_protection
+    def _worked(self, seconds: float, gave_way: bool) -> None:
+        ended, rest = trio.current_time(), min(max(LINGER_SECONDS, RESTS * seconds), LONGEST_REST_SECONDS)
+        self._pace.worked(ended, rest)
+        if gave_way:
+            self._reading.pace.worked(ended, rest)
+            self._rested_records = _adapted(self._rested_records, seconds)
 
     async def _store(self, to_store: trio.MemoryReceiveChannel[_Folded]) -> None:
         store = self._catalog.store
@@ -228,12 +255,16 @@ class Projector:
         self.position = position
         self._moved.unpark_all()
 
-    async def _rest(self) -> None:
+    async def _rest(self, position: int) -> None:
         """Until the rest is over, somebody waits, or nobody writes any more."""
         durable = -1
-        while not self._waiters and trio.current_time() < self._rest_until and durable != self._journal.durable_lsn:
+        while not self._waiters and durable != self._journal.durable_lsn:
             durable = self._journal.durable_lsn
-            with trio.move_on_at(min(self._rest_until, trio.current_time() + LINGER_SECONDS)):
+            share = max(0.0, 1 - (durable - position) / MOST_BEHIND)
+            until = max(self._pace.until(share), self._reading.pace.until(share))
+            if trio.current_time() >= until:
+                return
+            with trio.move_on_at(min(until, trio.current_time() + LINGER_SECONDS)):
                 await self._hurry.park()
 
     # ---- for those who read the catalog ------------------------------------------------------------------------------
@@ -299,15 +330,12 @@ def _adapted(records: int, seconds: float) -> int:
     return min(RESTED_RECORDS, records * 2) if rest < LONGEST_REST_SECONDS / 4 else records
 
 
-def _take(fold: Fold, items: list[RecordBatch | Gap]) -> tuple[int, int]:
-    """Take up some records; how many, and how many bytes."""
+def _take(fold: Fold, told: list[Any]) -> None:
     if isinstance(fold, BatchFold):
-        fold.take_batches(items)
-    else:
-        for item in items:
-            fold.take([item] if isinstance(item, Gap) else item.records())
-    payloads = [item.payloads for item in items if isinstance(item, RecordBatch)]
-    return sum(map(len, payloads)), sum(len(payload) for several in payloads for payload in several)
+        fold.take_batches(told)
+        return
+    for item in told:
+        fold.take([item] if isinstance(item, Gap) else item.records())
 
 
 def _first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:

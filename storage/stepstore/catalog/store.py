@@ -24,10 +24,10 @@ _FEW_ROWS = (16, 4, 1)
 _VARIABLES = 32_000
 _PRAGMAS = (
     "journal_mode = WAL",
-    "synchronous = NORMAL",  # a transaction that a power cut takes takes its cursor along
+    "synchronous = NORMAL",  # a transaction that a power cut takes takes its cursor along: no commit needs a sync
     "wal_autocheckpoint = 16384",  # 64 MiB
     "cache_size = -32768",  # 32 MiB for each connection
-    "temp_store = MEMORY",  # of a catalog in memory nothing may reach a file
+    "temp_store = MEMORY",  # what is sorted, too: of a catalog in memory nothing may reach a file
 )
 _CATALOG = "CREATE TABLE catalog (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID"
 _PARTS_OF_FULL_TEXT = ("data", "idx", "docsize", "config")
@@ -106,15 +106,7 @@ class CatalogStore:
     def _prepare(self, connection: sqlite3.Connection) -> None:
         for name, (count, function) in self.schema.functions.items():
             connection.create_function(name, count, _uninterrupted(function), deterministic=True)
-        # A transaction that a power cut takes takes its cursor along: nothing has to be synced at each commit.
-        # What is sorted stays in memory: of a catalog in memory nothing may reach a file.
-        for pragma in (
-            "journal_mode = WAL",
-            "synchronous = NORMAL",
-            "cache_size = -32768",
-            "temp_store = MEMORY",
-            "wal_autocheckpoint = 8192",
-        ):
+        for pragma in _PRAGMAS:
             connection.execute(f"PRAGMA {pragma}")
 
     def _is_as_declared(self) -> bool:

@@ -19,7 +19,11 @@ from stepstore.journal.contract import JournalStats as JournalStats
 from stepstore.journal.contract import Record as Record
 from stepstore.journal.contract import RecordBatch as RecordBatch
 from stepstore.journal.contract import RecordSlices as RecordSlices
+from stepstore.journal.contract import Stored as Stored
+from stepstore.journal.contract import StoredBatch as StoredBatch
 from stepstore.journal.contract import Submission as Submission
+from stepstore.journal.contract import between as between
+from stepstore.journal.contract import last_lsn_of as last_lsn_of
 from stepstore.journal.in_memory import InMemoryJournal as InMemoryJournal
 from stepstore.journal.in_memory_streams import InMemoryStreams as InMemoryStreams
 from stepstore.journal.segment_log import SegmentLogJournal as SegmentLogJournal

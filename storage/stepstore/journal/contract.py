@@ -30,6 +30,10 @@ from stepstore.log.purge import DeletionReport as DeletionReport
 from stepstore.log.reading import Gap as Gap
 from stepstore.log.reading import Record as Record
 from stepstore.log.reading import RecordBatch as RecordBatch
+from stepstore.log.reading import Stored as Stored
+from stepstore.log.reading import StoredBatch as StoredBatch
+from stepstore.log.reading import between as between
+from stepstore.log.reading import last_lsn_of as last_lsn_of
 from stepstore.log.submission import Gate as Gate
 from stepstore.log.submission import Submission as Submission
 from stepstore.log.writer import WriterStats

@@ -7,10 +7,14 @@ leaves the very `receive` that met it, which may then be tried again.
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import trio
 
-from stepstore.log.reading import Gap, Record, RecordBatch
+from stepstore.log.reading import Gap, Record, RecordBatch, Stored
+
+T = TypeVar("T")
 
 
 class FollowedSlices(trio.abc.ReceiveChannel[list[Record | Gap]]):
@@ -31,13 +35,24 @@ class FollowedSlices(trio.abc.ReceiveChannel[list[Record | Gap]]):
         """The next records, waiting for them if need be; may be empty; None at the end. A checkpoint. Cancelled or
         failed, the next call gives the same ones."""
 
+    @abc.abstractmethod
+    async def wait_for_more(self) -> bool:
+        """Return True once something durable lies behind the position, False when nothing will any more. A checkpoint,
+        and nothing is read."""
+
     async def next_batches(self, records: int) -> list[RecordBatch | Gap] | None:
-        """As `next_slice`, batch by batch, and about so many records if there are: cheaper for who takes many. A
-        follower gives either slices or batches, not both."""
+        """As `next_slice`, batch by batch, and about so many records if there are."""
         found = await self.next_slice()
         if found is None:
             return None
-        return [it if isinstance(it, Gap) else RecordBatch(it.stream, it.seq, it.lsn, [it.payload]) for it in found]
+        return [it if isinstance(it, Gap) else it.batch() for it in found]
+
+    async def next_digest(self, records: int, digest: Callable[[Sequence[Stored]], T]) -> T | None:
+        """What `digest` makes of the next records, about so many if there are: the cheapest way for who takes many. It
+        may be given batches that are not cut into records yet; it is pure, and runs in the thread that reads, if one
+        does. A follower gives either slices or digests, not both. A checkpoint; as `next_slice`."""
+        found = await self.next_batches(records)
+        return None if found is None else digest(found)
 
     @trio.lowlevel.enable_ki_protection
     async def receive(self) -> list[Record | Gap]:

@@ -277,13 +277,19 @@ class InMemoryFollower(FollowedSlices):
     def position(self) -> int:
         return self._after
 
+    async def wait_for_more(self) -> bool:
+        journal = self._journal
+        await trio.lowlevel.checkpoint()
+        while self._after >= len(journal._kept.order):
+            if journal._ended:
+                return False
+            await journal._advanced.park()
+        return True
+
     async def next_slice(self) -> list[Record | Gap] | None:
         journal, start = self._journal, self._after
-        await trio.lowlevel.checkpoint()
-        while start >= len(journal._kept.order):
-            if journal._ended:
-                return None
-            await journal._advanced.park()
+        if not await self.wait_for_more():
+            return None
         end = self._after = min(start + SLICE_RECORDS, len(journal._kept.order))
         return [
             Record(stream, seq, start + n + 1, payload)

@@ -30,7 +30,7 @@ from stepstore.log.cursor import Cursor, epoch_of, judge_cursor, parse_cursor
 from stepstore.log.files import FileSystem, OsFileSystem
 from stepstore.log.index import STREAM_DELETED, STREAM_FORKED, STREAM_GAP
 from stepstore.log.opening import LogOptions, OpenLog, open_log, open_log_read_only
-from stepstore.log.reading import FramePosition, Gap, Position, RecordBatch, SegmentReader
+from stepstore.log.reading import FramePosition, Gap, Position, SegmentReader, Stored
 from stepstore.log.refreshing import refresh
 from stepstore.log.scrubber import LogScrubber
 from stepstore.log.writer import LogWriter, WriterStats
@@ -365,20 +365,25 @@ class SegmentLogFollower(FollowedSlices):
         self._ready.extend(found[start : start + SLICE_RECORDS] for start in range(0, len(found), SLICE_RECORDS))
         return self._ready.popleft()
 
-    async def next_batches(self, records: int) -> list[RecordBatch | Gap] | None:
-        return await self._read(self._journal._reader.read_batches, records)
+    async def next_digest(self, records: int, digest: Callable[[Sequence[Stored]], T]) -> T | None:
+        def read(position: FramePosition, upto: int, records: int) -> tuple[T, FramePosition]:
+            found, position = self._journal._reader.read_stored(position, upto, records)
+            return digest(found), position
 
-    async def _read(
-        self, read: Callable[[FramePosition, int, int], tuple[list[T], FramePosition]], records: int
-    ) -> list[T] | None:
+        return await self._read(read, records)
+
+    async def wait_for_more(self) -> bool:
+        journal, position = self._journal, self.position
+        if journal.durable_lsn > position or journal._writer is None:
+            await trio.lowlevel.checkpoint()
+            return journal.durable_lsn > position
+        return await journal._writer.wait_durable_beyond(position)
+
+    async def _read(self, read: Callable[[FramePosition, int, int], tuple[T, FramePosition]], records: int) -> T | None:
         """Wait for something durable, and read it. A checkpoint; cancelled or failed, it is as if nothing was read."""
-        journal, writer = self._journal, self._journal._writer
-        if self._position.after >= journal.durable_lsn:
-            if writer is None:
-                await trio.lowlevel.checkpoint()
-                return None
-            if not await writer.wait_durable_beyond(self._position.after):
-                return None
+        journal = self._journal
+        if self._position.after >= journal.durable_lsn and not await self.wait_for_more():
+            return None
         try:
             found, self._position = await journal._blocking(read, self._position, journal.durable_lsn, records)
         except (Closed, RecoveryFailed):

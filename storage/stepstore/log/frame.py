@@ -28,6 +28,8 @@ MAX_GROUP_BYTES = 4 * 1024 * 1024
 """A group takes batches up to this, unless a single batch is larger."""
 MAX_FRAME_BYTES = MAX_BATCH_BYTES + SECTOR
 """No frame is longer; recovery relies on it (rows 4 and 6)."""
+_LOCKED_BYTES = 5 * 1024
+"""Of so many `zlib.crc32` does not give up the interpreter's lock."""
 MAX_NUMBER = 2**63 - 1
 """No LSN and no sequence number is larger."""
 
@@ -333,13 +335,26 @@ def looks_like_header(data: bytes) -> bool:
     return alike.count(True) >= len(_TYPES) - 2
 
 
-def body_is_sound(header: FrameHeader, body: bytes | bytearray | memoryview) -> bool:
+def crc32_in_pieces(data: bytes | bytearray | memoryview) -> int:
+    """As `zlib.crc32`, which lets other threads run meanwhile, without that: where an event loop is busy, each time the
+    interpreter's lock is given up costs a thread five milliseconds until it has it again."""
+    crc = 0
+    for start in range(0, len(data), _LOCKED_BYTES):
+        crc = zlib.crc32(data[start : start + _LOCKED_BYTES], crc)
+    return crc
+
+
+def body_is_sound(
+    header: FrameHeader,
+    body: bytes | bytearray | memoryview,
+    crc32: Callable[[bytes | bytearray | memoryview], int] = zlib.crc32,
+) -> bool:
     """Whether `body` is what the writer wrote: its CRC, its directory's, and the heads of its two byte strings."""
     payload_head = _BYTES_HEAD.size + header.dir_len
     return (
         len(body) == header.body_len
-        and zlib.crc32(body) == header.body_crc
-        and zlib.crc32(body[_BYTES_HEAD.size : payload_head]) == header.dir_crc
+        and crc32(body) == header.body_crc
+        and crc32(body[_BYTES_HEAD.size : payload_head]) == header.dir_crc
         and _BYTES_HEAD.unpack_from(body, 0) == (_BYTES32, header.dir_len)
         and _BYTES_HEAD.unpack_from(body, payload_head) == (_BYTES32, header.body_len - BODY_OVERHEAD - header.dir_len)
     )
@@ -381,18 +396,6 @@ def parse_directory(
     if records != header.record_count or payload_at != end:
         return None
     return entries
-
-
-def payloads_at(body: bytes, at: int, size: int, lengths_at: int, count: int) -> list[bytes] | None:
-    """The payloads of a batch that lies at a place of a sound body; None if their lengths do not add up."""
-    if count == 1:
-        return [body[at : at + size]] if _LENGTH.unpack_from(body, lengths_at)[0] == size else None
-    end = at + size
-    out: list[bytes] = []
-    for length in struct.unpack_from(f">{count}I", body, lengths_at):
-        out.append(body[at : at + length])
-        at += length
-    return out if at == end else None
 
 
 def split_payloads(

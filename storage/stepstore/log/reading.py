@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
+import msgspec
+
 from stepstore.errors import Damaged, InvalidInput, KeyDestroyed, RecoveryFailed, Unavailable
 from stepstore.log import frame as fr
 from stepstore.log.batch_codec import DecodeFailed
@@ -20,6 +22,8 @@ from stepstore.log.segment_header import HEADER_BYTES
 
 _WORDS = 256
 _WINDOW = 1024 * 1024
+_SLICE_BYTES = 8 * 1024 * 1024
+"""A follower is given so much at once, unless one frame is larger."""
 
 Decode = Callable[[bytes, int, int, bytes, Sequence[int]], bytes]
 """(stream, first seq, flags, stored bytes, lengths) → the payloads joined (see `batch_codec`)."""
@@ -36,6 +40,10 @@ class Record(NamedTuple):
     seq: int
     lsn: int
     payload: bytes
+
+    def batch(self) -> RecordBatch:
+        """A batch of it alone."""
+        return RecordBatch(self.stream, self.seq, self.lsn, [self.payload])
 
 
 _make_record: Callable[[Iterable[object]], Record] = partial(tuple.__new__, Record)
@@ -62,6 +70,37 @@ class RecordBatch(NamedTuple):
         return _records(*self)
 
 
+class StoredBatch(msgspec.Struct, gc=False):
+    """The same, not cut into records yet: of most batches, most who follow a log need no record. The garbage collector
+    does not know of it: thousands are held at a time, and nothing in them refers back.
+
+    It lies at `at` in `content`, which holds what was read together with it: who keeps a batch keeps all of that.
+    """
+
+    stream: bytes
+    first_seq: int
+    first_lsn: int
+    lengths: tuple[int, ...]
+    content: bytes
+    at: int
+
+    @property
+    def payloads(self) -> list[bytes]:
+        """The payloads, cut anew each time."""
+        content, at = self.content, self.at
+        if len(self.lengths) == 1:
+            return [content[at : at + self.lengths[0]]]
+        out: list[bytes] = []
+        for length in self.lengths:
+            out.append(content[at : at + length])
+            at += length
+        return out
+
+    def cut(self) -> RecordBatch:
+        """The same, cut into records."""
+        return RecordBatch(self.stream, self.first_seq, self.first_lsn, self.payloads)
+
+
 _make_batch: Callable[[Iterable[object]], RecordBatch] = partial(tuple.__new__, RecordBatch)
 
 
@@ -70,6 +109,10 @@ class Gap(NamedTuple):
 
     first_lsn: int
     last_lsn: int
+
+
+Stored = StoredBatch | RecordBatch | Gap
+"""What a follower is given: a batch as it is stored, one that had to be decoded, or what cannot be given."""
 
 
 class Position(NamedTuple):
@@ -294,22 +337,20 @@ class SegmentReader:
     # ---- in log order ------------------------------------------------------------------------------------------------
 
     def read_frames(self, position: FramePosition, upto: int, records: int) -> tuple[list[Record | Gap], FramePosition]:
-        """As `read_batches`, record by record."""
-        found, position = self.read_batches(position, upto, records)
+        """As `read_stored`, record by record."""
+        found, position = self.read_stored(position, upto, records)
         items: list[Record | Gap] = []
         for item in found:
             if isinstance(item, Gap):
                 items.append(item)
             else:
-                items += item.records()
+                items += _records(item.stream, item.first_seq, item.first_lsn, item.payloads)
         return items, position
 
-    def read_batches(
-        self, position: FramePosition, upto: int, records: int
-    ) -> tuple[list[RecordBatch | Gap], FramePosition]:
-        """The next records in log order behind a position, up to record `upto`, about so many (whole frames); what is
-        damaged is a `Gap`. Snapshots are left out, and so is all of a deleted stream but its tombstone. An empty list:
-        nothing is left behind the old position and up to the new one.
+    def read_stored(self, position: FramePosition, upto: int, records: int) -> tuple[list[Stored], FramePosition]:
+        """The next records in log order behind a position, up to record `upto`, about so many (whole frames, until they
+        take _SLICE_BYTES); what is damaged is a `Gap`. Snapshots are left out, and so is all of a deleted stream but
+        its tombstone. An empty list: nothing is left behind the old position and up to the new one.
 
         Raises: `RecoveryFailed` on an I/O error; `Unavailable` or `InvalidInput` if the very next record is encrypted
         and its key cannot be had.
@@ -323,9 +364,7 @@ class SegmentReader:
                     raise
                 position = FramePosition(position.after)
 
-    def _read_frames(
-        self, position: FramePosition, upto: int, records: int
-    ) -> tuple[list[RecordBatch | Gap], FramePosition]:
+    def _read_frames(self, position: FramePosition, upto: int, records: int) -> tuple[list[Stored], FramePosition]:
         index = self._index
         after, segment, number = position
         segments = index.segments
@@ -334,11 +373,11 @@ class SegmentReader:
                 return [], position
             segment = segments[index.segment_of_lsn(after + 1, segments)]
             number = index.frame_of_lsn(segment, after + 1)
-        found: list[RecordBatch | Gap] = []
-        count = 0
+        found: list[Stored] = []
+        count = size = 0
         deleting = index.holding_deletions()
         window = _Window(self._files)
-        while count < records and after < upto:
+        while count < records and size < _SLICE_BYTES and after < upto:
             ends = segment.end_lsn  # asked first: a frame taken up meanwhile is counted before this moves
             is_behind = number >= segment.index.frame_count
             lsn, offset = (ends + 1, 0) if is_behind else index.frame_place(segment, number)
@@ -353,21 +392,21 @@ class SegmentReader:
                     break
                 segment, number = segments[place], 0
                 continue
-            end_lsn = ends + 1
+            end_lsn, end = ends + 1, segment.end_offset
             if number + 1 < segment.index.frame_count:
-                end_lsn = index.frame_place(segment, number + 1)[0]
+                end_lsn, end = index.frame_place(segment, number + 1)
             try:
-                items = self._read_frame(window, segment, lsn, offset, end_lsn - 1, after, deleting)
+                size += max(0, end - offset)
+                items = self._read_frame(window, segment, lsn, offset, end, end_lsn - 1, after, deleting)
                 if lsn > after and end_lsn - 1 <= upto:  # all of it is wanted, as nearly always
                     found.extend(items)
                     count += end_lsn - lsn
                     items = iter(())
                 for item in items:
-                    if isinstance(item, RecordBatch):
-                        if item.first_lsn <= after or item.first_lsn + len(item.payloads) - 1 > upto:
-                            item = _between(item, after, upto)
-                        if item.payloads:
-                            count += len(item.payloads)
+                    if not isinstance(item, Gap):
+                        item = between(item, after, upto)
+                        if (many := last_lsn_of(item) + 1 - item.first_lsn) > 0:
+                            count += many
                             found.append(item)
                     elif item.last_lsn > after and item.first_lsn <= upto:
                         count += 1
@@ -375,8 +414,7 @@ class SegmentReader:
             except (Unavailable, InvalidInput):
                 if not found:
                     raise
-                last = found[-1]
-                after = last.last_lsn if isinstance(last, Gap) else last.first_lsn + len(last.payloads) - 1
+                after = last_lsn_of(found[-1])
                 break
             after = max(after, min(end_lsn - 1, upto))
             if after < end_lsn - 1:
@@ -390,24 +428,27 @@ class SegmentReader:
         segment: IndexedSegment,
         first_lsn: int,
         offset: int,
+        end: int,
         last_lsn: int,
         after: int,
         deleting: list[IndexedSegment],
-    ) -> Iterator[RecordBatch | Gap]:
-        """The batches of the frame whose header is at `offset`, in log order, that end behind `after`.
-        `deleting`: the segments that hold tombstones."""
+    ) -> Iterator[Stored]:
+        """The batches of the frame whose header is at `offset`, in log order, that end behind `after`. `end`: where the
+        next one is, if the index does not lie. `deleting`: the segments that hold tombstones."""
         path = segment.path
         if not HEADER_BYTES <= offset < segment.end_offset:  # the index lies
             yield Gap(first_lsn, last_lsn)
             return
         try:
-            header = fr.parse_header(window.at(segment, offset, fr.HEADER_BYTES))
+            content, start = window.at(segment, offset, fr.HEADER_BYTES, end)
+            header = fr.parse_header(content[start : start + fr.HEADER_BYTES])
             body = memoryview(b"")
             if header is not None:
-                body = window.at(segment, offset + fr.HEADER_BYTES, header.body_len)
+                content, start = window.at(segment, offset + fr.HEADER_BYTES, header.body_len, end)
+                body = memoryview(content)[start : start + header.body_len]
         except OSError as error:
             raise RecoveryFailed.from_os_error("read", error, file=path, offset=offset) from error
-        whole = header is not None and fr.body_is_sound(header, body)
+        whole = header is not None and fr.body_is_sound(header, body, fr.crc32_in_pieces)
         entries = None
         if header is not None and len(body) == header.body_len and (whole or fr.directory_is_sound(header, body)):
             entries = fr.parse_directory(header, body, offset)
@@ -415,16 +456,24 @@ class SegmentReader:
             yield Gap(first_lsn, last_lsn)
             return
         base = offset + fr.HEADER_BYTES
-        content = bytes(body) if whole else b""
+        start -= base
+        lengths_from = entries[0][8] if entries else base
+        all_lengths = struct.unpack_from(f">{header.record_count}I", content, start + lengths_from) if whole else ()
         for stream, first_seq, lsn, count, size, crc, flags, payload_at, lengths_at in entries:
             if flags & KIND_FLAGS == FLAG_SNAPSHOT or lsn + count - 1 <= after:
                 continue
             if deleting and flags & KIND_FLAGS != FLAG_TOMBSTONE and self._index.is_deleted_in(deleting, stream):
                 continue
-            payloads = None
             if whole and not flags & CODED:  # nearly all of them
-                payloads = fr.payloads_at(content, payload_at - base, size, lengths_at - base, count)
-            elif whole or zlib.crc32(body[payload_at - base : payload_at - base + size]) == crc:
+                first = (lengths_at - lengths_from) // 4
+                of_batch = all_lengths[first : first + count]
+                if sum(of_batch) == size:
+                    yield StoredBatch(stream, first_seq, lsn, of_batch, content, start + payload_at)
+                else:
+                    yield Gap(lsn, lsn + count - 1)
+                continue
+            payloads = None
+            if whole or zlib.crc32(body[payload_at - base : payload_at - base + size]) == crc:
                 lengths = body[lengths_at - base : lengths_at - base + count * 4]
                 data = body[payload_at - base : payload_at - base + size]
                 with contextlib.suppress(KeyDestroyed):
@@ -437,9 +486,18 @@ class SegmentReader:
             yield Gap(header.last_lsn + 1, last_lsn)  # the index lacks a frame
 
 
-def _between(batch: RecordBatch, after: int, upto: int) -> RecordBatch:
+def last_lsn_of(item: Stored) -> int:
+    """The last record that an item stands for."""
+    if isinstance(item, Gap):
+        return item.last_lsn
+    return item.first_lsn + len(item.lengths if isinstance(item, StoredBatch) else item.payloads) - 1
+
+
+def between(batch: StoredBatch | RecordBatch, after: int, upto: int) -> StoredBatch | RecordBatch:
     """What a batch has behind one record and up to another."""
-    stream, first_seq, first_lsn, payloads = batch
+    if batch.first_lsn > after and last_lsn_of(batch) <= upto:
+        return batch
+    stream, first_seq, first_lsn, payloads = batch.cut() if isinstance(batch, StoredBatch) else batch
     cut = max(0, after + 1 - first_lsn)
     return RecordBatch(stream, first_seq + cut, first_lsn + cut, payloads[cut : max(0, upto + 1 - first_lsn)])
 
@@ -465,10 +523,12 @@ class _Window:
         self._files = files
         self._path, self._start, self._data = "", 0, b""
 
-    def at(self, segment: IndexedSegment, offset: int, size: int) -> memoryview:
+    def at(self, segment: IndexedSegment, offset: int, size: int, end: int) -> tuple[bytes, int]:
+        """What holds so many bytes from an offset on, if there are, and where they are in it. `end`: up to there more
+        will be wanted."""
         start = offset - self._start
         if segment.path != self._path or start < 0 or start + size > len(self._data):
-            ahead = min(_WINDOW, segment.end_offset - offset)
+            ahead = min(max(_WINDOW, min(end - offset, fr.MAX_FRAME_BYTES)), segment.end_offset - offset)
             self._data = self._files.read(segment.path, offset, max(size, ahead))
             self._path, self._start, start = segment.path, offset, 0
-        return memoryview(self._data)[start : start + size]
+        return self._data, start

@@ -68,6 +68,59 @@ class FollowingContract(PlaceOfJournal):
                 assert sequence(await take(slices, 1)) == [1]
                 journal.finish()
 
+    async def test_a_follower_is_told_that_there_is_more_and_reads_nothing_by_that(self, place: JournalPlace) -> None:
+        told: list[bool] = []
+        async with not_running(place) as journal:
+            async with journal.follow() as slices, trio.open_nursery() as nursery:
+                submission = journal.submit([Batch(A, 1, texts(2), 0)])
+
+                async def wait() -> None:
+                    told.append(await slices.wait_for_more())
+
+                nursery.start_soon(wait)
+                with trio.move_on_after(0.02):
+                    await submission.wait()
+                assert told == []  # it is not durable
+                nursery.start_soon(journal.run)
+                await submission.wait()
+                with trio.fail_after(5):
+                    assert await slices.wait_for_more()
+                    assert await slices.wait_for_more()
+                assert sequence(await take(slices, 2)) == [1, 2]
+                nursery.start_soon(wait)
+                journal.finish()
+        assert told == [True, False]
+
+    async def test_waiting_for_more_is_a_checkpoint_and_can_be_cancelled(self, place: JournalPlace) -> None:
+        async with running(place) as journal, journal.follow() as slices:
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await slices.wait_for_more()
+            assert scope.cancelled_caught
+            await append(journal, A, texts(1), expected_seq=0)
+            with trio.testing.assert_checkpoints():
+                assert await slices.wait_for_more()
+
+    async def test_digests_are_of_what_slices_are_of(self, place: JournalPlace) -> None:
+        async with running(place) as journal:
+            for n in range(4):
+                await append(journal, A, texts(3), expected_seq=3 * n)
+                await append(journal, B, texts(2), expected_seq=2 * n)
+            expected = await self._all_but_live(journal)
+            async with journal.follow() as slices:
+                found: list[Record] = []
+                while slices.position < journal.durable_lsn:
+                    more = await slices.next_digest(5, lambda items: [it for it in items if not isinstance(it, Gap)])
+                    assert more is not None
+                    for item in more:
+                        payloads = enumerate(item.payloads)
+                        found += [Record(item.stream, item.first_seq + n, item.first_lsn + n, it) for n, it in payloads]
+            assert found == expected
+
+    async def _all_but_live(self, journal: Journal) -> list[Record]:
+        async with journal.follow() as slices:
+            return await take(slices, journal.durable_lsn)
+
     async def test_two_followers_each_see_everything(self, place: JournalPlace) -> None:
         got: list[list[Record]] = []
 
