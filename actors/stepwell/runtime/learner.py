@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+import trio
 
 from stepstore.catalog import CatalogOptions, Change, LogReading, Projection
 from stepstore.errors import Damaged, Forked, KeyDestroyed
@@ -34,6 +35,8 @@ from stepwell.runtime.step_batches import StepBatch, Told, log_reading, told
 
 IN_HAND_BYTES = 32 * 1024 * 1024
 """So much of episodes that have not ended is kept in hand; the oldest are let go first, and read again at their end."""
+RECORDS_A_TURN = 2_048
+"""So many are taken in before others have their turn of the event loop: in about a millisecond."""
 _HEADS = {kind_head(kind): kind for kind in (STARTED, ENDED, DELETED, RECOMMENDED, FEEDBACK, SKILL_STORED, SKILL_USED)}
 _STEP = kind_head(STEP)
 _SHORTEST = min(map(len, _HEADS))
@@ -70,17 +73,24 @@ class LearningFold:
         self._advice = AdviceFold()
 
     async def prepare(self, items: Sequence[Told]) -> None:
-        """Take in some of the records of a transaction. A checkpoint for each episode that has to be read.
+        """Take in some of the records of a transaction. A checkpoint for each episode that has to be read, and for some
+        of the others.
 
         Raises: `RecoveryFailed`, `Unavailable`, `InvalidInput`, `Closed`, as reading does.
         """
         incomplete: list[Record] = []
+        taken = 0
         for item in items:
             if isinstance(item, RecordBatch):
                 item = told(item)
-            if isinstance(item, Gap) or (isinstance(item, StepBatch) and self._took_steps(item)):
+            if isinstance(item, Gap):
                 continue
-            incomplete += filter(None, map(self._took, item.records()))
+            if not isinstance(item, StepBatch) or not self._took_steps(item):
+                incomplete += filter(None, map(self._took, item.records()))
+            taken += item.steps if isinstance(item, StepBatch) else len(item.payloads)
+            if taken >= RECORDS_A_TURN:
+                await trio.lowlevel.checkpoint()
+                taken = 0
         for ending in incomplete:
             if ending.stream in self._ended or ending.stream in self._deleted:
                 continue

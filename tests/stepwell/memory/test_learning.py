@@ -43,10 +43,11 @@ from stepwell.model.ids import EPISODE_STREAM, stream_id
 from stepwell.model.outcome import TaskOutcome
 from stepwell.model.pattern import Counts, pattern_id
 from stepwell.runtime import learning_tables as tables
-from stepwell.runtime.learner import LearningFold, learning_projection
+from stepwell.runtime.learner import RECORDS_A_TURN, LearningFold, learning_projection
 from stepwell.runtime.recommending import append_next
 from stepwell.testing import MemoryJournal, open_memory_on
 from tests.support import HookedFileSystem, open_on
+from tests.support import step as numbered
 
 SHOP = TaskContext(domain="shop", tags=["db:shop"])
 NO_TABLE = StepError("Table 'orders' doesn't exist")
@@ -235,6 +236,34 @@ async def test_the_same_records_again_change_nothing() -> None:
         catalog = memory._runtime.projections.learning.catalog
         await catalog.write(catalog.store.apply, fold.changes(), catalog.store.cursor)
         assert await learned(memory) == before
+
+
+class _Steps(trio.abc.Instrument):
+    """How often a task went on after it had let others run."""
+
+    def __init__(self) -> None:
+        self._task, self.count = trio.lowlevel.current_task(), 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.count += task is self._task
+
+
+async def test_taking_in_a_large_piece_of_the_log_lets_others_run() -> None:
+    async with open_memory(":memory:") as memory:
+        for name in ("e-0", "e-1"):
+            handle = await memory.start_episode("a task", episode_id=name)
+            for _ in range(2 * RECORDS_A_TURN // 1_000 + 1):
+                await handle.log_steps([numbered(number) for number in range(1_000)])
+        await memory.flush()
+        async with memory._journal.follow() as follower:
+            batches = []
+            while follower.position < memory._journal.durable_lsn:
+                batches += await follower.next_batches(100_000) or []
+        steps = _Steps()
+        trio.lowlevel.add_instrument(steps)
+        await LearningFold(memory._journal).prepare(batches)
+        trio.lowlevel.remove_instrument(steps)
+        assert steps.count >= 3
 
 
 async def test_batches_of_steps_are_taken_in_without_looking_at_one_record_after_the_other(
