@@ -9,7 +9,7 @@ leaves it only when the result of its batch is known.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import trio
@@ -307,9 +307,9 @@ class CellMailbox(CellLife):
             self._at_journal = None
             self.fail_pending(error)
 
-    def _batches_of(self, commit: Commit) -> tuple[Batch, ...]:
+    def _batches_of(self, commit: Commit) -> Batch | Sequence[Batch]:
         """What the journal is to store together for the oldest commit."""
-        return (Batch(self.stream, commit.first_seq, tuple(self.in_hand[: commit.records]), commit.flags),)
+        return Batch(self.stream, commit.first_seq, tuple(self.in_hand[: commit.records]), commit.flags)
 
     @trio.lowlevel.enable_ki_protection
     def on_result(self, first_lsn: int, error: StepwellError | None) -> None:

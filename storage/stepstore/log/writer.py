@@ -50,7 +50,7 @@ from stepstore.log.latency import LatencyHistogram
 from stepstore.log.live_index import STREAM_DELETED, STREAM_FORKED, LiveIndex
 from stepstore.log.opening import OpenLog
 from stepstore.log.segment import NO_ROOM, Cut, Frame, Segment
-from stepstore.log.submission import Gate, Submission
+from stepstore.log.submission import Gate, Submission, listed
 from stepstore.notices import Notices
 
 T = TypeVar("T")
@@ -201,7 +201,7 @@ class LogWriter:
     @trio.lowlevel.enable_ki_protection
     def submit(
         self,
-        batches: Sequence[Batch],
+        batches: Batch | Sequence[Batch],
         *,
         critical: bool = False,
         on_done: Callable[[Submission], None] | None = None,
@@ -217,7 +217,8 @@ class LogWriter:
         cost = 0
         last: dict[bytes, int] = {}
         deleting: list[bytes] = []
-        for stream, first_seq, payloads, flags in batches:
+        for batch in listed(batches):
+            stream, first_seq, payloads, flags = batch.stream, batch.first_seq, batch.payloads, batch.flags
             if len(stream) != STREAM_ID_BYTES or not payloads:  # no reader would take such a frame for a sound one
                 raise InvalidInput("a batch has a stream id of 16 bytes and at least one record")
             cost += batch_cost(sum(map(len, payloads)), len(payloads))
@@ -468,12 +469,13 @@ class LogWriter:
     def _forget(self, submission: Submission) -> None:
         """Drop what `submit` noted of a submission whose result is known."""
         self._queued_bytes -= submission.cost
-        for stream, first_seq, payloads, flags in submission.batches:
+        for batch in submission.batches:
+            stream, flags = batch.stream, batch.flags
             if flags > MAX_PLAIN_FLAGS:
                 if flags & KIND_FLAGS == FLAG_SNAPSHOT:
                     continue
                 self._deleting.discard(stream)
-            if self._pending_seq.get(stream) == first_seq + len(payloads) - 1:
+            if self._pending_seq.get(stream) == batch.first_seq + len(batch.payloads) - 1:
                 del self._pending_seq[stream]
 
     def _resolve_all(self, submissions: list[Submission], error: StepwellError) -> None:
