@@ -10,6 +10,7 @@ import trio
 from stepstore.errors import afresh
 from stepstore.journal import Submission
 from stepwell.errors import OutcomeUnknown, StepwellError
+from stepwell.runtime.woken import WOKEN
 
 if TYPE_CHECKING:
     from stepwell.runtime.cell_mailbox import CellMailbox
@@ -61,7 +62,7 @@ class Commit(msgspec.Struct, gc=False, eq=False):
         waiter = self._waiter
         if waiter is not None:
             self._waiter = None
-            trio.lowlevel.reschedule(waiter)
+            trio.lowlevel.reschedule(waiter, WOKEN)
         if self._more_waiters is not None:
             self._more_waiters.unpark_all()
             self._more_waiters = None

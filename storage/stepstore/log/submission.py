@@ -40,7 +40,8 @@ class Submission(msgspec.Struct, gc=False, eq=False):
     @property
     def batches(self) -> Sequence[Batch]:
         """What is stored together."""
-        return listed(self.given)
+        given = self.given
+        return (given,) if isinstance(given, Batch) else given
 
     def resolve(self, first_lsn: int = 0, error: StepwellError | None = None) -> None:
         """Say what became of it, once. Wakes the waiters; runs `on_done` in the caller's turn."""

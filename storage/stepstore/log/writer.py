@@ -418,9 +418,9 @@ class LogWriter:
         stats.commit_latency.add(now - self._group_since)
         lsn = frame.first_lsn
         for submission in group:
-            self._forget(submission)
-            first = lsn
-            for batch in submission.batches:
+            batches, first = submission.batches, lsn
+            self._forget(submission.cost, batches)
+            for batch in batches:
                 lsn += len(batch.payloads)
             submission.resolve(first)
         self._advanced.unpark_all()
@@ -466,10 +466,10 @@ class LogWriter:
         self._log.index.add_mark(frame.end, frame.header_crc)
         self.stats.marks += 1
 
-    def _forget(self, submission: Submission) -> None:
+    def _forget(self, cost: int, batches: Sequence[Batch]) -> None:
         """Drop what `submit` noted of a submission whose result is known."""
-        self._queued_bytes -= submission.cost
-        for batch in submission.batches:
+        self._queued_bytes -= cost
+        for batch in batches:
             stream, flags = batch.stream, batch.flags
             if flags > MAX_PLAIN_FLAGS:
                 if flags & KIND_FLAGS == FLAG_SNAPSHOT:
@@ -480,7 +480,7 @@ class LogWriter:
 
     def _resolve_all(self, submissions: list[Submission], error: StepwellError) -> None:
         for submission in submissions:  # all of them first: what `on_done` submits must not continue a failed batch
-            self._forget(submission)
+            self._forget(submission.cost, submission.batches)
         for submission in submissions:
             submission.resolve(error=error)
         self._room.unpark_all()
