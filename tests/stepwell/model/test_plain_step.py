@@ -58,7 +58,7 @@ def test_every_value_of_a_parameter_is_what_cbor_makes_of_it(value: object) -> N
 @pytest.mark.parametrize("latency_ms", [*NUMBERS[:-1], 0.5, 1024.0, None])
 def test_every_latency_is_what_cbor_makes_of_it(latency_ms: float | None) -> None:
     step = ExecutionStep("tool", "action", {}, StepSuccess("fine"), latency_ms)
-    expected = ["tool", "action", {}, [0, "fine"], latency_ms]
+    expected: list[object] = ["tool", "action", {}, [0, "fine"], latency_ms]
     encoded = encode_plain_step(step, 2**60, SHORT_TEXT_BYTES)
     assert encoded == cbor2.dumps([1, "step", 2**60, expected, None])
 
