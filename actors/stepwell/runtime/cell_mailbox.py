@@ -8,6 +8,7 @@ leaves it only when the result of its batch is known.
 
 from __future__ import annotations
 
+import logging
 import math
 import sys
 from collections.abc import Iterator, Sequence
@@ -27,6 +28,8 @@ from stepwell.runtime.config import MemoryConfig
 from stepwell.runtime.keys import IdempotencyKeys
 from stepwell.runtime.receipt import Commit, Receipt
 from stepwell.runtime.untold import UntoldFailures
+
+_logger = logging.getLogger("stepwell.runtime")
 
 MAILBOX_BYTES = 4 * 1024 * 1024
 COMMIT_BYTES = 4 * 1024 * 1024
@@ -317,8 +320,9 @@ class CellMailbox(CellLife):
         except StepwellError as error:
             refusal = error
         except Exception as error:
+            _logger.error("giving a batch of %s to the journal failed", self.called, exc_info=error)
             refusal = OutcomeUnknown(f"giving it to the journal failed: {error_text(error)}")
-            refusal.__cause__ = error
+            refusal.__cause__ = error.with_traceback(None)  # its frames know the commit, which keeps the refusal
         self._at_journal = None
         self.fail_pending(refusal)
 
