@@ -15,6 +15,7 @@ SECOND = MemoryConfig(batch=BatchConfig(max_batch_size=1_000, flush_interval_ms=
 
 
 async def pass_time(clock: MockClock, seconds: float) -> None:
+    await trio.testing.wait_all_tasks_blocked()  # whoever is about to sleep begins now, and not behind the jump
     clock.jump(seconds)
     await trio.testing.wait_all_tasks_blocked()
 
