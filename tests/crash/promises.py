@@ -44,7 +44,8 @@ class Attempt:
     def records(self, first_lsn: int) -> list[Record]:
         """What it must look like when it is read, if its first record has this LSN."""
         found: list[Record] = []
-        for stream, first_seq, payloads, _flags in self.batches:
+        for batch in self.batches:
+            stream, first_seq, payloads = batch.stream, batch.first_seq, batch.payloads
             for n, payload in enumerate(payloads):
                 found.append(Record(stream, first_seq + n, first_lsn + len(found), payload))
         return found

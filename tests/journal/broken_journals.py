@@ -8,11 +8,13 @@ from __future__ import annotations
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 
+import msgspec
 import pytest
 import trio
 
 from stepstore.journal import Batch, Gap, InMemoryJournal, InMemoryStreams, Record, Submission
 from stepstore.journal.in_memory import InMemoryFollower, InMemorySlices
+from stepstore.log.submission import listed
 from stepwell.testing.journal_contract import JournalContract, JournalPlace
 
 _caught: set[str] = set()
@@ -46,7 +48,7 @@ class DropsARecord(InMemoryJournal):
     """Of three records or more in one batch, the last is lost."""
 
     def _store(self, submission: Submission, batches: Sequence[Batch]) -> int:
-        return super()._store(submission, [b._replace(payloads=b.payloads[:2]) for b in batches])
+        return super()._store(submission, [msgspec.structs.replace(b, payloads=b.payloads[:2]) for b in batches])
 
 
 class TestDropsARecord(BrokenJournalContract):
@@ -87,12 +89,12 @@ class ResurrectsDeleted(InMemoryJournal):
 
     def submit(
         self,
-        batches: Sequence[Batch],
+        batches: Batch | Sequence[Batch],
         *,
         critical: bool = False,
         on_done: Callable[[Submission], None] | None = None,
     ) -> Submission:
-        for batch in batches:
+        for batch in listed(batches):
             self._kept.deleted.discard(batch.stream)
         return super().submit(batches, critical=critical, on_done=on_done)
 
@@ -178,14 +180,14 @@ class TearsSubmissions(InMemoryJournal):
 
     def submit(
         self,
-        batches: Sequence[Batch],
+        batches: Batch | Sequence[Batch],
         *,
         critical: bool = False,
         on_done: Callable[[Submission], None] | None = None,
     ) -> Submission:
-        for batch in batches[:-1]:
-            super().submit([batch], critical=critical)
-        return super().submit(batches[-1:], critical=critical, on_done=on_done)
+        for batch in listed(batches)[:-1]:
+            super().submit(batch, critical=critical)
+        return super().submit(listed(batches)[-1], critical=critical, on_done=on_done)
 
 
 class TestTearsSubmissions(BrokenJournalContract):

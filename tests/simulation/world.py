@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -12,6 +11,7 @@ import trio
 from stepstore.errors import InvalidState, Rejected
 from stepstore.journal import Batch, Journal, SegmentLogJournal, Submission
 from stepstore.log.frame import SECTOR
+from stepstore.log.submission import listed
 from stepwell import BatchConfig, Closed, Event, Memory, MemoryConfig, OutcomeUnknown, StepwellError
 from stepwell.memory.opening import OpenMemory
 from stepwell.testing import Simulation, StuckError
@@ -393,10 +393,13 @@ class _Opening(OpenMemory):
         ledger, submit = self._world.ledger, journal.submit
 
         def noting(
-            batches: list[Batch], *, critical: bool = False, on_done: Callable[[Submission], None] | None = None
+            batches: Batch | Sequence[Batch],
+            *,
+            critical: bool = False,
+            on_done: Callable[[Submission], None] | None = None,
         ) -> Submission:
             number = len(ledger)
-            ledger.add(copy.copy(batches))
+            ledger.add(list(listed(batches)))
 
             def done(submission: Submission) -> None:
                 if submission.error is None:

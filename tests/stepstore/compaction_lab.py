@@ -55,7 +55,8 @@ class Kept:
         assert submission.done
         assert submission.error is None
         lsn = submission.first_lsn
-        for stream, first_seq, payloads, flags in submission.batches:
+        for batch in submission.batches:
+            stream, first_seq, payloads, flags = batch.stream, batch.first_seq, batch.payloads, batch.flags
             kind = flags & KIND_FLAGS
             for n, one in enumerate(payloads):
                 record = Record(stream, first_seq + n, lsn, one)

@@ -456,9 +456,9 @@ async def store(writer: LogWriter, *batches: tuple[bytes, Sequence[bytes]], crit
 def records_of(submission: Submission) -> list[Record]:
     """What a stored submission must look like when it is read."""
     records: list[Record] = []
-    for stream, first_seq, payloads, _flags in submission.batches:
-        for n, payload in enumerate(payloads):
-            records.append(Record(stream, first_seq + n, submission.first_lsn + len(records), payload))
+    for batch in submission.batches:
+        for n, payload in enumerate(batch.payloads):
+            records.append(Record(batch.stream, batch.first_seq + n, submission.first_lsn + len(records), payload))
     return records
 
 

@@ -73,7 +73,13 @@ def test_a_frame_is_read_as_it_was_written(
     lsn = first_lsn
     for batch, entry in zip(written, entries, strict=True):
         stream, first_seq, entry_lsn, count, size, body_crc, flags, payload_at, lengths_at = entry
-        assert (stream, first_seq, count, flags, entry_lsn) == (*batch[:2], len(batch.payloads), batch.flags, lsn)
+        assert (stream, first_seq, count, flags, entry_lsn) == (
+            batch.stream,
+            batch.first_seq,
+            len(batch.payloads),
+            batch.flags,
+            lsn,
+        )
         stored = data[payload_at - offset : payload_at - offset + size]
         assert zlib.crc32(stored) == body_crc
         lengths = data[lengths_at - offset : lengths_at - offset + 4 * count]

@@ -75,6 +75,7 @@ class EpisodeHandle:
             memory._supervisor.oversight.note_refused(error)
             await cancel_shielded_checkpoint()
             raise
+        del step  # else thousands of them would live until their callers have their turns again
         if memory._commit_durability:
             await receipt.reach_log()
         else:

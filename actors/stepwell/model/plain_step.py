@@ -29,6 +29,8 @@ _NULL = cbor2.dumps(None)  # for what is not there; and every ordinary step ends
 _TEXT_HEADS = tuple(cbor2.dumps("x" * size)[: -size or None] for size in range(SHORT_TEXT_BYTES))
 _OUTPUT_HEADS = tuple(_SUCCESS + head for head in _TEXT_HEADS)
 _SMALL = 1024
+_TWO_BYTES = 1 << 16
+_U16 = b"\x19"  # what precedes a number of two bytes
 _NUMBERS = tuple(map(cbor2.dumps, range(_SMALL)))
 _LAST_NUMBERS = tuple(number + _NULL for number in _NUMBERS)
 _MAP_HEADS = tuple(bytes([0xA0 + size]) for size in range(24))
@@ -99,6 +101,8 @@ def encode_plain_step(step: ExecutionStep, time_ns: int, text_bytes: int) -> byt
                     parts += (_PARAMETERS[name], _TEXT_HEADS[len(text)], text)
                 elif kind is int and 0 <= value < _SMALL:
                     parts += (_PARAMETERS[name], _NUMBERS[value])
+                elif kind is int and _SMALL <= value < _TWO_BYTES:
+                    parts += (_PARAMETERS[name], _U16, value.to_bytes(2, "big"))
                 else:
                     check.check_object(parameters, "")
                     parts[5:] = (_dumps(parameters),)
@@ -119,6 +123,8 @@ def encode_plain_step(step: ExecutionStep, time_ns: int, text_bytes: int) -> byt
             parts += (_SUCCESS, _dumps(output))
         if type(latency_ms) is int and 0 <= latency_ms < _SMALL:
             parts.append(_LAST_NUMBERS[latency_ms])
+        elif type(latency_ms) is int and _SMALL <= latency_ms < _TWO_BYTES:
+            parts += (_U16, latency_ms.to_bytes(2, "big"), _NULL)
         elif latency_ms is None:
             parts += (_NULL, _NULL)
         else:

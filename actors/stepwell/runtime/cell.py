@@ -277,7 +277,6 @@ class EpisodeCell(CellMailbox):
         self._commits.append(commit)
         self._at_journal = commit
         self.in_hand.extend(batch.payloads)
-        self.batches_sent += 1
         self._pending += commit.records
         self._next_seq += commit.records
         self._steps += commit.records

@@ -14,6 +14,7 @@ from stepwell.model.ids import EPISODE_STREAM, EpisodeId, stream_id
 from stepwell.runtime.ending_request import EndingRequest
 from stepwell.runtime.state import EpisodeState
 from stepwell.runtime.untold import called
+from stepwell.runtime.woken import WOKEN
 
 if TYPE_CHECKING:
     from stepwell.runtime.passivation import Place
@@ -84,7 +85,7 @@ class CellLife:
         sleeper = self._sleeper
         if sleeper is not None:
             self._sleeper = None
-            trio.lowlevel.reschedule(sleeper)
+            trio.lowlevel.reschedule(sleeper, WOKEN)
 
     # ---- who needs it ------------------------------------------------------------------------------------------------
 

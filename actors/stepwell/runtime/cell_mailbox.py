@@ -8,8 +8,10 @@ leaves it only when the result of its batch is known.
 
 from __future__ import annotations
 
+import logging
+import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import trio
@@ -18,7 +20,8 @@ from stepstore.errors import afresh
 from stepstore.journal import Batch, Journal
 from stepstore.journal.contract import FLAG_OPENS
 from stepstore.log.frame import batch_cost
-from stepwell.errors import StepwellError
+from stepstore.restarting import error_text
+from stepwell.errors import OutcomeUnknown, StepwellError
 from stepwell.model.ids import EpisodeId
 from stepwell.runtime.cell_life import CellLife
 from stepwell.runtime.config import MemoryConfig
@@ -26,23 +29,27 @@ from stepwell.runtime.keys import IdempotencyKeys
 from stepwell.runtime.receipt import Commit, Receipt
 from stepwell.runtime.untold import UntoldFailures
 
+_logger = logging.getLogger("stepwell.runtime")
+
 MAILBOX_BYTES = 4 * 1024 * 1024
 COMMIT_BYTES = 4 * 1024 * 1024
 """A commit takes items up to this, unless a single one is larger."""
+NEVER = math.inf
 PER_RECORD = batch_cost(0, 1) - batch_cost(0, 0)
 """What a record takes in a batch beside its payload."""
 
 
 class Flusher(Protocol):
-    """Wakes a cell some time after its first unsent step."""
+    """Has a cell send some time after its first unsent step."""
 
     def schedule(self, cell: CellMailbox) -> None:
-        """Call `cell.flush_due` after the flush interval."""
+        """Have `cell.flush_due` called after the flush interval, unless `cell.flush_at` is set anew before."""
 
 
 class CellMailbox(CellLife):
     """See the module. `full`: callers have to wait for room. `mail`: the receive end. `in_hand`: what was taken from
-    it and has no result yet, oldest first.
+    it and has no result yet, oldest first. `flush_at`: when the oldest unsent step is to go, NEVER if nothing waits for
+    that; `is_timed`: whether the flusher has the cell. Both are set by the flusher, and the first by whoever sends.
 
     While the task is parked and the channel is empty, the door puts a message in hand itself; that saves the way
     through the channel, and the order is the same. Such a message counts as one in the mailbox until the next drain.
@@ -72,9 +79,10 @@ class CellMailbox(CellLife):
         "_taken",
         "_untold",
         "_urgent",
-        "batches_sent",
+        "flush_at",
         "full",
         "in_hand",
+        "is_timed",
         "mail",
     )
 
@@ -102,7 +110,8 @@ class CellMailbox(CellLife):
         self._pending = 0
         self._at_journal: Commit | None = None
         self._urgent = self._due = False
-        self.batches_sent = 0
+        self.flush_at = NEVER
+        self.is_timed = False
         self._next_seq = 1
         self._last_ns = 0
         self._keys = IdempotencyKeys(episode_id, config.keys_kept)
@@ -291,25 +300,35 @@ class CellMailbox(CellLife):
 
     @trio.lowlevel.enable_ki_protection
     def send(self) -> None:
-        """Give the oldest commit to the journal. In hand it stays until its result is known."""
+        """Give the oldest commit to the journal. In hand it stays until its result is known.
+
+        Whoever runs this (a caller, the timer, the writer) is not concerned if it fails: the episode is, and its task
+        is supervised.
+        """
         self.drain()
         commit = self._commits[0]
         if commit is self._open:
             self._open = None
-        batches = self._batches_of(commit)
         self._at_journal = commit
         if len(self._commits) == 1:
             self._urgent = self._due = False
-        self.batches_sent += 1
+        self.flush_at = NEVER
+        refusal: StepwellError
         try:
-            self._journal.submit(batches, critical=commit.critical, on_done=commit)
+            self._journal.submit(self._batches_of(commit), critical=commit.critical, on_done=commit)
+            return
         except StepwellError as error:
-            self._at_journal = None
-            self.fail_pending(error)
+            refusal = error
+        except Exception as error:
+            _logger.error("giving a batch of %s to the journal failed", self.called, exc_info=error)
+            refusal = OutcomeUnknown(f"giving it to the journal failed: {error_text(error)}")
+            refusal.__cause__ = error.with_traceback(None)  # its frames know the commit, which keeps the refusal
+        self._at_journal = None
+        self.fail_pending(refusal)
 
-    def _batches_of(self, commit: Commit) -> tuple[Batch, ...]:
+    def _batches_of(self, commit: Commit) -> Batch | Sequence[Batch]:
         """What the journal is to store together for the oldest commit."""
-        return (Batch(self.stream, commit.first_seq, tuple(self.in_hand[: commit.records]), commit.flags),)
+        return Batch(self.stream, commit.first_seq, tuple(self.in_hand[: commit.records]), commit.flags)
 
     @trio.lowlevel.enable_ki_protection
     def on_result(self, first_lsn: int, error: StepwellError | None) -> None:
@@ -343,6 +362,7 @@ class CellMailbox(CellLife):
         self._commits.clear()
         self._pending = 0
         self._urgent = self._due = False
+        self.flush_at = NEVER
         for commit in commits:
             self._keys.forget(commit)
             commit.resolve(0, error)

@@ -2,65 +2,80 @@
 
 from __future__ import annotations
 
-from collections import deque
+import heapq
+import itertools
 
 import msgspec
 import trio
 
-from stepwell.runtime.cell_mailbox import CellMailbox
+from stepwell.runtime.cell_mailbox import NEVER, CellMailbox
 
 
-class _Due(msgspec.Struct, gc=False, eq=False):
-    """A cell, when its first unsent step is to go, and how many batches it had sent before.
+class _Due(msgspec.Struct, gc=False, order=True):
+    """A cell, and when to look at it; the number keeps cells from being compared.
 
-    There may be one for every step. The garbage collector need not know them: nothing refers to one but the queue,
-    which is emptied when the task ends, so that none stays part of a cycle.
+    The garbage collector need not know it: nothing refers to one but the heap, which is emptied when the task ends, so
+    that none stays part of a cycle.
     """
 
-    deadline: float
+    at: float
+    number: int
     cell: CellMailbox
-    batches_sent: int
 
 
 class IntervalFlusher:
-    """Wakes cells in the order in which their first unsent step came. The interval is one for all, so a queue does."""
+    """Has each cell send once its first unsent step has waited for the interval.
+
+    A cell is in the heap once at most, however many of its batches go before that: sending puts off `cell.flush_at`,
+    and the cell is looked at when it was due at first. So there are as many entries as cells that were used within the
+    last interval.
+    """
 
     def __init__(self, interval_seconds: float):
         self._interval = interval_seconds
-        self._queue: deque[_Due] = deque()
+        self._heap: list[_Due] = []
+        self._numbers = itertools.count()
         self._wake = trio.lowlevel.ParkingLot()
         self._is_over = False
+
+    def __len__(self) -> int:
+        """How many cells are in it."""
+        return len(self._heap)
 
     @trio.lowlevel.enable_ki_protection
     def schedule(self, cell: CellMailbox) -> None:
         """Have `cell.flush_due` called after the interval, unless a batch of it goes before. Once the task has ended
         nobody does: closing has sent what there was."""
-        if self._is_over:
-            return
-        self._queue.append(_Due(trio.current_time() + self._interval, cell, cell.batches_sent))
-        if len(self._queue) == 1:
-            self._wake.unpark_all()
+        cell.flush_at = at = trio.current_time() + self._interval
+        if not (cell.is_timed or self._is_over):
+            cell.is_timed = True
+            heapq.heappush(self._heap, _Due(at, next(self._numbers), cell))
+            if len(self._heap) == 1:
+                self._wake.unpark_all()
 
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """The task; ends when cancelled."""
         try:
             while True:
-                await self._flush_next()
+                await self._look_at_first()
         finally:
             self._is_over = True
-            self._queue.clear()
+            self._heap.clear()
 
     @trio.lowlevel.enable_ki_protection
-    async def _flush_next(self) -> None:
-        if not self._queue:
+    async def _look_at_first(self) -> None:
+        if not self._heap:
             await self._wake.park()
             return
-        due = self._queue[0]
-        if due.cell.batches_sent != due.batches_sent:
-            self._queue.popleft()
-        elif due.deadline > trio.current_time():
-            await trio.sleep_until(due.deadline)
+        first, now = self._heap[0], trio.current_time()
+        cell = first.cell
+        if first.at > now:
+            await trio.sleep_until(first.at)
+        elif now < cell.flush_at < NEVER:  # it has sent since, and has other steps
+            heapq.heapreplace(self._heap, _Due(cell.flush_at, next(self._numbers), cell))
         else:
-            self._queue.popleft()
-            due.cell.flush_due()
+            heapq.heappop(self._heap)
+            cell.is_timed = False
+            if cell.flush_at <= now:
+                cell.flush_due()

@@ -10,6 +10,7 @@ import trio
 from stepstore.errors import afresh
 from stepstore.journal import Submission
 from stepwell.errors import OutcomeUnknown, StepwellError
+from stepwell.runtime.woken import WOKEN
 
 if TYPE_CHECKING:
     from stepwell.runtime.cell_mailbox import CellMailbox
@@ -61,7 +62,7 @@ class Commit(msgspec.Struct, gc=False, eq=False):
         waiter = self._waiter
         if waiter is not None:
             self._waiter = None
-            trio.lowlevel.reschedule(waiter)
+            trio.lowlevel.reschedule(waiter, WOKEN)
         if self._more_waiters is not None:
             self._more_waiters.unpark_all()
             self._more_waiters = None
@@ -69,22 +70,34 @@ class Commit(msgspec.Struct, gc=False, eq=False):
     @trio.lowlevel.enable_ki_protection
     async def wait(self) -> None:
         """Return once it is done, having made it urgent. A checkpoint on every path."""
+        if self.begin_waiting():
+            await trio.lowlevel.wait_task_rescheduled(_StopWaiting(self))
+        else:
+            await self.wait_beside()
+
+    @trio.lowlevel.enable_ki_protection
+    def begin_waiting(self) -> bool:
+        """Make it urgent. True if this task is the one that waits from now on, and has to sleep in the same section."""
         if not self.done and self.cell is not None:
             self.cell.make_urgent(self)  # which may refuse it at this very moment
+        if self.done or self._waiter is not None:
+            return False
+        # Most have one waiter: it is kept as the task it is, since an event would cost three objects more.
+        self._waiter = trio.lowlevel.current_task()
+        return True
+
+    async def wait_beside(self) -> None:
+        """Wait where `begin_waiting` gave False: it is done, or somebody waits already. A checkpoint."""
         if self.done:
             await trio.lowlevel.checkpoint()
-        elif self._waiter is None:
-            # Most have one waiter: it is kept as the task it is, since an event would cost three objects more.
-            self._waiter = trio.lowlevel.current_task()
-            await trio.lowlevel.wait_task_rescheduled(self._stop_waiting)
-        else:
-            if self._more_waiters is None:
-                self._more_waiters = trio.lowlevel.ParkingLot()
-            await self._more_waiters.park()
+            return
+        if self._more_waiters is None:
+            self._more_waiters = trio.lowlevel.ParkingLot()
+        await self._more_waiters.park()
 
-    def _stop_waiting(self, _raise_cancel: object) -> trio.lowlevel.Abort:
+    def stop_waiting(self) -> None:
+        """The task that waits is cancelled."""
         self._waiter = None
-        return trio.lowlevel.Abort.SUCCEEDED
 
     async def reach_log(self) -> None:
         """Wait until it is done, and raise why it failed if it did."""
@@ -104,6 +117,16 @@ class Commit(msgspec.Struct, gc=False, eq=False):
         losses, self.losses = self.losses, ()
         for loss in losses:
             loss.untold.asked(loss)
+
+
+class _StopWaiting(msgspec.Struct, gc=False):
+    """The abort function of a task that waits for a commit: a method bound to it would be the garbage collector's."""
+
+    commit: Commit
+
+    def __call__(self, _raise_cancel: object) -> trio.lowlevel.Abort:
+        self.commit.stop_waiting()
+        return trio.lowlevel.Abort.SUCCEEDED
 
 
 class Receipt(msgspec.Struct, frozen=True, eq=False, gc=False):
@@ -127,14 +150,20 @@ class Receipt(msgspec.Struct, frozen=True, eq=False, gc=False):
         """Whether the record is on the medium."""
         return self._commit.done and self._commit.error is None
 
+    @trio.lowlevel.enable_ki_protection
     async def wait_durable(self) -> None:
         """Return once the record is on the medium. May be awaited any number of times, also after the memory closed.
 
         Waiting makes the batch go as soon as the log is free. Cancelling the waiter does not cancel the write.
         Raises: `OutcomeUnknown` if the log failed or was closed first; resubmit with the same key.
         """
-        await self._commit.wait()
-        self.check_durable()
+        commit = self._commit
+        if commit.begin_waiting():  # `Commit.wait`, without its coroutine: thousands may wait at once
+            await trio.lowlevel.wait_task_rescheduled(_StopWaiting(commit))
+        else:
+            await commit.wait_beside()
+        if commit.error is not None:
+            self.check_durable()
 
     @trio.lowlevel.enable_ki_protection
     def check_durable(self) -> None:

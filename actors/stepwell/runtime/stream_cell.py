@@ -100,7 +100,7 @@ class StreamCell(EpisodeCell):
         meta = generation_meta(self.kind.name, self.name, self.generation) if begins else None
         return self.contents.encode(drafts, self._next_seq, time_ns, meta)
 
-    def _batches_of(self, commit: Commit) -> tuple[Batch, ...]:
+    def _batches_of(self, commit: Commit) -> Batch | Sequence[Batch]:
         most = self.kind.batch_records
         if most is None or commit.records <= most or commit.bytes > _LARGEST_CUT:
             return super()._batches_of(commit)

@@ -95,7 +95,8 @@ def read_submission(batches: Sequence[Batch], kept: InMemoryStreams) -> Submitte
     """What is in a submission; `kept` is what is stored before it."""
     names: dict[bytes, str] = {}
     records: list[StoredRecord] = []
-    for stream, first_seq, payloads, _flags in batches:
+    for batch in batches:
+        stream, first_seq, payloads = batch.stream, batch.first_seq, batch.payloads
         if stream not in names:
             names[stream] = stored_name(kept, stream) or (name_of(payloads[0]) if first_seq == 1 else "")
         records += [read_record(names[stream], first_seq + n, payload) for n, payload in enumerate(payloads)]

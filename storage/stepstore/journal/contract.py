@@ -107,12 +107,12 @@ class Journal(Protocol):
 
     def submit(
         self,
-        batches: Sequence[Batch],
+        batches: Batch | Sequence[Batch],
         *,
         critical: bool = False,
         on_done: Callable[[Submission], None] | None = None,
     ) -> Submission:
-        """Queue batches to be stored together; `on_done` runs synchronously once the result is known.
+        """Queue a batch, or several to be stored together; `on_done` runs synchronously once the result is known.
 
         Raises: `Closed`, `LogFull`, `TooLarge`, `InvalidInput`, `InvalidState` (a batch does not continue its stream,
         or that is deleted, or is forked and the batch is no tombstone).

@@ -32,6 +32,7 @@ from stepstore.log.frame import (
     MAX_BATCH_BYTES,
     batch_cost,
 )
+from stepstore.log.submission import listed
 from stepstore.log.writer import MAX_PLAIN_FLAGS, STREAM_ID_BYTES, check_kind
 from stepstore.notices import Notices
 from stepstore.restarting import Service
@@ -106,12 +107,13 @@ class InMemoryJournal:
 
     def _forget(self, submission: Submission) -> None:
         """Drop what `submit` noted of a submission whose result is known."""
-        for stream, first_seq, payloads, flags in submission.batches:
+        for batch in submission.batches:
+            stream, flags = batch.stream, batch.flags
             if flags & KIND_FLAGS == FLAG_SNAPSHOT:
                 continue
             if flags & KIND_FLAGS == FLAG_TOMBSTONE:
                 self._deleting.discard(stream)
-            if self._pending_seq.get(stream) == first_seq + len(payloads) - 1:
+            if self._pending_seq.get(stream) == batch.first_seq + len(batch.payloads) - 1:
                 del self._pending_seq[stream]
 
     def _refuse(self, submissions: Sequence[Submission], error: StepwellError) -> None:
@@ -135,18 +137,19 @@ class InMemoryJournal:
     @trio.lowlevel.enable_ki_protection
     def submit(
         self,
-        batches: Sequence[Batch],
+        batches: Batch | Sequence[Batch],
         *,
         critical: bool = False,
         on_done: Callable[[Submission], None] | None = None,
     ) -> Submission:
         self.check_open(critical=critical)
-        cost = sum(batch_cost(sum(map(len, batch.payloads)), len(batch.payloads)) for batch in batches)
+        cost = sum(batch_cost(sum(map(len, batch.payloads)), len(batch.payloads)) for batch in listed(batches))
         if cost > MAX_BATCH_BYTES:
             raise TooLarge(f"a batch of {cost:,} bytes exceeds the limit of {MAX_BATCH_BYTES:,}; split it")
         last: dict[bytes, int] = {}
         deleting: list[bytes] = []
-        for stream, first_seq, payloads, flags in batches:
+        for batch in listed(batches):
+            stream, first_seq, payloads, flags = batch.stream, batch.first_seq, batch.payloads, batch.flags
             if len(stream) != STREAM_ID_BYTES or not payloads:
                 raise InvalidInput("a batch has a stream id of 16 bytes and at least one record")
             before = last.get(stream, self.last_seq(stream))

@@ -28,10 +28,11 @@ class InMemoryStreams:
         """Store batches that continue their streams, and give the LSN of the first record."""
         order = self.order
         first_lsn = len(order) + 1
-        for stream, first_seq, payloads, flags in batches:
+        for batch in batches:
+            stream, payloads, flags = batch.stream, batch.payloads, batch.flags
             if flags & KIND_FLAGS == FLAG_SNAPSHOT:
                 order.append((stream, 0))
-                self.snapshots[stream] = Record(stream, first_seq, len(order), payloads[0])
+                self.snapshots[stream] = Record(stream, batch.first_seq, len(order), payloads[0])
                 continue
             records = self.records.setdefault(stream, [])
             if flags & KIND_FLAGS == FLAG_TOMBSTONE:

@@ -173,7 +173,7 @@ class SegmentLogJournal:
 
     def submit(
         self,
-        batches: Sequence[Batch],
+        batches: Batch | Sequence[Batch],
         *,
         critical: bool = False,
         on_done: Callable[[Submission], None] | None = None,

@@ -16,6 +16,8 @@ from array import array
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import msgspec
+
 SECTOR = 512
 
 KIND_DATA, KIND_MARK, KIND_FOOTER, KIND_CLOSE = 1, 2, 3, 4
@@ -90,12 +92,15 @@ class FrameHeader(NamedTuple):
         return HEADER_BYTES + self.body_len
 
 
-class Batch(NamedTuple):
+class Batch(msgspec.Struct, frozen=True, gc=False):
     """Records of one stream that are stored together: `first_seq` and on, as opaque payloads.
 
     `flags`: FLAG_… bits. A batch with FLAG_SNAPSHOT holds one record, takes no number, and names in `first_seq` the
     last one it covers; one with FLAG_TOMBSTONE holds the last record of its stream.
     """
+
+    # Thousands may wait for the medium at once, so the garbage collector does not know them (`gc=False`). That is safe
+    # because a batch holds bytes, which refer to nothing.
 
     stream: bytes
     first_seq: int
@@ -192,16 +197,18 @@ def build_frame(
     entries: list[DirectoryEntry] = []
     pack, crc32 = DIRECTORY_ENTRY.pack, zlib.crc32
     lsn_offset = 0
-    for stream, first_seq, payloads, flags in batches:
+    for batch in batches:
+        stream, payloads, flags = batch.stream, batch.payloads, batch.flags
         if encode is None or flags & FLAG_TOMBSTONE:  # a deletion must be readable when the key is destroyed
             body = b"".join(payloads)
         else:
-            body, how = encode(stream, first_seq, payloads)
+            body, how = encode(stream, batch.first_seq, payloads)
             flags |= how
         count, size, crc = len(payloads), len(body), crc32(body)
         bodies.append(body)
         lengths.extend(map(len, payloads))
         kind_of_batch = ENTRY_EVENTS + (flags >> _KIND_SHIFT)
+        first_seq = batch.first_seq
         packed.append(pack(stream, first_seq, lsn_offset, count, size, crc, flags & 0xFFFF, kind_of_batch))
         entries.append((stream, first_seq, first_lsn + lsn_offset, count, size, crc, flags, payload_at, lengths_at))
         lsn_offset += count

@@ -11,17 +11,24 @@ from stepstore.errors import StepwellError, afresh
 from stepstore.log.frame import Batch
 
 
+def listed(given: Batch | Sequence[Batch]) -> Sequence[Batch]:
+    """What is submitted, one batch or several, as a sequence."""
+    return (given,) if isinstance(given, Batch) else given
+
+
 class Submission(msgspec.Struct, gc=False, eq=False):
     """Batches that are stored together or not at all, and what became of them.
 
     `done` turns True once the result is known; then either `error` is None and `first_lsn` says where the first record
     is, or `error` says why not: a `Rejected` means definitely not stored, `OutcomeUnknown` that it cannot be told.
+
+    `given`: the batches as they were submitted; one batch needs no list.
     """
 
     # Thousands may wait at once, so the garbage collector does not know them (`gc=False`). That is safe because each is
     # resolved, and then lets go of whoever is told; and its error is nobody's who raises it, see `afresh`.
 
-    batches: Sequence[Batch]
+    given: Batch | Sequence[Batch]
     cost: int
     critical: bool
     on_done: Callable[[Submission], None] | None
@@ -29,6 +36,12 @@ class Submission(msgspec.Struct, gc=False, eq=False):
     error: StepwellError | None = None
     first_lsn: int = 0
     _event: trio.Event | None = None
+
+    @property
+    def batches(self) -> Sequence[Batch]:
+        """What is stored together."""
+        given = self.given
+        return (given,) if isinstance(given, Batch) else given
 
     def resolve(self, first_lsn: int = 0, error: StepwellError | None = None) -> None:
         """Say what became of it, once. Wakes the waiters; runs `on_done` in the caller's turn."""

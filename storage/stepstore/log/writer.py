@@ -50,7 +50,7 @@ from stepstore.log.latency import LatencyHistogram
 from stepstore.log.live_index import STREAM_DELETED, STREAM_FORKED, LiveIndex
 from stepstore.log.opening import OpenLog
 from stepstore.log.segment import NO_ROOM, Cut, Frame, Segment
-from stepstore.log.submission import Gate, Submission
+from stepstore.log.submission import Gate, Submission, listed
 from stepstore.notices import Notices
 
 T = TypeVar("T")
@@ -201,7 +201,7 @@ class LogWriter:
     @trio.lowlevel.enable_ki_protection
     def submit(
         self,
-        batches: Sequence[Batch],
+        batches: Batch | Sequence[Batch],
         *,
         critical: bool = False,
         on_done: Callable[[Submission], None] | None = None,
@@ -217,7 +217,8 @@ class LogWriter:
         cost = 0
         last: dict[bytes, int] = {}
         deleting: list[bytes] = []
-        for stream, first_seq, payloads, flags in batches:
+        for batch in listed(batches):
+            stream, first_seq, payloads, flags = batch.stream, batch.first_seq, batch.payloads, batch.flags
             if len(stream) != STREAM_ID_BYTES or not payloads:  # no reader would take such a frame for a sound one
                 raise InvalidInput("a batch has a stream id of 16 bytes and at least one record")
             cost += batch_cost(sum(map(len, payloads)), len(payloads))
@@ -417,9 +418,9 @@ class LogWriter:
         stats.commit_latency.add(now - self._group_since)
         lsn = frame.first_lsn
         for submission in group:
-            self._forget(submission)
-            first = lsn
-            for batch in submission.batches:
+            batches, first = submission.batches, lsn
+            self._forget(submission.cost, batches)
+            for batch in batches:
                 lsn += len(batch.payloads)
             submission.resolve(first)
         self._advanced.unpark_all()
@@ -465,20 +466,21 @@ class LogWriter:
         self._log.index.add_mark(frame.end, frame.header_crc)
         self.stats.marks += 1
 
-    def _forget(self, submission: Submission) -> None:
+    def _forget(self, cost: int, batches: Sequence[Batch]) -> None:
         """Drop what `submit` noted of a submission whose result is known."""
-        self._queued_bytes -= submission.cost
-        for stream, first_seq, payloads, flags in submission.batches:
+        self._queued_bytes -= cost
+        for batch in batches:
+            stream, flags = batch.stream, batch.flags
             if flags > MAX_PLAIN_FLAGS:
                 if flags & KIND_FLAGS == FLAG_SNAPSHOT:
                     continue
                 self._deleting.discard(stream)
-            if self._pending_seq.get(stream) == first_seq + len(payloads) - 1:
+            if self._pending_seq.get(stream) == batch.first_seq + len(batch.payloads) - 1:
                 del self._pending_seq[stream]
 
     def _resolve_all(self, submissions: list[Submission], error: StepwellError) -> None:
         for submission in submissions:  # all of them first: what `on_done` submits must not continue a failed batch
-            self._forget(submission)
+            self._forget(submission.cost, submission.batches)
         for submission in submissions:
             submission.resolve(error=error)
         self._room.unpark_all()

@@ -44,10 +44,21 @@ def test_what_is_not_ordinary_is_left_to_the_checks_one_by_one(step: ExecutionSt
     assert decoded.data[:3] == [step.tool, step.action, step.parameters]
 
 
-@pytest.mark.parametrize("value", [-1, 0, 23, 24, 255, 256, 1023, 1024, 2**63, True, False, None, 0.5, "", "é" * 255])
+NUMBERS = [0, 23, 24, 255, 256, 1023, 1024, 1025, 0xABCD, 65_535, 65_536, 65_537, 2**63]
+
+
+@pytest.mark.parametrize("value", [-1, *NUMBERS, True, False, None, 0.5, "", "é" * 255])
 def test_every_value_of_a_parameter_is_what_cbor_makes_of_it(value: object) -> None:
     step = ExecutionStep("tool", "action", {"before": 1, "value": value, "after": "x"}, StepSuccess(value), 0.5)
     expected = ["tool", "action", {"before": 1, "value": value, "after": "x"}, [0, value], 0.5]
+    encoded = encode_plain_step(step, 2**60, SHORT_TEXT_BYTES)
+    assert encoded == cbor2.dumps([1, "step", 2**60, expected, None])
+
+
+@pytest.mark.parametrize("latency_ms", [*NUMBERS[:-1], 0.5, 1024.0, None])
+def test_every_latency_is_what_cbor_makes_of_it(latency_ms: float | None) -> None:
+    step = ExecutionStep("tool", "action", {}, StepSuccess("fine"), latency_ms)
+    expected: list[object] = ["tool", "action", {}, [0, "fine"], latency_ms]
     encoded = encode_plain_step(step, 2**60, SHORT_TEXT_BYTES)
     assert encoded == cbor2.dumps([1, "step", 2**60, expected, None])
 
