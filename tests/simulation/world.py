@@ -416,5 +416,5 @@ class _Opening(OpenMemory):
                 ledger.learn(number, promises.Fate.REFUSED)
                 raise
 
-        journal.submit = noting  # type: ignore[method-assign,assignment]
+        journal.submit = noting  # type: ignore[method-assign]
         return journal
