@@ -126,6 +126,16 @@ class AppendingContract(PlaceOfJournal):
             assert list(journal.streams()) == []
             assert (journal.last_seq(A), journal.last_seq(B)) == (0, 0)
 
+    async def test_one_batch_needs_no_list_around_it(self, place: JournalPlace) -> None:
+        async with running(place) as journal:
+            with pytest.raises(InvalidState):
+                journal.submit(Batch(A, 2, [b"too early"], 0))
+            submission = journal.submit(Batch(A, 1, texts(2), 0))
+            assert [batch.first_seq for batch in submission.batches] == [1]
+            await submission.wait()
+            assert (submission.done, submission.error, submission.first_lsn) == (True, None, 1)
+            assert [record.payload for record in await everything(journal, A)] == texts(2)
+
     async def test_batches_of_several_streams_are_stored_together_in_their_order(self, place: JournalPlace) -> None:
         async with running(place) as journal:
             submission = journal.submit(
