@@ -430,6 +430,27 @@ def test_a_trailer_that_names_another_end_than_the_next_segment_is_refused() -> 
         assert verify_log(LOG, files=disk).problems
 
 
+@pytest.mark.parametrize("lies", [False, True], ids=["as it was written", "of another end"])
+def test_a_footer_that_comes_to_end_its_file_by_a_cut_is_asked_and_goes_if_it_lies(lies: bool) -> None:
+    disk, stored = sealed_log()
+    segment = segments(disk)[-1]
+    size = len(content(disk, segment))
+    trailer = parse_trailer(content(disk, segment)[-TRAILER_BYTES:])
+    assert trailer is not None
+    if lies:
+        put(disk, segment, encode_trailer(trailer._replace(end_lsn=trailer.end_lsn + 1)), at=size - TRAILER_BYTES)
+    put(disk, segment, bytes(4096), at=size)  # so the trailer is not where a file ends, and the frames are scanned
+    log = open_log(disk, LOG, SMALL)
+    assert read_log(log) == stored
+    number = [it.path for it in log.index.segments].index(segment)
+    assert isinstance(log.index.segments[number].index, LiveIndex if lies else SealedIndex)
+    log.release()
+    assert len(content(disk, segment)) == (trailer.end_offset if lies else size)
+    again = open_log(disk, LOG, SMALL)
+    assert read_log(again) == stored
+    again.release()
+
+
 def test_a_head_that_is_not_the_one_its_trailer_names_is_unsound() -> None:
     """An old footer under a new trailer, or the other way round."""
     disk, stored = sealed_log()

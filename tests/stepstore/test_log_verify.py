@@ -9,15 +9,18 @@ from typing import Any
 import pytest
 
 from stepstore.errors import InvalidInput, NotFound, RecoveryFailed
+from stepstore.log import salvage_source
 from stepstore.log import segment_header as sh
 from stepstore.log.files import OsFileSystem
 from stepstore.log.footer import TRAILER_BYTES, IndexHead, Trailer, parse_head, parse_trailer
+from stepstore.log.frame import MAX_BATCH_BYTES
+from stepstore.log.index import run_fields
 from stepstore.log.live_index import LiveIndex
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import LogOptions, open_log
 from stepstore.log.problems import NO_RECORD, SALVAGE
 from stepstore.log.sealing import sidecar_path
-from stepstore.log.tolerant_file import TolerantFiles
+from stepstore.log.tolerant_file import TolerantFile, TolerantFiles
 from stepstore.log.verify import VerifyReport, verify_log
 from tests.stepstore.log_lab import (
     LOG,
@@ -438,6 +441,33 @@ def test_a_damaged_index_costs_the_names_that_it_would_have_found_and_nothing_el
     assert (problems[1].file, problems[1].offset) == (first, trailer.index_at)
     assert "its index is damaged" in problems[1]
     assert named(disk) == {(A.hex(), 3): "", (C.hex(), 3): "stream name C"}
+
+
+def test_an_index_that_names_a_first_record_of_gigabytes_costs_that_name_and_is_not_believed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    disk, _first, second = two_sealed_segments()
+    damage(disk, second, b"three", b"three", b"last")
+    lied_about: list[int] = []
+    asked: list[int] = []
+    read = TolerantFile.read
+
+    def lying(words: tuple[int, ...], at: int = 0) -> tuple[int, ...]:
+        fields = run_fields(words, at)
+        if lied_about:
+            return fields
+        lied_about.append(fields[0])
+        return (*fields[:3], 16 * 1024**3, *fields[4:])
+
+    def noted(file: TolerantFile, offset: int, size: int) -> bytes:
+        asked.append(size)
+        return read(file, offset, size)
+
+    monkeypatch.setattr(salvage_source, "run_fields", lying)
+    monkeypatch.setattr(TolerantFile, "read", noted)
+    assert named(disk) == {(A.hex(), 3): "", (B.hex(), 3): "stream name B", (C.hex(), 3): "stream name C"}
+    assert lied_about
+    assert max(asked) <= MAX_BATCH_BYTES
 
 
 def test_streams_of_a_log_that_is_refused_as_a_whole_are_named_too() -> None:

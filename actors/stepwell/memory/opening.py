@@ -176,7 +176,7 @@ def _failure_to_raise(cause: BaseException, body: BaseException | None) -> BaseE
 
 def _is_same(told: BaseException | None, cause: BaseException) -> bool:
     """Whether this is the failure that a caller was told of: perhaps `afresh`, so another object."""
-    return type(told) is type(cause) and told.args == cause.args
+    return told is not None and type(told) is type(cause) and told.args == cause.args
 
 
 def _current_library() -> str:

@@ -79,21 +79,25 @@ async def test_of_a_memory_that_was_closed(use: Callable[[Memory], Awaitable[Non
 
 
 async def test_of_a_memory_whose_log_failed(caplog: pytest.LogCaptureFixture) -> None:
+    broken: list[bool] = []
+    held: list[weakref.ref[object]] = []
+
     def fail(call: str, _path: str) -> None:
         if call == "datasync" and broken:
             raise OSError(errno.EIO, "Input/output error")
 
-    broken: list[bool] = []
-    with pytest.raises(OSError, match="Input"):
+    async def use_it() -> None:
         async with open_on(HookedFileSystem(MemoryFileSystem(), fail)) as memory:
             handle = await memory.start_episode("a task")
             receipt = await handle.log_step(step(1))
-            held = weakref.ref(memory._runtime), weakref.ref(memory._journal)
+            held.extend((weakref.ref(memory._runtime), weakref.ref(memory._journal)))
             broken.append(True)
             with pytest.raises(OutcomeUnknown):
                 await receipt.wait_durable()
-    del memory, handle, receipt  # errors hold the frames that raised them, and receipts their errors
-    caplog.clear()
+
+    with pytest.raises(OSError, match="Input"):
+        await use_it()
+    caplog.clear()  # errors hold the frames that raised them
     gc.collect()
     assert [it() for it in held] == [None, None]
 
