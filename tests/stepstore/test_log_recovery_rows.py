@@ -123,6 +123,7 @@ def must_refuse(log: Damaged, row: int, *, options: LogOptions = SMALL) -> Corru
     assert tree(log.disk) == before
     assert posixpath.basename(caught.value.file) in str(caught.value)
     assert f"row {row}" in str(caught.value) or row == 7
+    assert "None" not in str(caught.value), "it says why"
     return caught.value
 
 

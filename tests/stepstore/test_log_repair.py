@@ -170,11 +170,22 @@ def test_a_power_cut_at_any_call_of_a_repair_and_of_the_repair_after_it_loses_no
             torn.check_repaired(again, call)
 
 
+TOLD = {
+    f"cannot {doing}"
+    for doing in (
+        *("look into", "open for writing", "list", "look for the keys of", "open", "read", "clean up"),
+        *("quarantine the cut tail in", "make durable what was recovered in", "begin a segment in", "cut"),
+    )
+}
+"""What an opening can be about when a call of it fails."""
+
+
 @pytest.mark.parametrize("error_number", [errno.EIO, errno.EACCES, errno.EMFILE])
 def test_row_18_an_error_at_any_call_is_declared_and_costs_nothing(torn: Torn, error_number: int) -> None:
     """In front of the first change nothing at all is different; behind it, the next opening goes on."""
     before = tree(torn.disk)
     number, refused, seen_change, finished = 0, 0, False, False
+    told: set[str] = set()
     while not finished:
         number += 1
         disk = clone(torn.disk)
@@ -186,6 +197,7 @@ def test_row_18_an_error_at_any_call_is_declared_and_costs_nothing(torn: Torn, e
             refused += 1
             assert error.file.startswith(LOG)
             assert error.errno in (error_number, errno.EIO)
+            told.add(str(error).partition(" '")[0])
             assert isinstance(error.__cause__, OSError)
             failed = files.calls[number - 1]
             seen_change = seen_change or (failed.operation in CHANGES and not failed.path.endswith("LOCK"))
@@ -194,6 +206,7 @@ def test_row_18_an_error_at_any_call_is_declared_and_costs_nothing(torn: Torn, e
         if not finished:
             torn.check_repaired(disk, files.calls[number - 1])
     assert refused > 40
+    assert told == TOLD
 
 
 def test_row_18_a_read_error_names_the_file_the_place_and_the_errno() -> None:
@@ -211,6 +224,7 @@ def test_row_18_a_read_error_names_the_file_the_place_and_the_errno() -> None:
         with pytest.raises(RecoveryFailed) as caught:
             open_log(files, LOG, SMALL)
         assert (caught.value.file, caught.value.offset, caught.value.errno) == (first, offset, errno.EIO)
+        assert str(caught.value).startswith(f"cannot read {first!r} at offset {offset}: ")
         assert (files.changes(), tree(disk)) == ([], before)
 
 
@@ -249,8 +263,11 @@ def test_row_18_a_short_read_is_no_end_of_file(torn: Torn, left: float) -> None:
             return data[: min(int(len(data) * left), len(data) - 1)] if call.number == number else data
 
         short.spoil_read = spoil
-        with pytest.raises(RecoveryFailed):
+        with pytest.raises(RecoveryFailed) as caught:
             open_log(short, LOG, SMALL)
+        if isinstance(cause := caught.value.__cause__, OSError):
+            assert (cause.errno, caught.value.errno) == (errno.EIO, errno.EIO)
+            assert "gave" in str(cause) or "ended after" in str(cause)
         if number < first_change:
             assert short.changes() == []
             assert tree(disk) == before
