@@ -306,7 +306,7 @@ def test_a_window_on_a_file_that_cannot_be_looked_at_says_which() -> None:
         if call.operation == "size":
             raise OSError(errno.EIO, "Input/output error", call.path)
 
-    with pytest.raises(RecoveryFailed, match="^cannot read 'the name': ") as caught:
+    with pytest.raises(RecoveryFailed, match=r"^cannot read 'the name': ") as caught:
         Window(WatchedFiles(disk, fail).open("/file"), "the name")
     assert caught.value.file == "the name"
 
