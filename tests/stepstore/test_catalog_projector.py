@@ -112,6 +112,7 @@ async def test_it_does_not_rest_while_somebody_waits(autojump_clock: MockClock) 
 
 async def test_far_behind_the_log_it_does_not_rest(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(projector, "MOST_BEHIND", 2_000)
+    monkeypatch.setattr(projector, "AT_EASE_BEHIND", 1_000)
     async with trio.open_nursery() as nursery:
         journal, follower, _catalog = await following(nursery)
         last = 0
@@ -124,10 +125,25 @@ async def test_far_behind_the_log_it_does_not_rest(autojump_clock: MockClock, mo
         nursery.cancel_scope.cancel()
 
 
+async def test_a_burst_does_not_shorten_its_rest(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(projector, "MOST_BEHIND", 2_000)
+    monkeypatch.setattr(projector, "AT_EASE_BEHIND", 1_000)
+    async with trio.open_nursery() as nursery:
+        journal, follower, _catalog = await following(nursery)
+        for _ in range(3):
+            await written(journal, 200)
+        nursery.start_soon(keep_writing, journal)
+        rest = projector.RESTS * SECONDS
+        assert await position_after(rest - 0.01, follower) == 1
+        assert await position_after(2 * SECONDS, follower) > 500
+        nursery.cancel_scope.cancel()
+
+
 async def test_under_a_load_that_lasts_it_rests_the_shorter_the_further_it_is_behind(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(projector, "MOST_BEHIND", 2_000)
+    monkeypatch.setattr(projector, "AT_EASE_BEHIND", 1_000)
     async with trio.open_nursery() as nursery:
         journal, follower, catalog = await following(nursery)
         most = 0

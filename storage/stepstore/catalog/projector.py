@@ -27,7 +27,7 @@ TOGETHER_BYTES = 16 * 1024 * 1024
 RESTED_RECORDS, SLICE_RECORDS = 16_384, 1_024
 """The same between two rests; fewer, where folding them takes so long that LONGEST_REST_SECONDS would not make up."""
 SHARE_OF_WHAT_IS_BEHIND = 2
-"""More than that between two rests if it is further behind: such a part of what it is behind."""
+"""More than that between two rests once it is no longer at ease: such a part of what it is behind."""
 PLACE_RECORDS = 10_000
 """So many records at most are behind the place that is stored where they change nothing."""
 LINGER_SECONDS = 0.2
@@ -36,10 +36,10 @@ RESTS, LONGEST_REST_SECONDS = 39, 2.0
 """While nobody waits, it rests so many times as long as it folded for a transaction, and not longer than that: a burst
 of writes goes first, since what folds takes the time of those who write (they share one interpreter lock, with three
 such catalogs in an opened memory). The rest is over when nothing was written for LINGER_SECONDS."""
-MOST_BEHIND = 300_000
-"""The further it is behind the log, the shorter it rests, and so many records behind it does not rest at all: whoever
-reads next has to wait for all of them. A load that lasts finds the place between where it folds as fast as others
-write, in many small pieces."""
+AT_EASE_BEHIND, MOST_BEHIND = 150_000, 300_000
+"""So far behind the log it rests as it should: a burst of a second or two goes first. Then it rests the shorter the
+further it is behind, and at last not at all: whoever reads next has to wait for all of them. A load that lasts finds
+the place between where it folds as fast as others write, in many small pieces."""
 LOAD_RECORDS = 200_000
 """A catalog that lacks its last indexes and so many records gets the records first."""
 _CLOSED = "the memory is closed; open it again to look something up in its catalog"
@@ -200,7 +200,11 @@ class Projector:
                 began = trio.current_time()
                 behind = journal.durable_lsn - follower.position
                 gives_way = lsn is None and not self._waiters and behind < MOST_BEHIND
-                most = max(self._rested_records, behind // SHARE_OF_WHAT_IS_BEHIND) if gives_way else BATCH_RECORDS
+                most = BATCH_RECORDS
+                if gives_way:
+                    most = self._rested_records
+                    if behind > AT_EASE_BEHIND:
+                        most = max(most, behind // SHARE_OF_WHAT_IS_BEHIND)
                 changes = await self._take(fold, follower, most if self._catalog.in_threads else INLINE_RECORDS)
                 self._worked(trio.current_time() - began, gives_way)
                 await folded.send(_Folded(changes, follower.position, journal.cursor(follower.position)))
@@ -260,7 +264,7 @@ class Projector:
         durable = -1
         while not self._waiters and durable != self._journal.durable_lsn:
             durable = self._journal.durable_lsn
-            share = max(0.0, 1 - (durable - position) / MOST_BEHIND)
+            share = max(0.0, min(1.0, (MOST_BEHIND - durable + position) / (MOST_BEHIND - AT_EASE_BEHIND)))
             until = max(self._pace.until(share), self._reading.pace.until(share))
             if trio.current_time() >= until:
                 return
