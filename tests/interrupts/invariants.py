@@ -32,7 +32,7 @@ def torn(memory: Memory) -> list[str]:
 
 
 def _torn_cell(cell: EpisodeCell) -> list[str]:
-    mail: list[bytes | list[bytes]] = [] if cell.mail._closed else list(cell.mail._state.data)
+    mail: list[bytes | list[bytes]] = [] if cell.mail is None else list(cell.mail._state.data)
     in_mail = [record for item in mail for record in ([item] if isinstance(item, bytes) else item)]
     commits = cell.pending_commits
     size = sum(len(record) + PER_RECORD for record in in_mail)

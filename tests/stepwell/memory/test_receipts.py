@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import gc
-import weakref
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -13,6 +12,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from stepstore.log.memory_files import MemoryFileSystem
 from stepwell import BatchConfig, MemoryConfig, NotFound, OutcomeUnknown, Receipt, Success, open_memory
+from stepwell.runtime.cell import EpisodeCell
 from tests.support import SEGMENT_BYTES, HookedFile, HookedFileSystem, open_on, step
 
 
@@ -142,19 +142,24 @@ async def _after(hold: Callable[..., Awaitable[None]], commit: Callable[..., Awa
     await commit(group)
 
 
+def _cells(episode_id: str) -> int:
+    """Cells of the episode among all objects of the process."""
+    return sum(type(found) is EpisodeCell and found.episode_id == episode_id for found in gc.get_objects())
+
+
 async def test_what_is_resolved_lets_go_of_its_cell_and_of_who_waited() -> None:
     """The garbage collector does not know commits and submissions, so none may stay in a cycle."""
     async with open_on(MemoryFileSystem(), MemoryConfig(batch=BatchConfig.manual())) as memory:
         handle = await memory.start_episode("task")
         receipt = await handle.log_step(step(1))
-        cell = weakref.ref(memory._supervisor.cells[handle.id].mail)
+        assert _cells(handle.id) == 1
         await receipt.wait_durable()
         await handle.complete(Success("done"))
         await wait_all_tasks_blocked()
         assert receipt._commit.cell is None
         assert receipt._commit._waiter is None
         gc.collect()
-        assert cell() is None  # although the receipt is still held
+        assert _cells(handle.id) == 0  # although the receipt is still held
 
 
 async def test_commit_durability_makes_log_step_itself_wait() -> None:
