@@ -89,6 +89,30 @@ def test_a_loss_against_a_peer_is_a_missed_line() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("steps_per_second", "share", "judged"),
+    [
+        (60_000.0, 0.3, {"of payload": True}),  # 240 MB/s
+        (30_000.0, 0.7, {"share of a plain loop": True}),  # 120 MB/s, on a machine whose plain loop is slow too
+        (30_000.0, 0.3, {"of payload": False}),
+    ],
+)
+def test_large_steps_are_judged_by_their_bytes_or_by_their_share_of_the_plain_loop(
+    steps_per_second: float, share: float, judged: dict[str, bool]
+) -> None:
+    title = "log_step of 4 KiB, 1,000 episodes"
+    numbers = {
+        "steps_per_second": {**SUMMARY, "median": steps_per_second},
+        "ratio": {**SUMMARY, "median": share},
+        "bytes_per_step": 4_000,
+    }
+    found = figures("runtime", {"disk": {title: numbers}})
+    verdicts = {figure.what.rpartition(", ")[2]: figure.reached for figure in found if figure.reached is not None}
+    assert verdicts == judged
+    megabytes = next(figure for figure in found if figure.unit == "MB/s")
+    assert megabytes.value == steps_per_second * 4_000 / 1e6
+
+
 def test_reading_back_is_compared_with_the_best_durable_peer() -> None:
     ways = {
         "Stepwell, batches of 64": {"ms": {**SUMMARY, "median": 3.0}},
