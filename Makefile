@@ -91,14 +91,17 @@ interruptions-long: $(DEV)
 	@set -e; for suite in $(INTERRUPTIONS); do $(BIN)/python -m tests.$$suite; done
 
 # Each writes its table, and numbers and pictures to docs/bench. `make bench QUICK=--quick`: a first look, in build/bench.
+# One that fails keeps no other away: it is named at the end, and the page still shows its older numbers, if there are any.
 # `ports` is measured by `recall`; `soak` takes ten minutes by itself.
 BENCHES ?= ingest latency recover runtime rotation compaction sealed catalog idle wake recall learning scaling flame peers
 ROUNDS ?= 3
 QUICK ?=
 
 bench: $(BENCH)
-	@set -e; for subject in $(BENCHES); do echo "== $$subject"; $(BIN)/python -m bench $$subject --rounds $(ROUNDS) $(QUICK); done
-	@$(BIN)/python -m bench.page $(QUICK)
+	@failed=; for subject in $(BENCHES); do echo "== $$subject"; \
+		$(BIN)/python -m bench $$subject --rounds $(ROUNDS) $(QUICK) || failed="$$failed $$subject"; done; \
+		$(BIN)/python -m bench.page $(QUICK) || failed="$$failed page"; \
+		test -z "$$failed" || { echo "FAILED:$$failed"; exit 1; }
 
 clean:
 	rm -rf $(VENV) build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -58,7 +58,7 @@ SUBJECTS: dict[str, tuple[Callable[[argparse.Namespace], dict[str, Any]], str]] 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one benchmark and print its table, or JSON."""
+    """Run one benchmark and print its table, or JSON. Gives 1 if parts of it failed; the others are kept."""
     parser = argparse.ArgumentParser(prog="python -m bench")
     parser.add_argument("subject", choices=SUBJECTS, help="; ".join(f"{k}: {v[1]}" for k, v in SUBJECTS.items()))
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default 5)")
@@ -81,6 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--redraw", action="store_true", help="measure nothing, draw the numbers that are there")
     parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
     options = parser.parse_args(arguments)
+    failed: results.PartsFailed | None = None
     directory: Path = options.output or (results.FIRST_LOOKS if options.quick else results.MEASURED)
     if options.redraw:
         report = json.loads((directory / f"{options.subject}.json").read_text(encoding="utf-8"))
@@ -91,6 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except NoData as error:
             print(f"NOT MEASURED: {options.subject}: {error}", file=sys.stderr)
             return 0
+        except results.PartsFailed as error:
+            report, failed = error.report, error
         report[results.RECORDED] = {**begun, "seconds": round(time.monotonic() - since)}
         report = results.keep(options.subject, report, directory, partly=bool(options.only))
     try:
@@ -100,7 +103,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
     if options.json:
         print(json.dumps(report, indent=2))
-    return 0
+    if failed is not None:
+        print(f"FAILED in part: {options.subject}: {failed}", file=sys.stderr)
+    return int(failed is not None)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.recall import TARGET
 from bench.results import RECORDED
-from bench.runtime import LOADS
+from bench.runtime import LOADS, Load
 
 Report = dict[str, Any]
 _LISTED = 6
@@ -97,18 +97,22 @@ def _runtime(report: Report) -> Iterator[Figure]:
             if load.title in numbers:
                 found, title = numbers[load.title], f"{medium}: {load.title}"
                 yield Figure(title, found["steps_per_second"]["median"], "steps/s", least=load.steps_per_second or None)
-                share, rate = f"{title}, share of a plain loop", found["steps_per_second"]["median"]
-                if load.megabytes_per_second:
-                    # Either is enough: the bytes are judged, unless only the share is what it should be.
-                    megabytes, aim = rate * found["bytes_per_step"] / 1e6, load.megabytes_per_second
-                    by_share = megabytes < aim and found["ratio"]["median"] >= load.ratio
-                    yield Figure(f"{title}, of payload", megabytes, "MB/s", least=None if by_share else aim)
-                    yield Figure(share, found["ratio"]["median"], least=load.ratio if by_share else None)
-                elif load.ratio:
-                    yield Figure(share, found["ratio"]["median"], least=load.ratio)
+                yield from _against_the_plain_loop(load, title, found)
                 if "p99_ms" in found:
                     aim = 20 if load.producers == 512 else None
                     yield Figure(f"{title}, p99", found["p99_ms"]["median"], "ms", most=aim)
+
+
+def _against_the_plain_loop(load: Load, title: str, found: Report) -> Iterator[Figure]:
+    share = found["ratio"]["median"]
+    by_share = load.ratio > 0
+    if load.megabytes_per_second:  # either is enough: the bytes are judged, unless only the share is what it should be
+        megabytes = found["steps_per_second"]["median"] * found["bytes_per_step"] / 1e6
+        by_share = megabytes < load.megabytes_per_second and share >= load.ratio
+        aim = None if by_share else load.megabytes_per_second
+        yield Figure(f"{title}, of payload", megabytes, "MB/s", least=aim)
+    if load.ratio:
+        yield Figure(f"{title}, share of a plain loop", share, least=load.ratio if by_share else None)
 
 
 def _rotation(report: Report) -> Iterator[Figure]:

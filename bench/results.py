@@ -20,6 +20,14 @@ RECORDED = "recorded"
 """The key of a report that tells when and on what it was made; a part of a report that was made alone has one too."""
 
 
+class PartsFailed(Exception):
+    """Parts of a benchmark failed; `report` has the others."""
+
+    def __init__(self, report: dict[str, Any], failed: list[str]):
+        super().__init__(f"failed, and not in the report: {'; '.join(failed)}")
+        self.report = report
+
+
 def commit() -> str:
     """The commit that is measured, with "+" if files were changed since; "unknown" outside of a repository."""
     try:

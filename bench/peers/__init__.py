@@ -12,6 +12,7 @@ import contextlib
 import functools
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable, Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -65,7 +66,10 @@ def _show_errors(errors: Path) -> None:
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Every setup in interleaved rounds, reading back, what survives a kill and a deletion. `--only`: parts whose title
-    has it; each says what it was measured on."""
+    has it; each says what it was measured on. A part that fails keeps no other away.
+
+    Raises: `results.PartsFailed`, when all others were measured.
+    """
     notes: list[str] = []
     with tempfile.TemporaryDirectory(prefix="stepwell-bench-") as scratch, contextlib.ExitStack() as stack:
         errors = Path(scratch) / "errors"
@@ -88,12 +92,17 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             return found
 
         report: dict[str, Any] = {}
+        failed: list[str] = []
         versions, rounds = _versions(), 1 if options.quick else options.rounds
 
         def part(title: str, make: Callable[[], dict[str, Any]]) -> None:
             if options.only in title:
                 begun = {**results.recorded(options), "versions": versions}
-                report[title] = {results.RECORDED: begun, "ways": make()}
+                try:
+                    report[title] = {results.RECORDED: begun, "ways": make()}
+                except Exception as error:
+                    traceback.print_exc()
+                    failed.append(f"{title} ({type(error).__name__}: {error})")
 
         workers = start(PEERS)
         in_groups = [started for started in workers if started[0].name in IN_GROUPS]
@@ -107,4 +116,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             part(FORGOTTEN, lambda: forget(workers))
     for note in notes:
         print(note, file=sys.stderr)
-    return {**report, "notes": notes}
+    report["notes"] = notes
+    if failed:
+        raise results.PartsFailed(report, failed)
+    return report

@@ -45,6 +45,13 @@ class Worker:
             raise Died(self.name) from None
         return self._line()
 
+    def try_to_ask(self, **request: Any) -> dict[str, Any]:
+        """As `ask`; of a worker that has ended the answer is that it failed."""
+        try:
+            return self.ask(**request)
+        except Died as error:
+            return {"failed": f"its process ended: {error}"}
+
     def _line(self) -> dict[str, Any]:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()

@@ -49,7 +49,7 @@ class Setup:
 
 def _once(setup: Setup, worker: Worker, hello: dict[str, Any], steps: int) -> dict[str, Any]:
     with setting.scratch(setup.parent) as path:
-        found = worker.ask(
+        found = worker.try_to_ask(
             do="ingest",
             path=str(path),
             episodes=setup.episodes,

@@ -22,8 +22,8 @@ def read_back(workers: Sequence[Started]) -> dict[str, dict[str, Any]]:
     rows, report = [], {}
     for worker, hello in workers:
         with setting.scratch(setting.media()[0][1]) as path:
-            made = worker.ask(do="ingest", path=str(path), episodes=1, steps=GROWN, size=SIZE, delay_ns=0)
-            found = made if "failed" in made else worker.ask(do="read", path=str(path), times=11)
+            made = worker.try_to_ask(do="ingest", path=str(path), episodes=1, steps=GROWN, size=SIZE, delay_ns=0)
+            found = made if "failed" in made else worker.try_to_ask(do="read", path=str(path), times=11)
         if "failed" in found:
             report[worker.name] = found
             rows.append([worker.name, f"failed: {found['failed'][:50]}", "", ""])
@@ -54,9 +54,9 @@ def forget(workers: Sequence[Started]) -> dict[str, dict[str, Any]]:
     for worker, hello in workers:
         steps = -(-STEPS // hello["batch"]) * hello["batch"]
         with setting.scratch(setting.media()[0][1]) as path:
-            found = worker.ask(do="ingest", path=str(path), episodes=3, steps=steps, size=SIZE, delay_ns=0)
+            found = worker.try_to_ask(do="ingest", path=str(path), episodes=3, steps=steps, size=SIZE, delay_ns=0)
             if "failed" not in found:
-                found = worker.ask(do="delete", path=str(path))
+                found = worker.try_to_ask(do="delete", path=str(path))
         report[worker.name] = found
         if "failed" in found:
             cells = [f"failed: {found['failed'][:50]}", ""]
@@ -86,7 +86,7 @@ def survive(workers: Sequence[Started], library: Path | None, errors: Path) -> d
             try:
                 found = victim.ask(do="die", path=str(path), episodes=1, steps=steps, size=SIZE, delay_ns=0)
             except Died:
-                found = reader.ask(do="read", path=str(path), times=1)
+                found = reader.try_to_ask(do="read", path=str(path), times=1)
         report[reader.name] = {"acknowledged": steps, **found}
         ok = "failed" not in found
         left = f"{found['found']:,}" if ok else f"failed: {found['failed'][:60]}"

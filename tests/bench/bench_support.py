@@ -24,6 +24,9 @@ class FakeWorker:
         self.steps.append(request["steps"])
         return next(self._answers)
 
+    def try_to_ask(self, **request: Any) -> Answers:
+        return self.ask(**request)
+
 
 def started(
     name: str,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import base64
 import json
 import os
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +15,13 @@ import cbor2
 import pytest
 
 import bench.__main__ as command
-from bench import flame, plots, results, scaling
+from bench import flame, peers, plots, results, scaling, setting
 from bench.learning import data
 from bench.peers import needle, sizes
 from bench.peers.installing import install, requirements
 from bench.peers.load import Load, Meter
+from bench.peers.process import Worker
+from bench.peers.rounds import Setup, UncountedGroups
 from bench.peers.shim import Syncs
 from bench.plots import bars
 from bench.workload import encoded
@@ -164,6 +169,66 @@ def test_what_needs_the_real_data_says_so_and_lets_the_others_run(
     assert command.main(["recall", "--output", str(tmp_path)]) == 0
     assert "NOT MEASURED: recall: the real data is not here" in capsys.readouterr().err
     assert os.listdir(tmp_path) == []
+
+
+def test_a_run_that_failed_in_part_keeps_the_rest_and_is_no_success(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(_options: object) -> dict[str, Any]:
+        raise results.PartsFailed({"good": {"ways": {}}}, ["bad (Died: DBOS)"])
+
+    monkeypatch.setitem(command.SUBJECTS, "peers", (run, ""))
+    assert command.main(["peers", "--output", str(tmp_path)]) == 1
+    assert "FAILED in part: peers: failed, and not in the report: bad (Died: DBOS)" in capsys.readouterr().err
+    assert json.loads((tmp_path / "peers.json").read_text()).keys() == {"good", "recorded"}
+
+
+def test_a_part_of_the_peers_that_fails_keeps_no_other_away(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    bad = "disk, 1 episode, 300 bytes"
+
+    def measure(setup: Setup, *_arguments: object) -> dict[str, Any]:
+        if setup.title == bad:
+            raise UncountedGroups("a: 3 groups, 2 syncs")
+        return {}
+
+    monkeypatch.setattr(peers, "PEERS", {})
+    monkeypatch.setattr(peers, "MODES", {})
+    monkeypatch.setattr(peers, "measure", measure)
+    monkeypatch.setattr(setting, "media", lambda: [("disk", tmp_path)])
+    options = argparse.Namespace(quick=True, rounds=1, only="")
+    with pytest.raises(results.PartsFailed, match=r"disk, 1 episode, 300 bytes .UncountedGroups: a: 3 g") as failed:
+        peers.run(options)
+    behind = {"disk, 100 episodes, 300 bytes", "reading back", "kill -9", "deleted text", "notes"}
+    assert failed.value.report.keys() == behind
+
+
+def test_a_worker_that_has_ended_is_a_peer_that_failed(tmp_path: Path) -> None:
+    with Worker("limit: write, fdatasync", None, tmp_path / "errors") as worker:
+        worker.hello()
+        wanted = {"path": str(tmp_path), "episodes": 1, "steps": 2, "size": 300, "delay_ns": 0}
+        assert "exit code -9" in worker.try_to_ask(do="die", **wanted)["failed"]
+        assert worker.try_to_ask(do="ingest", **wanted)["failed"].startswith("its process ended")
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_a_subject_that_fails_keeps_no_other_away_and_is_named_at_the_end(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\necho "$2 $3"\n[ "$3" != two ]\n')
+    python.chmod(0o700)
+    arguments = ["BENCH=", f"BIN={tmp_path}", "BENCHES=one two three"]
+    ran = subprocess.run(["make", "bench", *arguments], cwd=results.ROOT, capture_output=True, text=True, check=False)
+    said = [line for line in ran.stdout.splitlines() if not line.startswith("make")]
+    assert said == [
+        "== one",
+        "bench one",
+        "== two",
+        "bench two",
+        "== three",
+        "bench three",
+        "bench.page ",
+        "FAILED: two",
+    ]
+    assert ran.returncode != 0
 
 
 def test_the_cost_of_a_step_is_the_time_until_the_next_is_made() -> None:
