@@ -165,6 +165,10 @@ def _wake(report: Report) -> Iterator[Figure]:
     yield Figure("waking one, p50", report["wake_p50_ms"]["median"], "ms", most=3)
     yield Figure("waking one, p99", report["wake_p99_ms"]["median"], "ms")
     yield Figure("memory with 1,000 live", report["rss_mib"]["median"], "MiB", most=250)
+    if "folding" in report:
+        yield Figure(
+            "the same at most, while all catalogs are made anew", report["folding"]["peak_mib"], "MiB", most=250
+        )
 
 
 def _recall(report: Report) -> Iterator[Figure]:
