@@ -23,7 +23,7 @@ def torn(memory: Memory) -> list[str]:
         for name, cell in supervisor.cells.items():
             if cell.state.value in ("live", "waking") and f"stepwell episode {name}" not in running:
                 wrong.append(f"cell {name!r} is {cell.state.value} and has no task")
-        for name in supervisor._deletions:
+        for name in supervisor.deletions.under_way:
             if f"stepwell deletion of {name}" not in running:
                 wrong.append(f"the deletion of {name!r} has no task")
     for stream in supervisor.streams.all_cells():

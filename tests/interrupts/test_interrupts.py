@@ -19,6 +19,7 @@ from stepwell.memory.handle import StepScope
 from stepwell.memory.opening import OpenMemory
 from stepwell.memory.run_scope import RunScope
 from stepwell.runtime.cell import EpisodeCell
+from stepwell.runtime.deletion import Deletions
 from stepwell.runtime.supervisor import Supervisor
 from tests.cancellation.scenarios import SCENARIOS
 from tests.crash.repeatable import deterministic
@@ -103,7 +104,7 @@ def without_protection(function: Any) -> Iterator[None]:
         (EpisodeCell.drain, "full-mailboxes", None, "KeyboardInterrupt did not come out"),
         (EpisodeCell.send, "batches", None, "KeyboardInterrupt did not come out"),
         (Supervisor._add, "waking", None, "has no task"),
-        (Supervisor._begin_deletion, "deleting", None, "has no task"),
+        (Deletions._begin, "deleting", None, "has no task"),
         (OpenMemory.__aenter__, "logging", None, "LogLocked"),
         (OpenMemory.__aexit__, "logging", None, "TrioInternalError"),
         (RunScope.__aenter__, "run-scopes", None, "no ending"),

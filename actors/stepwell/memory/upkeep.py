@@ -27,7 +27,7 @@ class Upkeep(MemoryCore):
         Raises: `InvalidInput`, `NotFound`, `Closed`, `LogFull`, `OutcomeUnknown`.
         """
         known = await checked_id_in_turn(episode_id)
-        await self._supervisor.delete(known, check.check_actor(actor))
+        await self._supervisor.deletions.delete(known, check.check_actor(actor))
         if not purge:
             return None
         report = await self.compact(purge=True)

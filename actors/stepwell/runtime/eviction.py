@@ -58,7 +58,7 @@ class Evictor:
         return RetentionReport(dry_run=dry_run, episodes=gone, has_more=has_more, kept=kept)
 
     async def _evict(self, batch: list[EvictedEpisode], actor: str) -> list[EvictedEpisode]:
-        errors = await self._supervisor.delete_several([item.episode_id for item in batch], actor)
+        errors = await self._supervisor.deletions.delete_several([item.episode_id for item in batch], actor)
         gone = [item for item, error in zip(batch, errors, strict=True) if error is None]
         self.evicted += len(gone)
         lifecycle = self._supervisor.lifecycle

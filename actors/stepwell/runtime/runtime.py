@@ -45,7 +45,7 @@ class Runtime:
         self.lifecycle = Lifecycle()
         journal.notices.listener = self.lifecycle.tell_notice
         self.supervisor = Supervisor(journal, config, self.lifecycle, restarts)
-        self.supervisor.on_deleted = lambda: projections.show_all_up_to(journal.durable_lsn)
+        self.supervisor.deletions.on_deleted = lambda: projections.show_all_up_to(journal.durable_lsn)
         self._audit: Service | None = None
         self._audit_over = trio.Event()
         if config.audit is not None:

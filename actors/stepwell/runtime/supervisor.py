@@ -1,33 +1,30 @@
 """The supervisor: one cell per episode that is awake. It routes by id, wakes from the log, forgets what is over.
 
-The streams that are no episodes have their cells in `Streams`, a part of it.
+The streams that are no episodes have their cells in `Streams`, and deleting has its tasks in `Deletions`: parts of it.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
 
 import trio
 
 from stepstore.errors import afresh
 from stepstore.journal import Journal
-from stepstore.journal.contract import delete
 from stepstore.restarting import RestartPolicy
 from stepwell.errors import Closed, EpisodeUnavailable, InvalidState, OutcomeUnknown, Unavailable
-from stepwell.model.codec import encode_deleted
 from stepwell.model.ids import EPISODE_STREAM, EpisodeId, stream_id
 from stepwell.model.redaction import Redaction
 from stepwell.model.start import EpisodeStart, encode_start
 from stepwell.runtime.cell import EpisodeCell
 from stepwell.runtime.config import MemoryConfig
-from stepwell.runtime.deletion import Deletion
+from stepwell.runtime.deletion import Deletions
 from stepwell.runtime.episode_task import being_deleted, ended_error, episode_task
 from stepwell.runtime.flusher import IntervalFlusher
 from stepwell.runtime.lifecycle_events import Lifecycle
 from stepwell.runtime.oversight import Oversight
 from stepwell.runtime.passivation import Passivator
-from stepwell.runtime.reading import last_time_ns, not_found
+from stepwell.runtime.reading import not_found
 from stepwell.runtime.right_loop import get_ident, wrong_loop
 from stepwell.runtime.streams import Streams
 from stepwell.runtime.untold import UntoldFailures, called
@@ -59,15 +56,14 @@ class Supervisor:
         self.begun = 0
         """Episodes that were begun since opening, whatever became of them."""
         self.thread = get_ident()
-        self.on_deleted: Callable[[], None] = lambda: None
-        """Called when a deletion may have become durable, before anybody is told."""
-        self._deletions: dict[str, Deletion] = {}
+        self.deletions = Deletions(self)
         self.streams = Streams(self)
         self._nursery: trio.Nursery | None = None
 
     def run_in(self, nursery: trio.Nursery) -> None:
         """Use `nursery` for the two timers and the episode tasks."""
         self._nursery = nursery
+        self.deletions.run_in(nursery)
         self.streams.run_in(nursery)
         nursery.start_soon(self.flusher.run, name="stepwell flusher")
         nursery.start_soon(self.passivator.run, name="stepwell passivator")
@@ -131,7 +127,7 @@ class Supervisor:
         stream = stream_id(EPISODE_STREAM, episode_id)
         if not self.journal.durable_seq(stream) or self.journal.is_deleted(stream):
             raise not_found(episode_id)
-        self._check_not_being_deleted(episode_id)
+        self.deletions.check_not_under_way(episode_id)
 
     def exists(self, episode_id: EpisodeId) -> bool:
         """As `is_stored`, or accepted and not stored yet. To be asked right behind `check_not_deleted`, and before the
@@ -144,93 +140,7 @@ class Supervisor:
         await self.journal.look_up(stream)
         if self.journal.is_deleted(stream):
             raise InvalidState(f"episode {episode_id!r} was deleted, and its id is never used again; use another id")
-        self._check_not_being_deleted(episode_id)
-
-    def _check_not_being_deleted(self, episode_id: EpisodeId) -> None:
-        if episode_id in self._deletions:
-            raise being_deleted(episode_id)
-
-    # ---- deleting ----------------------------------------------------------------------------------------------------
-
-    async def delete(self, episode_id: EpisodeId, actor: str = "") -> None:
-        """Stop the episode's task once everything accepted has a result, then delete its stream; durable on return.
-
-        Deleting again is the same as deleting once. Cancelling the caller does not stop it.
-        Raises: `NotFound`, `Closed`, `LogFull`, `OutcomeUnknown`.
-        """
-        await trio.lowlevel.checkpoint()
-        self._check_deleting_allowed()
-        is_stored = await self.journal.look_up(stream_id(EPISODE_STREAM, episode_id)) > 0
-        if not is_stored and episode_id not in self.cells:
-            raise not_found(episode_id)
-        deletion = self._deletions.get(episode_id) or self._begin_deletion(episode_id, actor)
-        await deletion.wait()
-        if deletion.error is not None:
-            raise afresh(deletion.error)
-
-    async def delete_several(self, episode_ids: Sequence[EpisodeId], actor: str) -> list[BaseException | None]:
-        """As `delete`, for episodes that are stored, all at once. Gives for each why it could not be, or None.
-
-        Raises: `Closed`, `LogFull`; then none is deleted.
-        """
-        await trio.lowlevel.checkpoint()
-        begun = [self._deletions.get(name) or self._begin_deletion(name, actor) for name in episode_ids]
-        for deletion in begun:
-            await deletion.wait()
-        return [deletion.error for deletion in begun]
-
-    def _check_deleting_allowed(self) -> None:
-        self.check_open()
-        self.journal.check_open(critical=True)
-
-    @trio.lowlevel.enable_ki_protection
-    def _begin_deletion(self, episode_id: EpisodeId, actor: str) -> Deletion:
-        self._check_deleting_allowed()
-        assert self._nursery is not None
-        deletion = self._deletions[episode_id] = Deletion(actor)
-        self._nursery.start_soon(self._delete, episode_id, deletion, name=f"stepwell deletion of {episode_id}")
-        return deletion
-
-    @trio.lowlevel.enable_ki_protection
-    async def _delete(self, episode_id: EpisodeId, deletion: Deletion) -> None:
-        stream = stream_id(EPISODE_STREAM, episode_id)
-        error: Exception | None = None
-        try:
-            while (cell := self.cells.get(episode_id)) is not None:
-                await self._stop_for_good(cell)
-            if not await self.journal.look_up(stream):
-                raise not_found(episode_id)  # its start did not reach the log
-            if self.journal.is_deleted(stream):
-                await self.journal.forget(stream)
-            else:
-                now_ns = max(time.time_ns(), await last_time_ns(self.journal, stream))
-                await delete(self.journal, stream, encode_deleted(now_ns, deletion.actor))
-                self.untold.forget(called(episode_id))
-                if self.lifecycle.watchers:
-                    self.lifecycle.tell("deleted", episode_id=episode_id)
-        except OSError as failure:
-            error = OutcomeUnknown(
-                f"episode {episode_id!r} is deleted, but its key may still be on the medium ({failure}); delete it "
-                "again, or open the memory anew"
-            )
-            error.__cause__ = failure
-        except Exception as failure:
-            error = failure
-        self.on_deleted()
-        del self._deletions[episode_id]
-        deletion.finish(error)
-
-    async def _stop_for_good(self, cell: EpisodeCell) -> None:
-        while (request := cell.ending_request) is not None and not request.done.is_set():
-            await request.done.wait()
-        cell.delete()
-        await cell.state.wait_value(lambda value: value in ("asleep", "gone", "ended", "parked", "closed"))
-        if cell.state.value == "closed":
-            self.check_usable(cell, "closed")
-        await cell.settle()  # one that has ended may have been organised since
-        if self.cells.get(cell.episode_id) is cell:
-            del self.cells[cell.episode_id]
-            cell.close()
+        self.deletions.check_not_under_way(episode_id)
 
     @trio.lowlevel.enable_ki_protection
     def start(self, episode_id: EpisodeId, start: EpisodeStart) -> EpisodeCell:
@@ -280,7 +190,7 @@ class Supervisor:
             self.check_open()
             if not await self.is_stored(episode_id):
                 raise not_found(episode_id)
-            self._check_not_being_deleted(episode_id)
+            self.deletions.check_not_under_way(episode_id)
             cell = self.cells.get(episode_id) or self._wake(episode_id)
         return cell
 
@@ -299,7 +209,7 @@ class Supervisor:
             if self.journal.durable_seq(stream) and not self.journal.is_deleted(stream):
                 cell = self._wake(episode_id)
         is_to_end = cell is not None and cell.is_awake and cell.ending_request is None and not cell.deleting
-        return cell if is_to_end and episode_id not in self._deletions else None
+        return cell if is_to_end and not self.deletions.is_under_way(episode_id) else None
 
     async def accepting(self, episode_id: EpisodeId) -> EpisodeCell:
         """The cell of an episode that takes steps, with room for one.
@@ -406,8 +316,7 @@ class Supervisor:
             if request is not None and not request.done.is_set():
                 await request.done.wait()
                 await self.settle(cell.episode_id)
-        for deletion in list(self._deletions.values()):
-            await deletion.wait()
+        await self.deletions.wait_all()
         await self.streams.drained()
 
     @trio.lowlevel.enable_ki_protection
@@ -424,7 +333,5 @@ class Supervisor:
             cell.close()
             cell.state.value = "closed"
         self.cells.clear()
-        for deletion in self._deletions.values():
-            deletion.finish(OutcomeUnknown("the memory was closed before the deletion had reached the log"))
-        self._deletions.clear()
+        self.deletions.give_up(OutcomeUnknown("the memory was closed before the deletion had reached the log"))
         return left

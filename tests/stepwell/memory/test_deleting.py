@@ -87,7 +87,7 @@ async def check_gone(memory: Memory, episode_id: str = "e") -> None:
             raise AssertionError("entered")
     await memory.delete_episode(episode_id)  # again is nothing
     assert episode_id not in memory._supervisor.cells
-    assert memory._supervisor._deletions == {}
+    assert memory._supervisor.deletions.under_way == {}
     assert [name for name in tasks_of(memory) if name.endswith(f" {episode_id}")] == []
 
 
@@ -491,7 +491,7 @@ async def test_starting_an_id_while_it_is_deleted_is_refused() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(memory.delete_episode, "e")
             await trio.lowlevel.checkpoint()
-            while "e" not in memory._supervisor._deletions:
+            while "e" not in memory._supervisor.deletions.under_way:
                 await trio.lowlevel.checkpoint()
             for _ in range(5):
                 nursery.start_soon(start)
@@ -617,7 +617,7 @@ async def test_a_deletion_goes_on_when_its_caller_is_cancelled() -> None:
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(memory.delete_episode, "e")
-                while "e" not in memory._supervisor._deletions:
+                while "e" not in memory._supervisor.deletions.under_way:
                     await trio.lowlevel.checkpoint()
                 scope.cancel()
         await trio.testing.wait_all_tasks_blocked()
@@ -706,7 +706,7 @@ async def check_gone_to_readers(memory: Memory, episode_id: str) -> None:
     with pytest.raises(NotFound):
         await memory.get_episode(episode_id)
     assert episode_id not in memory._supervisor.cells
-    assert memory._supervisor._deletions == {}
+    assert memory._supervisor.deletions.under_way == {}
 
 
 async def test_deleting_on_a_disk_too_full_for_anything_is_refused_and_works_once_there_is_room(
@@ -720,7 +720,7 @@ async def test_deleting_on_a_disk_too_full_for_anything_is_refused_and_works_onc
         for _ in range(2):
             with pytest.raises(LogFull):
                 await memory.delete_episode("e")
-            assert memory._supervisor._deletions == {}
+            assert memory._supervisor.deletions.under_way == {}
             assert len((await memory.get_episode("e")).steps) == 1
         medium.full = False
         await trio.sleep(20)
