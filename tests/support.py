@@ -74,9 +74,9 @@ async def force_into_log(files: FileSystem, *batches: Batch) -> None:
             assert writer is not None
             for batch in batches:
                 submission = Submission([batch], 100, False, None)
-                writer._queue.append(submission)
-                writer._queued_bytes += submission.cost
-                writer._wake.unpark_all()
+                writer.queue._queue.append(submission)
+                writer.queue._queued_bytes += submission.cost
+                writer.queue.wake.unpark_all()
                 await submission.wait()
                 assert submission.error is None
             journal.finish()

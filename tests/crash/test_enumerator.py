@@ -10,9 +10,9 @@ import pytest
 
 from stepstore.journal.contract import Batch, Submission
 from stepstore.journal.segment_log import SegmentLogJournal
+from stepstore.log.commit_queue import CommitQueue
 from stepstore.log.files import write_all
 from stepstore.log.segment import Frame, Segment, SegmentSequence
-from stepstore.log.writer import LogWriter
 from tests.crash import enumerator
 from tests.crash.enumerator import all_cases, enumerate_crashes, spread
 from tests.crash.exploring import Case, CutAgain
@@ -109,7 +109,7 @@ def submissions_are_stored_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
         return first
 
     monkeypatch.setattr(SegmentLogJournal, "submit", in_parts)
-    monkeypatch.setattr(LogWriter, "_take_group", lambda self: [self._queue.popleft()])
+    monkeypatch.setattr(CommitQueue, "take_group", lambda self: [self._queue.popleft()] if self._queue else [])
 
 
 @pytest.mark.parametrize(

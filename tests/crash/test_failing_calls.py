@@ -15,7 +15,7 @@ from stepstore.log.files import File
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.segment import Frame, Segment
 from stepstore.log.submission import Submission
-from stepstore.log.writer import LogWriter
+from stepstore.log.write_errors import WriteErrors
 from tests.crash import failing_calls
 from tests.crash.failing_calls import SCRIPTS, Suite, fail_every_call, script
 from tests.crash.faults import Fault, FaultyMedium, faults, first_half
@@ -92,11 +92,11 @@ def a_failed_sync_of_a_directory_is_passed_over(monkeypatch: pytest.MonkeyPatch)
 
 
 def what_may_be_stored_is_called_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def leave(self: LogWriter, group: list[Submission], error: OSError) -> None:
-        self._failed = error
-        self._resolve_all(group, LogFull("not stored, they say"))
+    async def leave(self: WriteErrors, group: list[Submission], error: OSError) -> None:
+        self._admission.failed = error
+        self._queue.fail(group, LogFull("not stored, they say"))
 
-    monkeypatch.setattr(LogWriter, "_leave_segment", leave)
+    monkeypatch.setattr(WriteErrors, "leave_segment", leave)
 
 
 def recovery_syncs_instead_of_writing_again(monkeypatch: pytest.MonkeyPatch) -> None:

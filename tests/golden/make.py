@@ -192,7 +192,7 @@ def segments(path: Path) -> None:
             nursery.start_soon(writer.run)
             nursery.start_soon(caretaker.run)
             for n in range(4):
-                first = writer.last_seq(D) + 1
+                first = writer.queue.last_seq(D) + 1
                 await writer.submit([Batch(D, first, [b"d%d" % n, bytes(n)], FLAG_OPENS if first == 1 else 0)]).wait()
                 if n == 1:
                     await writer.rotate()

@@ -62,13 +62,12 @@ def _torn_writer(memory: Memory) -> list[str]:
     writer = journal._writer if isinstance(journal, SegmentLogJournal) else None
     if writer is None:
         return []
-    queued = sum(submission.cost for submission in writer._queue)
+    queue = writer.queue
+    queued = sum(submission.cost for submission in queue._queue)
     at_journal = sum(cell._at_journal is not None for cell in memory._supervisor.every_cell())
     wrong: list[str] = []
-    if queued > writer._queued_bytes or (
-        queued == 0 and not at_journal and writer._queued_bytes and not writer._deleting
-    ):
-        wrong.append(f"the writer counts {writer._queued_bytes} bytes, and {queued} are queued")
-    if any(submission.done for submission in writer._queue):
+    if queued > queue._queued_bytes or (queued == 0 and not at_journal and queue._queued_bytes and not queue._deleting):
+        wrong.append(f"the writer counts {queue._queued_bytes} bytes, and {queued} are queued")
+    if any(submission.done for submission in queue._queue):
         wrong.append("what has a result is queued")
     return wrong

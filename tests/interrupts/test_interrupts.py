@@ -36,8 +36,9 @@ def interrupter() -> Iterator[Interrupter]:
 
 ONLY_WHEN_ALL_IS_LOST = {
     ("stepstore/log/caretaker.py", "LogCaretaker.give_up"),
-    ("stepstore/log/writer.py", "LogWriter._fail"),
-    ("stepstore/log/writer.py", "LogWriter._note_slow_sync"),
+    ("stepstore/log/admission.py", "Admission.fail"),
+    ("stepstore/log/group_commit.py", "GroupCommit._note_slow_sync"),
+    ("stepstore/log/write_errors.py", "WriteErrors.fail"),
     ("stepwell/runtime/runtime.py", "Runtime._fail"),
     ("stepwell/runtime/episode_task.py", "_park"),
     ("stepwell/runtime/stream_task.py", "_park"),

@@ -180,15 +180,15 @@ async def test_latency_counts_once_per_group_from_the_oldest_submission_on(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> None:
     from stepstore.journal import Batch
-    from stepstore.log.writer import LogWriter
+    from stepstore.log.active_segment import ActiveSegment
 
-    real = LogWriter._segment_for
+    real = ActiveSegment.with_room
 
-    async def slowly(writer: LogWriter, size: int) -> Segment:
+    async def slowly(active: ActiveSegment, size: int) -> Segment:
         await trio.sleep(0.3)
-        return await real(writer, size)
+        return await real(active, size)
 
-    monkeypatch.setattr(LogWriter, "_segment_for", slowly)
+    monkeypatch.setattr(ActiveSegment, "with_room", slowly)
     async with running(MemoryFileSystem()) as journal:
         assert journal.stats.queued_bytes == 0
         journal.submit([Batch(A, 1, [b"x"], 0)])

@@ -366,8 +366,8 @@ MUTANTS = (
     mutant(
         "background: nothing is compacted while the disk is full",
         "compactor.py",
-        "return self._writer.is_open and not self._writer.is_full",
-        "return self._writer.is_open",
+        "return self._writer.admission.is_open and not self._writer.admission.is_full",
+        "return self._writer.admission.is_open",
         EDGES,
         "disk_is_full",
     ),

@@ -90,7 +90,7 @@ MUTANTS = (
     ),
     mutant(
         "footer: it is written once the segment was left",
-        "writer.py",
+        "active_segment.py",
         "self._log.unsealed.append((segment, ",
         "([]).append((segment, ",
         CARETAKER,
@@ -99,14 +99,14 @@ MUTANTS = (
     mutant(
         "footer: a clean stop seals the segment",
         "writer.py",
-        "            if self._failed is None:\n                await self._close_segment()\n",
+        "            if self.admission.failed is None:\n                await self._close_segment()\n",
         "",
         WRITER,
         "finish",
     ),
     mutant(
         "footer: a segment is left before its index outgrows a footer",
-        "writer.py",
+        "active_segment.py",
         "not segment.has_room(size) or not self._log.index.newest_has_room:",
         "not segment.has_room(size):",
         SEALS,
@@ -233,7 +233,7 @@ MUTANTS = (
     mutant(
         "mark: once and not again and again",
         "writer.py",
-        "wanted, self._mark_wanted, self.is_unmarked = self.is_unmarked, False, False",
+        "wanted, self._mark_wanted, self.active.is_unmarked = self.active.is_unmarked, False, False",
         "wanted, self._mark_wanted = True, False",
         CARETAKER,
         "mark",
@@ -249,22 +249,22 @@ MUTANTS = (
     mutant(
         "mark: none on a full disk, where room is for endings",
         "writer.py",
-        "if segment is None or not wanted or self.is_full:",
-        "if segment is None or not wanted:",
+        "if not wanted or self.admission.is_full:",
+        "if not wanted:",
         CARETAKER,
         "on_a_full_disk_no_mark",
     ),
     mutant(
         "mark: one that fails makes its segment be left",
         "writer.py",
-        "            await self._leave_segment([], error)\n",
+        "            await self._errors.leave_segment([], error)\n",
         "            pass\n",
         CARETAKER,
         "a_mark_that_fails",
     ),
     mutant(
         "mark: what is written next continues behind it",
-        "writer.py",
+        "active_segment.py",
         "        self._log.index.add_mark(frame.end, frame.header_crc)\n",
         "",
         SEALS,
@@ -282,7 +282,7 @@ MUTANTS = (
     ),
     mutant(
         "open streams: a footer holds those of the end of its segment",
-        "writer.py",
+        "active_segment.py",
         "self._log.index.segments[-1], list(self._log.index.open_streams)))",
         "self._log.index.segments[-1], []))",
         CARETAKER,
@@ -374,7 +374,7 @@ MUTANTS = (
     ),
     mutant(
         "keys: the keys of a group cost one sync",
-        "writer.py",
+        "group_commit.py",
         "            try:\n                keys.add(streams)\n            except OSError:\n",
         "            try:\n                pass\n            except OSError:\n",
         ENCRYPTED,
@@ -472,7 +472,7 @@ MUTANTS = (
     # ---- deletion and snapshots --------------------------------------------------------------------------------------
     mutant(
         "deletion: a deleted stream takes nothing any more",
-        "writer.py",
+        "commit_queue.py",
         "if state & UNWRITABLE and (state & STREAM_DELETED or",
         "if state & STREAM_FORKED and (state & STREAM_DELETED or",
         CONTRACT,
@@ -481,7 +481,7 @@ MUTANTS = (
     ),
     mutant(
         "deletion: nothing follows a tombstone that is queued",
-        "writer.py",
+        "commit_queue.py",
         "elif self._deleting and stream in self._deleting:",
         "elif False:",
         CONTRACT,
@@ -489,7 +489,7 @@ MUTANTS = (
     ),
     mutant(
         "deletion: nothing follows a tombstone in its own submission",
-        "writer.py",
+        "commit_queue.py",
         "elif deleting and stream in deleting:",
         "elif False:",
         CONTRACT,
@@ -639,7 +639,7 @@ MUTANTS = (
     ),
     mutant(
         "full disk: nothing is written before the repair is done",
-        "writer.py",
+        "admission.py",
         "and (not critical or self._log.pending_repair is not None):",
         "and not critical:",
         FAILURES,
@@ -647,8 +647,8 @@ MUTANTS = (
     ),
     mutant(
         "full disk: the repair is done once there is room",
-        "writer.py",
-        "                segment, _quarantined = await self._blocking(self._log.pending_repair.carry_out)\n",
+        "write_errors.py",
+        "                segment, _quarantined = await self._worker.run(self._log.pending_repair.carry_out)\n",
         "                segment = None\n",
         FAILURES,
         "repaired_as_soon_as_there_is_room",
@@ -663,7 +663,7 @@ MUTANTS = (
     ),
     mutant(
         "full disk: what is not critical is refused",
-        "writer.py",
+        "commit_queue.py",
         "if submission.critical and streams.isdisjoint(batch.stream for batch in submission.batches):",
         "if streams.isdisjoint(batch.stream for batch in submission.batches):",
         FAILURES,
@@ -671,7 +671,7 @@ MUTANTS = (
     ),
     mutant(
         "full disk: an ending behind refused steps of its stream is refused",
-        "writer.py",
+        "commit_queue.py",
         "if submission.critical and streams.isdisjoint(batch.stream for batch in submission.batches):",
         "if submission.critical:",
         FAILURES,
@@ -679,16 +679,16 @@ MUTANTS = (
     ),
     mutant(
         "full disk: writing goes on by itself",
-        "writer.py",
-        "        if found:\n            self._set_full(None)\n",
+        "write_errors.py",
+        "        if found:\n            self._admission.set_full(None)\n",
         "",
         FAILURES,
         "recovers_by_itself",
     ),
     mutant(
         "full disk: the reserve is set aside again first",
-        "writer.py",
-        "found = await self._blocking(self._log.reserve.set_aside)",
+        "write_errors.py",
+        "found = await self._worker.run(self._log.reserve.set_aside)",
         "found = True",
         FAILURES,
         "recovers_by_itself",
@@ -772,7 +772,7 @@ MUTANTS = (
     ),
     mutant(
         "fork: a child is told at the door",
-        "writer.py",
+        "admission.py",
         "        if self._log.is_forked:\n            raise Closed(",
         "        if False:\n            raise Closed(",
         FORK,
@@ -781,8 +781,8 @@ MUTANTS = (
     mutant(
         "rotation: what was written before lies in another segment",
         "writer.py",
-        "                await self._leave_behind(segment)\n            error = None",
-        "                pass\n            error = None",
+        "            await self.active.rotate()\n            error = None",
+        "            pass\n            error = None",
         ROTATE,
         "another_segment",
         short=True,
@@ -790,8 +790,8 @@ MUTANTS = (
     mutant(
         "rotation: one that may have made the next segment is the end",
         "writer.py",
-        "            if isinstance(failure, Fenced) or failure.errno not in NO_ROOM:\n                self._fail",
-        "            if isinstance(failure, Fenced):\n                self._fail",
+        "            if isinstance(failure, Fenced) or failure.errno not in NO_ROOM:\n                self._errors.fail",
+        "            if isinstance(failure, Fenced):\n                self._errors.fail",
         ROTATE,
         "is_the_end",
     ),

@@ -86,7 +86,7 @@ MUTANTS = (
     ),
     mutant(
         "promise 2: a group takes what queued meanwhile",
-        "writer.py",
+        "commit_queue.py",
         "while self._queue and size + self._queue[0].cost <= MAX_GROUP_BYTES:",
         "while False:",
         WRITER,
@@ -94,7 +94,7 @@ MUTANTS = (
     ),
     mutant(
         "promise 2: a group is bounded",
-        "writer.py",
+        "commit_queue.py",
         "while self._queue and size + self._queue[0].cost <= MAX_GROUP_BYTES:",
         "while self._queue:",
         WRITER,
@@ -163,8 +163,8 @@ MUTANTS = (
     # ---- promise 4: no file of another incarnation is appended to ----------------------------------------------------
     mutant(
         "promise 4: the first append after an opening goes to a fresh segment",
-        "writer.py",
-        "            self._go_on_in(await self._blocking(self._sequence.begin))",
+        "active_segment.py",
+        "            self.go_on_in(await self._worker.run(self._sequence.begin))",
         "            newest = self._log.index.segments[-1]\n"
         "            file = self._log.files.open(newest.path)\n"
         "            segment = Segment(file, newest.path, newest.header, newest.header_crc, b'', 1 << 20)\n"
@@ -310,10 +310,10 @@ MUTANTS = (
     # ---- promise 6: nothing is retried in a file that failed ---------------------------------------------------------
     mutant(
         "promise 6: a group whose write failed is not written again to that file",
-        "writer.py",
-        "            except OSError as error:\n                await self._leave_segment(group, error)\n"
+        "group_commit.py",
+        "            except OSError as error:\n                await self._errors.leave_segment(group, error)\n"
         "                return\n",
-        "            except OSError:\n                await self._blocking(segment.write, frame)\n",
+        "            except OSError:\n                await self._worker.run(segment.write, frame)\n",
         FAILURES,
         "an_io_error_makes_the_group_unknown",
         short=True,
@@ -329,7 +329,7 @@ MUTANTS = (
     ),
     mutant(
         "promise 6: what failed with an I/O error is unknown and not refused",
-        "writer.py",
+        "write_errors.py",
         'cause = OutcomeUnknown(f"writing to the medium failed ({error}); whether',
         'cause = LogFull(f"writing to the medium failed ({error}); whether',
         FAILURES,
@@ -337,15 +337,15 @@ MUTANTS = (
     ),
     mutant(
         "promise 6: what continues a failed stream fails with it",
-        "writer.py",
-        "            self._resolve_all(group + self._dependents(group), cause)\n\n    def _begin_after_error",
-        "            self._resolve_all(group, cause)\n\n    def _begin_after_error",
+        "write_errors.py",
+        "            self._queue.fail_with_dependents(group, cause)\n",
+        "            self._queue.fail(group, cause)\n",
         FAILURES,
         "what_continues_a_failed_stream",
     ),
     mutant(
         "promise 6: the fresh segment begins a new epoch",
-        "writer.py",
+        "active_segment.py",
         "return self._sequence.begin(cut, preallocate=not no_room)",
         "return self._sequence.begin(cut, new_epoch=False, preallocate=not no_room)",
         FAILURES,
@@ -353,9 +353,9 @@ MUTANTS = (
     ),
     mutant(
         "promise 6: without a fresh segment the log has failed",
-        "writer.py",
-        "            second.__context__ = error\n            self._fail(group, second)\n",
-        "            self._resolve_all(group, OutcomeUnknown('?'))\n",
+        "write_errors.py",
+        "            second.__context__ = error\n            self.fail(group, second)\n",
+        "            self._queue.fail(group, OutcomeUnknown('?'))\n",
         FAILURES,
         "no_fresh_segment",
     ),
@@ -369,7 +369,7 @@ MUTANTS = (
     ),
     mutant(
         'promise 6: ENOSPC of a write is "full" and frees the reserve',
-        "writer.py",
+        "active_segment.py",
         "        if no_room and self._log.reserve is not None:\n            self._log.reserve.spend()\n",
         "",
         FAILURES,
@@ -377,12 +377,12 @@ MUTANTS = (
     ),
     mutant(
         "promise 6: ENOSPC of a write leaves the segment too",
-        "writer.py",
-        "            except OSError as error:\n                await self._leave_segment(group, error)\n"
+        "group_commit.py",
+        "            except OSError as error:\n                await self._errors.leave_segment(group, error)\n"
         "                return\n",
         "            except OSError as error:\n                if error.errno in NO_ROOM:\n"
-        "                    await self._no_segment(group, error)\n                    return\n"
-        "                await self._leave_segment(group, error)\n                return\n",
+        "                    await self._errors.no_segment(group, error)\n                    return\n"
+        "                await self._errors.leave_segment(group, error)\n                return\n",
         FAILURES,
         "no_room_for_a_frame",
     ),
@@ -480,7 +480,7 @@ MUTANTS = (
     # ---- promise 8: followers see only what is durable ---------------------------------------------------------------
     mutant(
         "promise 8: records are indexed once they are durable and not before",
-        "writer.py",
+        "group_commit.py",
         "            began = time.perf_counter()\n            try:\n",
         "            self._log.index.add_frame(\n"
         "                frame.at, frame.end, frame.first_lsn, frame.last_lsn, frame.header_crc, frame.entries\n"
@@ -491,14 +491,14 @@ MUTANTS = (
     ),
     mutant(
         "promise 8: a follower waits for what is durable and not for what is written",
-        "writer.py",
+        "group_commit.py",
         "            began = time.perf_counter()\n            try:\n",
         "            self._log.index.add_frame(\n"
         "                frame.at, frame.end, frame.first_lsn, frame.last_lsn, frame.header_crc, frame.entries\n"
         "            )\n"
         "            self._log.index.add_frame = lambda *_: None  # type: ignore[method-assign]\n"
-        "            self.durable_lsn = frame.last_lsn\n"
-        "            self._advanced.unpark_all()\n"
+        "            self._watermark.lsn = frame.last_lsn\n"
+        "            self._watermark.tell()\n"
         "            began = time.perf_counter()\n            try:\n",
         DURABILITY,
         "",

@@ -544,7 +544,7 @@ MUTANTS = (
     ),
     mutant(
         "row 11: a forked stream takes no more writes",
-        "writer.py",
+        "commit_queue.py",
         "if state & UNWRITABLE and (",
         "if state & STREAM_DELETED and (",
         FOREIGN,

@@ -131,7 +131,7 @@ async def put(writer: LogWriter, kept: Kept, *batches: tuple[bytes, Sequence[byt
     made: list[Batch] = []
     last: dict[bytes, int] = {}
     for stream, payloads, flags in batches:
-        end = last.get(stream, writer.last_seq(stream))
+        end = last.get(stream, writer.queue.last_seq(stream))
         if flags & KIND_FLAGS == FLAG_SNAPSHOT:
             made.append(Batch(stream, end, payloads, flags))
             continue

@@ -438,7 +438,7 @@ def submit(writer: LogWriter, *batches: tuple[bytes, Sequence[bytes]], critical:
     last: dict[bytes, int] = {}
     made: list[Batch] = []
     for stream, payloads in batches:
-        first = last.get(stream, writer.last_seq(stream)) + 1
+        first = last.get(stream, writer.queue.last_seq(stream)) + 1
         made.append(Batch(stream, first, payloads, 0))
         last[stream] = first + len(payloads) - 1
     return writer.submit(made, critical=critical)

@@ -113,7 +113,7 @@ async def test_an_archive_holds_what_was_stored_when_it_was_asked_for() -> None:
     async with life(disk, kept) as (writer, caretaker, log):
         await put(writer, kept, (A, [payload(300)], 0))
         report = await caretaker.archive(ARCHIVE)
-        assert (report.path, report.end_lsn, report.notes) == (ARCHIVE, writer.durable_lsn, ())
+        assert (report.path, report.end_lsn, report.notes) == (ARCHIVE, writer.watermark.lsn, ())
         assert report.files >= len(log.paths) - 1
         assert report.bytes == sum(
             len(content(disk, f"{ARCHIVE}/{name}")) for name in disk.list_names(ARCHIVE) if name[0] == "0"

@@ -24,7 +24,7 @@ async def test_the_finished_segments_are_copied_while_somebody_writes_and_the_lo
         told: list[tuple[int, int]] = []
         report = archive_finished(LOG, ARCHIVE, lambda done, total: told.append((done, total)), files=disk)
         assert tree(disk, LOG) == before
-        assert report.end_lsn == log.index.segments[-2].end_lsn < writer.durable_lsn
+        assert report.end_lsn == log.index.segments[-2].end_lsn < writer.watermark.lsn
         assert told[-1] == (report.bytes, report.bytes)
         assert told == sorted(told)
         await put(writer, kept, (A, [payload(400)], 0))

@@ -78,7 +78,7 @@ def has_spare(log: OpenLog) -> bool:
 
 
 def is_full(writer: LogWriter) -> bool:
-    return writer.is_full
+    return writer.admission.is_full
 
 
 async def all_done(caretaker: LogCaretaker) -> None:
@@ -112,7 +112,7 @@ async def test_segments_that_are_left_get_a_footer_and_their_index_leaves_the_me
         assert isinstance(newest.index, LiveIndex)
         assert not newest.sealed
         assert writer.stats.segments_sealed == 5
-        log.end_lsn = writer.durable_lsn
+        log.end_lsn = writer.watermark.lsn
         assert read_log(log) == stored
     assert caretaker.errors == 0
     report = verify_log(LOG, files=disk)
@@ -147,7 +147,7 @@ async def test_reads_of_every_stream_go_on_while_segments_are_left_and_sealed(ne
 
     async def read(stream: bytes) -> None:
         nonlocal slices_read
-        while not journal._writer._finishing:  # type: ignore[union-attr]
+        while not journal._writer.admission.is_finishing:  # type: ignore[union-attr]
             certain = len(stored[stream])
             slices, found = journal.read(stream), []
             while part := await slices.next_slice():
@@ -455,7 +455,7 @@ async def test_on_a_full_disk_no_space_is_set_aside(autojump_clock: trio.testing
         files.before = full
         refused = submit(writer, (A, [payload(10_000)]))
         await refused.wait()
-        assert writer.is_full
+        assert writer.admission.is_full
         start = len(files.calls)
         await store(writer, (A, [payload(2000)]), critical=True)
         await trio.testing.wait_all_tasks_blocked()
@@ -641,7 +641,7 @@ async def test_a_mark_that_fails_costs_its_segment_and_no_record(
         await trio.sleep(2 * IDLE_SECONDS)
         files.before = None
         assert len(segments(disk)) == 2
-        assert writer.failed is None
+        assert writer.admission.failed is None
         await trio.sleep(20)
         stored += records_of(await store(writer, (A, [b"2"])))
         assert writer.stats.marks == 0
@@ -710,7 +710,7 @@ async def test_a_sync_that_takes_more_than_a_second_is_counted_and_told(
         def perf_counter() -> float:
             return now
 
-    monkeypatch.setattr("stepstore.log.writer.time", Clock)
+    monkeypatch.setattr("stepstore.log.group_commit.time", Clock)
     disk = MemoryFileSystem()
     files = WatchedFiles(disk)
     taking: list[float] = []

@@ -272,7 +272,7 @@ async def test_a_deleted_stream_stays_deleted_when_only_its_tombstone_is_left() 
         for stream in kept.deleted:
             assert log.index.locate(stream).parts == ()
             with pytest.raises(InvalidState, match="deleted"):
-                writer.submit([Batch(stream, writer.last_seq(stream) + 1, [b"x"], 0)])
+                writer.submit([Batch(stream, writer.queue.last_seq(stream) + 1, [b"x"], 0)])
 
 
 async def test_a_snapshot_is_superseded_by_a_later_one_in_whichever_file_that_is() -> None:
@@ -295,10 +295,10 @@ async def test_a_snapshot_is_superseded_by_a_later_one_in_whichever_file_that_is
 async def test_batches_are_copied_as_they_are_stored_whatever_their_flags_say() -> None:
     disk, kept = MemoryFileSystem(), Kept()
     async with life(disk, kept) as (writer, caretaker, log):
-        writer._encode = lambda stream, first_seq, payloads: (payload(77, first_seq), 16 | 32)
+        writer._group_commit._encode = lambda stream, first_seq, payloads: (payload(77, first_seq), 16 | 32)
         await put(writer, kept, (A, [b"one", b"two"], FLAG_OPENS), (B, [payload(2000)], 0))
         await writer.rotate()
-        writer._encode = None
+        writer._group_commit._encode = None
         await delete(writer, kept, B)
         runs = log.index.runs_after(A, 0)
         before = [log.reading.read(run.segment.path, run.payload_at, run.size) for run in runs]
@@ -983,16 +983,16 @@ async def test_nothing_is_compacted_in_the_background_while_the_disk_is_full(
     files = WatchedFiles(disk)
     async with life(files, kept, options=BUSY) as (writer, caretaker, _log):
         files.before = before
-        submission = writer.submit([Batch(A, writer.last_seq(A) + 1, [b"x"], 0)])
+        submission = writer.submit([Batch(A, writer.queue.last_seq(A) + 1, [b"x"], 0)])
         await submission.wait()
         assert submission.error is not None
-        assert not writer.gate.is_open
+        assert not writer.admission.gate.is_open
         done = caretaker.compactor.files_rewritten
         await trio.sleep(120)
         assert caretaker.compactor.files_rewritten <= done + 1
         full = False
         await trio.sleep(10)
-        writer.check_open()
+        writer.admission.check_open()
         await trio.sleep(60)
         assert caretaker.compactor.files_rewritten > done + 1
     kept.check_reopened(disk, options=BUSY)
@@ -1209,7 +1209,7 @@ async def test_a_snapshot_covers_what_is_there_and_moves_nothing() -> None:
         with pytest.raises(InvalidState, match="snapshot"):
             writer.submit([Batch(A, 1, [b"s"], FLAG_SNAPSHOT)])
         await put(writer, kept, (A, [b"one", b"two"], 0), (A, [b"s2"], FLAG_SNAPSHOT), (A, [b"three"], 0))
-        assert writer.last_seq(A) == log.index.last_seq(A) == 3
+        assert writer.queue.last_seq(A) == log.index.last_seq(A) == 3
         with pytest.raises(InvalidState, match="snapshot"):
             writer.submit([Batch(A, 4, [b"s"], FLAG_SNAPSHOT)])
         with pytest.raises(InvalidState, match="snapshot"):

@@ -543,7 +543,7 @@ async def test_while_the_disk_is_full_no_rewriting_is_begun(autojump_clock: trio
         files.before = before
         submission = writer.submit([])
         await submission.wait()
-        assert writer.is_full
+        assert writer.admission.is_full
         # The rate is looked at anew for each piece of work: from here on it may compact by itself.
         object.__setattr__(log.options, "compaction_bytes_per_second", 10**9)
         caretaker.compactor.notice()

@@ -21,7 +21,7 @@ STREAMS, ROUNDS = 12, 40
 
 
 async def append(writer: LogWriter, stream: bytes, data: bytes, flags: int = 0) -> None:
-    submission = writer.submit([Batch(stream, writer.last_seq(stream) + 1, [data], flags)])
+    submission = writer.submit([Batch(stream, writer.queue.last_seq(stream) + 1, [data], flags)])
     await submission.wait()
     assert submission.error is None
 
@@ -51,8 +51,8 @@ async def test_everything_at_once_on_a_real_disk(tmp_path: pathlib.Path) -> None
 
         async def follow() -> None:
             place, seen = FramePosition(0), 0
-            while not (finished.is_set() and place.after >= writer.durable_lsn):
-                upto = writer.durable_lsn
+            while not (finished.is_set() and place.after >= writer.watermark.lsn):
+                upto = writer.watermark.lsn
                 items, place = await trio.to_thread.run_sync(reader.read_frames, place, upto, 50, limiter=limiter)
                 for item in items:
                     assert isinstance(item, Record)
@@ -64,7 +64,7 @@ async def test_everything_at_once_on_a_real_disk(tmp_path: pathlib.Path) -> None
             while not finished.is_set():
                 for stream in kept:
                     position, found = Position(0), list[bytes]()
-                    upto, before = writer.durable_lsn, list(expected[stream])
+                    upto, before = writer.watermark.lsn, list(expected[stream])
                     while True:
                         records, position = await trio.to_thread.run_sync(
                             reader.read_slice, stream, position, upto, 7, 4000, limiter=limiter

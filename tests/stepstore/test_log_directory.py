@@ -393,7 +393,7 @@ async def test_fenced_when_the_lock_file_was_replaced_before_the_first_append() 
         before = tree(disk)
         with pytest.raises(Exception, match="replaced"):
             await store(writer, (A, [b"one"]))
-        assert isinstance(writer.failed, Fenced)
+        assert isinstance(writer.admission.failed, Fenced)
     assert tree(disk) == before
 
 
@@ -405,7 +405,7 @@ async def test_fenced_at_a_rotation_when_the_lock_file_was_removed() -> None:
         remove(disk, f"{LOG}/LOCK")
         with pytest.raises(Exception, match="removed"):
             await store(writer, (A, [bytes(9000)]))
-        assert isinstance(writer.failed, Fenced)
+        assert isinstance(writer.admission.failed, Fenced)
     assert [record.seq for record in reopen(disk)[0]] == [1]
     assert stored[0].first_lsn == 1
 

@@ -191,10 +191,10 @@ async def test_a_writer_that_is_told_of_a_fork_takes_nothing(forked: weakref.Wea
         forking._tell_all()
         for critical in (False, True):
             with pytest.raises(Closed, match="forked"):
-                writer.check_open(critical=critical)
+                writer.admission.check_open(critical=critical)
         with pytest.raises(Closed, match="forked"):
             submit(writer, (B, [b"x"]))
-        assert not writer.gate.is_open
+        assert not writer.admission.gate.is_open
         await queued.wait()
         assert isinstance(queued.error, OutcomeUnknown)
     assert tree(disk) == before

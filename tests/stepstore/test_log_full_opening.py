@@ -9,12 +9,13 @@ import trio
 import trio.testing
 
 from stepstore.errors import Closed, Fenced, LogFull, RecoveryFailed
+from stepstore.log.admission import RETRY_FULL_SECONDS
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import open_log
 from stepstore.log.reading import Record, SegmentReader
 from stepstore.log.sealing import sidecar_path
 from stepstore.log.verify import verify_log
-from stepstore.log.writer import RETRY_FULL_SECONDS, LogWriter
+from stepstore.log.writer import LogWriter
 from tests.stepstore.log_lab import (
     LOG,
     SMALL,
@@ -64,7 +65,7 @@ def torn() -> Torn:
 
 
 def is_full(writer: LogWriter) -> bool:
-    return writer.is_full
+    return writer.admission.is_full
 
 
 async def test_a_torn_log_on_a_full_disk_is_read_and_written_to_once_there_is_room(
@@ -191,7 +192,7 @@ async def test_a_lock_that_was_taken_away_while_the_repair_was_pending_is_the_en
         remove(torn.disk, f"{LOG}/LOCK")
         torn.full.room += 1_000_000
         await trio.sleep(2 * RETRY_FULL_SECONDS)
-        assert isinstance(writer.failed, Fenced)
+        assert isinstance(writer.admission.failed, Fenced)
         with pytest.raises(Closed):
             submit(writer, (A, [b"refused"]))
     assert reopen(torn.disk)[0] == torn.stored

@@ -199,13 +199,13 @@ async def test_the_last_number_of_a_stream_is_right_however_often_its_segment_wa
         await store(writer, (A, [b"1"]), (B, [b"1"]))
     async with tended(open_log(disk, LOG, SMALL)) as (writer, caretaker):
         for n in range(2, 8):
-            assert writer.last_seq(A) == n - 1
+            assert writer.queue.last_seq(A) == n - 1
             await store(writer, (A, [b"%d" % n]))
             await writer.rotate()
             await caretaker.wait_sealed()
             await trio.testing.wait_all_tasks_blocked()
             assert all(isinstance(s.index, SealedIndex) for s in writer._log.index.segments[:-1])
-            assert (writer.last_seq(A), writer.last_seq(B)) == (n, 1)
+            assert (writer.queue.last_seq(A), writer.queue.last_seq(B)) == (n, 1)
             with pytest.raises(InvalidState):
                 writer.submit([Batch(A, n, [b"another record with this number"], 0)])
 

@@ -266,10 +266,10 @@ async def test_a_frame_that_is_added_while_the_last_one_is_read_is_not_passed_ov
 
     def commit() -> None:
         submit(writer, (A, [b"4"]))
-        group = writer._take_group()
+        group = writer.queue.take_group()
         frame = segment.prepare([batch for submission in group for batch in submission.batches])
         segment.write(frame)
-        writer._acknowledge(segment, frame, group)
+        writer._group_commit._acknowledge(segment, frame, group)
 
     class Growing(LiveIndex):
         @property
@@ -288,8 +288,8 @@ async def test_a_frame_that_is_added_while_the_last_one_is_read_is_not_passed_ov
             stored += records_of(await store(writer, (A, [n])))
         asked = 0
         reader, position, found = reader_of(log), FramePosition(0), []
-        while position.after < writer.durable_lsn:
-            items, position = reader.read_frames(position, writer.durable_lsn, 256)
+        while position.after < writer.watermark.lsn:
+            items, position = reader.read_frames(position, writer.watermark.lsn, 256)
             found += items
         assert asked >= 7
         assert found == [*stored, Record(A, 4, 4, b"4")]

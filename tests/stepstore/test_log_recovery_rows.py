@@ -868,7 +868,7 @@ def repeat(disk: MemoryFileSystem, *batches: tuple[int, list[bytes]], seal: bool
     async def main() -> None:
         async with writing(open_log(disk, LOG, SMALL), close=seal) as writer:
             for first_seq, payloads in batches:
-                writer._pending_seq[A] = first_seq - 1
+                writer.queue._pending_seq[A] = first_seq - 1
                 submission = writer.submit([Batch(A, first_seq, payloads, 0)])
                 await submission.wait()
                 assert submission.error is None

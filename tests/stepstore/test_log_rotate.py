@@ -118,7 +118,7 @@ async def test_a_rotation_for_which_there_is_no_room_leaves_the_writer_where_it_
                 await writer.rotate()
             assert caught.value.errno == errno.ENOSPC
         files.before = None
-        assert writer.failed is None
+        assert writer.admission.failed is None
         stored += records_of(await store(writer, (A, [b"2"])))
         await writer.rotate()
         stored += records_of(await store(writer, (A, [b"3"])))
@@ -146,7 +146,7 @@ async def test_a_rotation_that_fails_when_the_next_segment_may_be_there_is_the_e
         with pytest.raises(OSError) as caught:
             await writer.rotate()
         files.before = None
-        assert caught.value is writer.failed
+        assert caught.value is writer.admission.failed
         with pytest.raises(Closed):
             submit(writer, (A, [b"2"]))
         with pytest.raises(Closed):
@@ -163,11 +163,11 @@ async def test_a_rotation_of_a_log_whose_lock_was_taken_away_is_the_end() -> Non
         remove(disk, f"{LOG}/LOCK")
         with pytest.raises(Fenced):
             await writer.rotate()
-        assert isinstance(writer.failed, Fenced)
+        assert isinstance(writer.admission.failed, Fenced)
     assert len(segments(disk)) == 1
 
 
-@pytest.mark.parametrize("stuck_in", ["_segment_for", "_leave_behind"], ids=["queued", "under way"])
+@pytest.mark.parametrize("stuck_in", ["with_room", "_leave_behind"], ids=["queued", "under way"])
 async def test_whoever_waits_for_a_rotation_learns_that_the_writer_was_cancelled(
     stuck_in: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,8 +192,8 @@ async def test_whoever_waits_for_a_rotation_learns_that_the_writer_was_cancelled
     async with trio.open_nursery() as nursery:
         nursery.start_soon(run)
         await store(writer, (A, [b"x"]))
-        monkeypatch.setattr(writer, stuck_in, stuck)
-        if stuck_in == "_segment_for":
+        monkeypatch.setattr(writer.active, stuck_in, stuck)
+        if stuck_in == "with_room":
             submit(writer, (A, [b"y"]))
             await started.wait()
         nursery.start_soon(rotate)

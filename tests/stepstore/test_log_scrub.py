@@ -24,7 +24,7 @@ from stepstore.log.opening import LogOptions, open_log, open_log_read_only
 from stepstore.log.scrub import BLOCK, Finding, SegmentScrub
 from stepstore.log.scrubber import LogScrubber
 from stepstore.log.tolerant_file import TolerantFile
-from stepstore.log.writer import WriterStats
+from stepstore.log.writer_stats import WriterStats
 from tests.stepstore.log_lab import (
     LOG,
     SMALL,

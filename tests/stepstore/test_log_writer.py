@@ -180,7 +180,7 @@ async def test_the_result_is_known_to_on_done_before_the_waiters_and_is_indexed(
     def on_done(submission: Submission) -> None:
         assert submission.done
         assert log.index.last_seq(A) == 2
-        assert writer.durable_lsn == 2
+        assert writer.watermark.lsn == 2
         seen.append("on_done")
 
     async with writing(log) as writer:
@@ -197,12 +197,12 @@ async def test_what_on_done_submits_continues_the_stream() -> None:
 
     def on_done(submission: Submission) -> None:
         assert submission.error is None
-        if writer.last_seq(A) < 10:
-            writer.submit([Batch(A, writer.last_seq(A) + 1, [b"next"], 0)], on_done=on_done)
+        if writer.queue.last_seq(A) < 10:
+            writer.submit([Batch(A, writer.queue.last_seq(A) + 1, [b"next"], 0)], on_done=on_done)
 
     async with writing(open_log(disk, LOG, SMALL)) as writer:
         for _ in range(2):
-            writer.submit([Batch(A, writer.last_seq(A) + 1, [b"first"], 0)], on_done=on_done)
+            writer.submit([Batch(A, writer.queue.last_seq(A) + 1, [b"first"], 0)], on_done=on_done)
         await trio.testing.wait_all_tasks_blocked()
     assert [record.seq for record in reopen(disk)[0]] == list(range(1, 11))
 
@@ -240,7 +240,7 @@ async def test_a_batch_that_does_not_continue_its_stream_is_invalid_state(wrong:
         await store(writer, (A, [b"1", b"2"]))
         with pytest.raises(InvalidState):
             writer.submit(wrong)
-        assert (writer.last_seq(A), writer.last_seq(B)) == (2, 0)
+        assert (writer.queue.last_seq(A), writer.queue.last_seq(B)) == (2, 0)
         await store(writer, (A, [b"3"]))
     assert [record.payload for record in reopen(disk)[0]] == [b"1", b"2", b"3"]
 
@@ -249,7 +249,7 @@ async def test_what_is_queued_counts_for_the_next_seq() -> None:
     disk = MemoryFileSystem()
     async with writing(open_log(disk, LOG, SMALL)) as writer:
         writer.submit([Batch(A, 1, [b"1"], 0)])
-        assert writer.last_seq(A) == 1
+        assert writer.queue.last_seq(A) == 1
         with pytest.raises(InvalidState):
             writer.submit([Batch(A, 1, [b"again"], 0)])
         await writer.submit([Batch(A, 2, [b"2"], 0)]).wait()
@@ -267,7 +267,7 @@ async def test_a_batch_that_no_reader_would_accept_is_invalid_input(wrong: Batch
     async with writing(open_log(disk, LOG, SMALL)) as writer:
         with pytest.raises(InvalidInput):
             writer.submit([Batch(B, 1, [b"fine"], 0), wrong])
-        assert writer.last_seq(B) == 0
+        assert writer.queue.last_seq(B) == 0
     assert reopen(disk)[0] == []
 
 
@@ -278,7 +278,7 @@ async def test_a_batch_over_the_limit_is_too_large_and_one_at_the_limit_is_store
         for batches in ([(A, [bytes(room + 1)])], [(A, [bytes(room // 2)]), (B, [bytes(room // 2)])]):
             with pytest.raises(TooLarge):
                 submit(writer, *batches)
-        assert (writer.last_seq(A), writer.last_seq(B)) == (0, 0)
+        assert (writer.queue.last_seq(A), writer.queue.last_seq(B)) == (0, 0)
         done = await store(writer, (A, [payload(4096) + bytes(room - 4096)]))
         await store(writer, (B, [b"and on"]))
     assert len(segments(disk)) == 2
@@ -296,7 +296,7 @@ async def test_closed_after_finish_and_finish_drains() -> None:
         with pytest.raises(Closed):
             submit(writer, (B, [b"late"]))
         with pytest.raises(Closed):
-            writer.check_open(critical=True)
+            writer.admission.check_open(critical=True)
         assert issubclass(Closed, Rejected)
     assert all(submission.done and submission.error is None for submission in submissions)
     assert frames_of(disk, segments(disk)[0])[-1].head.kind == fr.KIND_CLOSE
@@ -361,16 +361,16 @@ async def test_a_batch_larger_than_a_segment_has_one_to_itself() -> None:
 
 
 async def test_wait_room_waits_for_a_queue_below_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stepstore.log.writer.QUEUE_BYTES", 1000)
+    monkeypatch.setattr("stepstore.log.commit_queue.QUEUE_BYTES", 1000)
     disk = MemoryFileSystem()
     log = open_log(disk, LOG, SMALL)
     writer = LogWriter(log)
-    await writer.wait_room()
+    await writer.queue.wait_room()
     submit(writer, (A, [bytes(2000)]))
     passed: list[bool] = []
 
     async def wait() -> None:
-        await writer.wait_room()
+        await writer.queue.wait_room()
         passed.append(True)
 
     async with trio.open_nursery() as nursery:
@@ -391,8 +391,8 @@ async def test_wait_durable_beyond_follows_the_log_to_its_end() -> None:
 
     async def follow(writer: LogWriter) -> None:
         lsn = 0
-        while await writer.wait_durable_beyond(lsn):
-            lsn = writer.durable_lsn
+        while await writer.watermark.wait_beyond(lsn):
+            lsn = writer.watermark.lsn
             seen.append(lsn)
 
     async with trio.open_nursery() as nursery, writing(log, close=True) as writer:
@@ -414,7 +414,7 @@ async def test_wait_durable_beyond_follows_the_log_to_its_end() -> None:
 async def test_cancelling_the_task_resolves_everything_queued_as_outcome_unknown(
     group_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stepstore.log.writer.MAX_GROUP_BYTES", group_bytes)
+    monkeypatch.setattr("stepstore.log.commit_queue.MAX_GROUP_BYTES", group_bytes)
     disk = MemoryFileSystem()
     done: list[Submission] = []
     async with writing(open_log(disk, LOG, SMALL)) as writer:
@@ -423,11 +423,11 @@ async def test_cancelling_the_task_resolves_everything_queued_as_outcome_unknown
             writer.submit([Batch(B, n + 1, [b"x"], 0)], on_done=done.append)
     assert len(done) == 20
     assert all(isinstance(submission.error, OutcomeUnknown) for submission in done)
-    assert writer.last_seq(B) == 0
+    assert writer.queue.last_seq(B) == 0
     with pytest.raises(Closed):
         submit(writer, (A, [b"late"]))
-    assert not await writer.wait_durable_beyond(1)
-    await writer.wait_room()
+    assert not await writer.watermark.wait_beyond(1)
+    await writer.queue.wait_room()
     assert [record.payload for record in reopen(disk)[0]] == [b"kept"]
 
 
@@ -475,8 +475,8 @@ async def test_a_follower_that_comes_while_the_log_is_drained_sees_the_last_reco
     seen: list[bool] = []
 
     async def follow(writer: LogWriter) -> None:
-        seen.append(await writer.wait_durable_beyond(0))
-        seen.append(await writer.wait_durable_beyond(1))
+        seen.append(await writer.watermark.wait_beyond(0))
+        seen.append(await writer.watermark.wait_beyond(1))
 
     async with trio.open_nursery() as nursery, writing(open_log(files, LOG, SMALL), close=True) as writer:
         slow.armed = True

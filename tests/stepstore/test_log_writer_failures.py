@@ -16,6 +16,7 @@ import trio
 import trio.testing
 
 from stepstore.errors import Closed, LogFull, OutcomeUnknown, Rejected
+from stepstore.log.admission import RETRY_FULL_SECONDS
 from stepstore.log.files import FileSystem
 from stepstore.log.frame import FLAG_CLOSES, Batch
 from stepstore.log.memory_files import MemoryFileSystem
@@ -24,7 +25,7 @@ from stepstore.log.reading import Record
 from stepstore.log.segment_header import HEADER_BYTES
 from stepstore.log.submission import Submission
 from stepstore.log.verify import verify_log
-from stepstore.log.writer import RETRY_FULL_SECONDS, LogWriter
+from stepstore.log.writer import LogWriter
 from tests.stepstore.log_lab import (
     LOG,
     SMALL,
@@ -91,7 +92,7 @@ async def test_an_io_error_makes_the_group_unknown_and_cuts_at_the_last_acknowle
             await store(writer, (A, [b"lost"]))
         assert isinstance(caught.value.__cause__, OSError)
         assert caught.value.__cause__.errno == errno.EIO
-        assert writer.failed is None
+        assert writer.admission.failed is None
         assert writer.stats.write_errors == 1
 
         new = header_of(disk, segments(disk)[-1])
@@ -143,7 +144,7 @@ async def test_what_continues_a_failed_stream_fails_with_it_and_other_streams_go
             await submission.wait()
         errors = [type(submission.error) for submission in (failing, *meanwhile)]
         assert errors == [OutcomeUnknown, OutcomeUnknown, type(None), OutcomeUnknown, OutcomeUnknown]
-        assert (writer.last_seq(A), writer.last_seq(B), writer.last_seq(C)) == (1, 1, 0)
+        assert (writer.queue.last_seq(A), writer.queue.last_seq(B), writer.queue.last_seq(C)) == (1, 1, 0)
         kept += records_of(meanwhile[1])
         kept += records_of(await store(writer, (A, [b"2"]), (C, [b"1"])))
     check_disk(disk, kept)
@@ -206,12 +207,12 @@ async def test_an_io_error_and_no_fresh_segment_is_the_end(second: str) -> None:
             await store(writer, (A, [b"lost"]))
         await meanwhile[0].wait()
         assert isinstance(meanwhile[0].error, OutcomeUnknown)
-        assert isinstance(writer.failed, OSError)
+        assert isinstance(writer.admission.failed, OSError)
         for critical in (False, True):
             with pytest.raises(Closed) as caught:
                 submit(writer, (A, [b"late"]), critical=critical)
-            assert caught.value.__cause__ is writer.failed
-        assert not await writer.wait_durable_beyond(1)
+            assert caught.value.__cause__ is writer.admission.failed
+        assert not await writer.watermark.wait_beyond(1)
         files.before = None
     check_disk(disk, kept, unknown=[b"lost"])
 
@@ -236,18 +237,18 @@ async def test_a_full_disk_refuses_and_recovers_by_itself(autojump_clock: trio.t
     async with writing(open_log(WatchedFiles(disk, full), LOG, SMALL)) as writer:
         kept = await filled(writer)
         assert len(segments(disk)) > 2
-        assert writer.is_full
-        assert writer.failed is None
+        assert writer.admission.is_full
+        assert writer.admission.failed is None
         with pytest.raises(LogFull) as caught:
             submit(writer, (A, [b"refused at the door"]))
         assert isinstance(caught.value, Rejected)
         with pytest.raises(LogFull):
-            writer.check_open()
+            writer.admission.check_open()
         full.room = full.used()
         await trio.sleep(20 * RETRY_FULL_SECONDS)
         full.room = 1_000_000
         await trio.sleep(RETRY_FULL_SECONDS + 0.1)
-        writer.check_open()
+        writer.admission.check_open()
         kept += records_of(await store(writer, (A, [b"there is room again"])))
     assert disk.stat(f"{LOG}/reserve") is not None
     check_disk(disk, kept)
@@ -262,7 +263,7 @@ async def test_endings_are_stored_through_the_reserve_of_a_full_disk(autojump_cl
             with pytest.raises(LogFull):
                 submit(writer, (B, [b"a step"]))
             kept += records_of(await store(writer, (stream_id(str(n)), [payload(500, n)]), critical=True))
-        assert writer.is_full
+        assert writer.admission.is_full
         assert disk.stat(f"{LOG}/reserve") is None
     check_disk(disk, kept)
 
@@ -283,7 +284,7 @@ async def test_a_full_disk_is_told_once_however_many_endings_find_no_room_either
                 if refused == 3:
                     break
         assert refused == 3, "the reserve did not become full"
-        assert writer.is_full
+        assert writer.admission.is_full
         assert [record.message for record in caplog.records].count(
             "the log in /log is full (No space left on device); only endings are taken until there is room"
         ) == 1
@@ -334,7 +335,7 @@ async def test_an_ending_queued_behind_refused_steps_leaves_no_gap(autojump_cloc
         for submission in queued:
             await submission.wait()
         assert [type(submission.error) for submission in queued] == [LogFull, LogFull, type(None)]
-        assert (writer.last_seq(A), writer.last_seq(B), writer.last_seq(C)) == (1, 1, 1)
+        assert (writer.queue.last_seq(A), writer.queue.last_seq(B), writer.queue.last_seq(C)) == (1, 1, 1)
         kept += records_of(queued[2])
         kept += records_of(await store(writer, (B, [b"the ending again"]), critical=True))
     check_disk(disk, kept)
@@ -389,7 +390,7 @@ async def test_a_full_log_is_finished_in_order(autojump_clock: trio.testing.Mock
     async with writing(open_log(WatchedFiles(disk, full), LOG, SMALL), close=True) as writer:
         kept = await filled(writer)
         kept += records_of(await store(writer, (B, [b"an ending"]), critical=True))
-    assert writer.failed is None
+    assert writer.admission.failed is None
     check_disk(disk, kept)
 
 
@@ -452,7 +453,7 @@ async def test_a_rotation_that_fails_half_way_loses_nothing_that_is_acknowledged
         files.before = before
         await store_what_can_be_stored(writer, [9000, 100, 200, 9000, 9000], kept, [], unknown)
         assert not armed
-    check_disk(disk, kept, unknown=unknown if writer.failed else ())
+    check_disk(disk, kept, unknown=unknown if writer.admission.failed else ())
 
 
 Fault = Callable[[int, int], Callable[[Call], None]]
@@ -495,9 +496,10 @@ async def test_an_error_at_any_call_of_the_writer_costs_no_acknowledged_record(
         unknown: list[bytes] = []
         async with writing(log, close=True) as writer:
             await store_what_can_be_stored(writer, sizes, kept, refused, unknown)
-        outcomes |= {"failed" if writer.failed else "works", "full" if refused else "never full"}
+        outcomes |= {"failed" if writer.admission.failed else "works", "full" if refused else "never full"}
         files.before = None
-        check_disk(disk, kept, options, unknown=unknown if writer.failed else (), hint=f"an error at call {at}")
+        doubtful = unknown if writer.admission.failed else ()
+        check_disk(disk, kept, options, unknown=doubtful, hint=f"an error at call {at}")
         if len(files.calls) < at:
             break
     assert outcomes == ({"works", "never full", "failed"} | ({"full"} if number == errno.ENOSPC else set()))
@@ -517,7 +519,7 @@ async def test_a_close_that_fails_loses_nothing(operation: str, number: int) -> 
         writer.submit([Batch(A, 2, [b"the end"], FLAG_CLOSES)])
         await trio.testing.wait_all_tasks_blocked()
         files.before = FailOnce(operation, number)
-    assert (writer.failed is None) == (number == errno.ENOSPC)
+    assert (writer.admission.failed is None) == (number == errno.ENOSPC)
     kept.append(Record(A, 2, 2, b"the end"))
     files.before = None
     check_disk(disk, kept)
@@ -595,10 +597,10 @@ def test_opened_on_a_full_disk_a_torn_log_is_repaired_as_soon_as_there_is_room()
 
     async def main() -> None:
         async with writing(open_log(WatchedFiles(disk, full), LOG, SMALL)) as writer:
-            assert writer.is_full
+            assert writer.admission.is_full
             await trio.sleep(3 * RETRY_FULL_SECONDS)
             assert content(disk, segment).rstrip(b"\0").endswith(leftover), "nothing is cut before there is a copy"
-            assert writer.is_full
+            assert writer.admission.is_full
             full.room += 10 * 1024 * 1024
             await trio.sleep(RETRY_FULL_SECONDS * 1.5)
             assert leftover in quarantined(disk)

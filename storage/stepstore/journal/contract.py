@@ -36,7 +36,7 @@ from stepstore.log.reading import between as between
 from stepstore.log.reading import last_lsn_of as last_lsn_of
 from stepstore.log.submission import Gate as Gate
 from stepstore.log.submission import Submission as Submission
-from stepstore.log.writer import WriterStats
+from stepstore.log.writer_stats import WriterStats
 from stepstore.notices import Notices
 from stepstore.restarting import Service
 

@@ -32,8 +32,7 @@ from stepstore.log.frame import (
     MAX_BATCH_BYTES,
     batch_cost,
 )
-from stepstore.log.submission import listed
-from stepstore.log.writer import MAX_PLAIN_FLAGS, STREAM_ID_BYTES, check_kind
+from stepstore.log.submission import MAX_PLAIN_FLAGS, STREAM_ID_BYTES, check_kind, listed
 from stepstore.notices import Notices
 from stepstore.restarting import Service
 

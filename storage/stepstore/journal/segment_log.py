@@ -33,7 +33,8 @@ from stepstore.log.opening import LogOptions, OpenLog, open_log, open_log_read_o
 from stepstore.log.reading import FramePosition, Gap, Position, SegmentReader, Stored
 from stepstore.log.refreshing import refresh
 from stepstore.log.scrubber import LogScrubber
-from stepstore.log.writer import LogWriter, WriterStats
+from stepstore.log.writer import LogWriter
+from stepstore.log.writer_stats import WriterStats
 from stepstore.notices import Notices
 from stepstore.restarting import RestartPolicy, Service
 
@@ -59,7 +60,7 @@ class SegmentLogJournal:
         self.report: JournalReport = log.report
         self.notices = Notices() if self._writer is None else self._writer.notices
         self.services = self._services(restarts or RestartPolicy())
-        self.gate = Gate() if self._writer is None else self._writer.gate
+        self.gate = Gate() if self._writer is None else self._writer.admission.gate
         if self._writer is None:
             self.gate.is_open = False
 
@@ -95,17 +96,17 @@ class SegmentLogJournal:
         """Counts of the writer since opening; all zero when opened for reading."""
         if self._writer is None:
             return WriterStats()
-        self._writer.stats.queued_bytes = self._writer.queued_bytes
+        self._writer.stats.queued_bytes = self._writer.queue.queued_bytes
         return self._writer.stats
 
     @property
     def durable_lsn(self) -> int:
         """Up to where everything is on the medium."""
-        return self._log.end_lsn if self._writer is None else self._writer.durable_lsn
+        return self._log.end_lsn if self._writer is None else self._writer.watermark.lsn
 
     @property
     def failed(self) -> BaseException | None:
-        return None if self._writer is None else self._writer.failed
+        return None if self._writer is None else self._writer.admission.failed
 
     def _services(self, restarts: RestartPolicy) -> tuple[Service, ...]:
         writer, caretaker, notices = self._writer, self._caretaker, self.notices
@@ -169,7 +170,7 @@ class SegmentLogJournal:
         return self._writer
 
     def check_open(self, *, critical: bool = False) -> None:
-        self._writing().check_open(critical=critical)
+        self._writing().admission.check_open(critical=critical)
 
     def submit(
         self,
@@ -182,15 +183,15 @@ class SegmentLogJournal:
 
     @property
     def has_room(self) -> bool:
-        return self._writing().has_room
+        return self._writing().queue.has_room
 
     async def wait_room(self) -> None:
         if self._writer is None:
             await trio.lowlevel.checkpoint()
-        await self._writing().wait_room()
+        await self._writing().queue.wait_room()
 
     def last_seq(self, stream: bytes) -> int:
-        return self.durable_seq(stream) if self._writer is None else self._writer.last_seq(stream)
+        return self.durable_seq(stream) if self._writer is None else self._writer.queue.last_seq(stream)
 
     def durable_seq(self, stream: bytes) -> int:
         return self._log.index.last_seq(stream)
@@ -231,13 +232,13 @@ class SegmentLogJournal:
         await self._caretaker.wait_sealed()
 
     async def compact(self, *, purge: bool = False) -> CompactionReport:
-        self._writing().check_open(critical=True)
+        self._writing().admission.check_open(critical=True)
         await self.rotate()
         assert self._caretaker is not None
         return await self._caretaker.compact(purge=purge)
 
     async def archive(self, target: str) -> ArchiveReport:
-        self._writing().check_open(critical=True)
+        self._writing().admission.check_open(critical=True)
         assert self._caretaker is not None
         return await self._caretaker.archive(target)
 
@@ -377,7 +378,7 @@ class SegmentLogFollower(FollowedSlices):
         if journal.durable_lsn > position or journal._writer is None:
             await trio.lowlevel.checkpoint()
             return journal.durable_lsn > position
-        return await journal._writer.wait_durable_beyond(position)
+        return await journal._writer.watermark.wait_beyond(position)
 
     async def _read(self, read: Callable[[FramePosition, int, int], tuple[T, FramePosition]], records: int) -> T | None:
         """Wait for something durable, and read it. A checkpoint; cancelled or failed, it is as if nothing was read."""

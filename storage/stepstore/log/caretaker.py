@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, overload
 
 import trio
 
 from stepstore.errors import StepwellError, Unavailable
+from stepstore.log.active_segment import SPARE_WHEN_USED
 from stepstore.log.archive import ArchiveReport
 from stepstore.log.compaction import CompactionReport
 from stepstore.log.compactor import LogCompactor
@@ -27,9 +27,8 @@ from stepstore.log.purge import DeletionReport
 from stepstore.log.recovery import rebuild_index
 from stepstore.log.sealing import open_index, write_sidecar
 from stepstore.log.segment import Segment
-from stepstore.log.writer import SPARE_WHEN_USED, LogWriter
-
-T = TypeVar("T")
+from stepstore.log.worker_thread import WorkerThread
+from stepstore.log.writer import LogWriter
 
 IDLE_SECONDS = 1.0
 """A mark is written once nothing was committed for so long."""
@@ -43,7 +42,7 @@ class LogCaretaker:
 
     def __init__(self, log: OpenLog, writer: LogWriter):
         self._log, self._writer = log, writer
-        self._limiter = trio.CapacityLimiter(1)
+        self._blocking = WorkerThread(log).run
         self._no_spare_beside: Segment | None = None
         self._ended = False
         self._given_up: Exception | None = None
@@ -57,14 +56,14 @@ class LogCaretaker:
         while True:
             if await self._work():
                 continue
-            if self._writer.is_unmarked:
-                idle_at = self._writer.last_commit + IDLE_SECONDS
+            if self._writer.active.is_unmarked:
+                idle_at = self._writer.active.last_commit + IDLE_SECONDS
                 if trio.current_time() < idle_at:
                     with trio.move_on_at(idle_at):
-                        await self._writer.caretaker.park()
+                        await self._writer.active.caretaker.park()
                     continue
                 self._writer.want_mark()
-            await self._writer.caretaker.park()
+            await self._writer.active.caretaker.park()
 
     @overload
     async def compact(self, *, purge: Literal[True]) -> DeletionReport: ...
@@ -166,7 +165,7 @@ class LogCaretaker:
     def _spare_is_due(self) -> bool:
         segment = self._log.segment
         sequence = self._log.sequence
-        if segment is None or sequence is None or sequence.has_spare or self._writer.is_full:
+        if segment is None or sequence is None or sequence.has_spare or self._writer.admission.is_full:
             return False
         return segment.used > SPARE_WHEN_USED and segment is not self._no_spare_beside
 
@@ -196,11 +195,3 @@ class LogCaretaker:
     def _note_error(self, doing: str, path: str, error: BaseException) -> None:
         self.errors += 1
         _logger.warning("could not %s %s (%s); nothing is lost", doing, path, error)
-
-    async def _blocking(self, call: Callable[..., T], *args: Any) -> T:
-        """Make a blocking call in the caretaker's own worker thread, if it can block at all."""
-        self._log.check_process()
-        if self._log.files.needs_thread:
-            return await trio.to_thread.run_sync(call, *args, limiter=self._limiter)
-        await trio.lowlevel.checkpoint()
-        return call(*args)

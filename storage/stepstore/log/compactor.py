@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeVar
 import trio
 
 from stepstore.errors import Damaged, StepwellError, Unavailable
+from stepstore.log.admission import RETRY_FULL_SECONDS
 from stepstore.log.archive import ArchiveReport, Archiving
 from stepstore.log.compaction import CompactionReport as CompactionReport
 from stepstore.log.compaction import HalfInPlace, OnDead, Rewriting, Weight, choose, put_in_place, remove
@@ -34,7 +35,7 @@ from stepstore.log.purge import (
     clean_salvaged,
 )
 from stepstore.log.segment import NO_ROOM
-from stepstore.log.writer import RETRY_FULL_SECONDS, LogWriter
+from stepstore.log.writer import LogWriter
 
 T = TypeVar("T")
 
@@ -128,7 +129,8 @@ class LogCompactor:
             async with self._lock:
                 worked = await self._work()
             if not worked and not self._has_news:
-                wait = RETRY_FULL_SECONDS if self._writer.is_full else NO_ROOM_SECONDS if self._no_room else math.inf
+                is_full = self._writer.admission.is_full
+                wait = RETRY_FULL_SECONDS if is_full else NO_ROOM_SECONDS if self._no_room else math.inf
                 with trio.move_on_after(wait):
                     await self._news.park()
 
@@ -159,7 +161,7 @@ class LogCompactor:
 
     @property
     def _may_work(self) -> bool:
-        return self._writer.is_open and not self._writer.is_full
+        return self._writer.admission.is_open and not self._writer.admission.is_full
 
     @property
     def _is_settled(self) -> bool:
@@ -199,11 +201,11 @@ class LogCompactor:
                     with trio.move_on_at(began + read / rate):
                         await self._pause.park()
                 began = trio.current_time()
-                if not self._writer.is_open or (rate and self._writer.is_full):
+                if not self._writer.admission.is_open or (rate and self._writer.admission.is_full):
                     await blocking(rewriting.discard)
                     return False
             await blocking(rewriting.seal)
-            if not self._writer.is_open:  # then what has ended cannot be told any more
+            if not self._writer.admission.is_open:  # then what has ended cannot be told any more
                 await blocking(rewriting.discard)
                 return False
             done = await blocking(put_in_place, log, rewriting, log.ended_segments())
@@ -324,7 +326,7 @@ class LogCompactor:
         Raises: `Closed`, `InvalidInput` (the target is not empty), `CorruptLog` (a file of the log is damaged),
         `Unavailable` (an I/O error). What is left of one that failed is no archive; archiving there again begins anew.
         """
-        self._writer.check_open(critical=True)
+        self._writer.admission.check_open(critical=True)
         try:
             async with self._archiving:
                 return await self._archive(Archiving(self._log, target), wait_settled)
@@ -346,7 +348,7 @@ class LogCompactor:
                 copying = archiving.copy()
                 try:
                     while await self._blocking(_has_more, copying):
-                        self._writer.check_open(critical=True)
+                        self._writer.admission.check_open(critical=True)
                 finally:
                     copying.close()
                 return await self._blocking(archiving.finish)
@@ -376,7 +378,7 @@ class LogCompactor:
         steps = proof.run()
         try:
             while await self._blocking(_has_more, steps):
-                self._writer.check_open(critical=True)
+                self._writer.admission.check_open(critical=True)
         finally:
             steps.close()
         return proof
@@ -384,7 +386,7 @@ class LogCompactor:
     @asynccontextmanager
     async def _at_once(self) -> AsyncGenerator[None, None]:
         """For a request to compact."""
-        self._writer.check_open(critical=True)
+        self._writer.admission.check_open(critical=True)
         try:
             async with self._undisturbed():
                 if self._lost is not None:
@@ -406,7 +408,7 @@ class LogCompactor:
         self._pause.unpark_all()  # what is being compacted in the background need not be slow now
         try:
             async with self._lock:
-                self._writer.check_open(critical=True)
+                self._writer.admission.check_open(critical=True)
                 yield
         finally:
             self._waiting -= 1
@@ -419,7 +421,7 @@ class LogCompactor:
             await self._take_up_all()
 
     async def _rewrite_one(self, sources: list[IndexedSegment], tally: Tally, on_dead: OnDead | None) -> None:
-        self._writer.check_open(critical=True)
+        self._writer.admission.check_open(critical=True)
         try:
             await self._rewrite(sources, self._dead.deleted, tally, on_dead=on_dead)
         except Damaged as error:
@@ -433,7 +435,7 @@ class LogCompactor:
         )
 
     async def _take_up_all(self) -> None:
-        self._writer.check_open(critical=True)
+        self._writer.admission.check_open(critical=True)
         while await self._take_up_some():
             pass
 

@@ -13,7 +13,7 @@ from stepstore.log.index import IndexedSegment
 from stepstore.log.opening import OpenLog
 from stepstore.log.scrub import BLOCK, Finding, SegmentScrub
 from stepstore.log.tolerant_file import MEDIUM_ERRORS
-from stepstore.log.writer import WriterStats
+from stepstore.log.writer_stats import WriterStats
 
 FIRST_PASS_AFTER = 60.0
 """Seconds from opening to the first pass: what opens a log mostly wants to read from it first."""

@@ -7,13 +7,29 @@ from collections.abc import Callable, Sequence
 import msgspec
 import trio
 
-from stepstore.errors import StepwellError, afresh
-from stepstore.log.frame import Batch
+from stepstore.errors import InvalidInput, InvalidState, StepwellError, afresh
+from stepstore.log.frame import FLAG_SNAPSHOT, FLAG_TOMBSTONE, KIND_FLAGS, Batch
+
+STREAM_ID_BYTES = 16
+MAX_PLAIN_FLAGS = 0xFFFF
+"""Above it stands what kind of entry a batch is, unless it is an ordinary one."""
 
 
 def listed(given: Batch | Sequence[Batch]) -> Sequence[Batch]:
     """What is submitted, one batch or several, as a sequence."""
     return (given,) if isinstance(given, Batch) else given
+
+
+def check_kind(first_seq: int, before: int, payloads: Sequence[bytes], flags: int) -> None:
+    """Check a batch that is no ordinary one, behind number `before` of its stream.
+
+    Raises: `InvalidInput`, `InvalidState`.
+    """
+    kind = flags & KIND_FLAGS
+    if kind not in (FLAG_SNAPSHOT, FLAG_TOMBSTONE) or flags & ~KIND_FLAGS > MAX_PLAIN_FLAGS or len(payloads) != 1:
+        raise InvalidInput("a snapshot and a tombstone are batches of one record, and a batch is one thing only")
+    if kind == FLAG_SNAPSHOT and not 1 <= first_seq <= before:
+        raise InvalidState(f"a snapshot covers seq {first_seq}, and its stream ends with seq {before}")
 
 
 class Submission(msgspec.Struct, gc=False, eq=False):

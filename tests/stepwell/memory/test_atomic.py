@@ -69,14 +69,14 @@ def writer_of(memory: Memory) -> LogWriter:
 @asynccontextmanager
 async def stuck_writer(memory: Memory) -> AsyncIterator[trio.Event]:
     """Groups wait before they are written until the event is set, at the latest when the block is left."""
-    writer, go_on = writer_of(memory), trio.Event()
-    real = writer._commit
+    group_commit, go_on = writer_of(memory)._group_commit, trio.Event()
+    real = group_commit.commit
 
     async def waiting(group: list[object]) -> None:
         await go_on.wait()
         await real(group)  # type: ignore[arg-type]
 
-    writer._commit = waiting  # type: ignore[method-assign,assignment]
+    group_commit.commit = waiting  # type: ignore[method-assign,assignment]
     try:
         yield go_on
     finally:
@@ -928,7 +928,7 @@ async def test_a_transaction_that_outlasts_the_grace_is_unknown(autojump_clock: 
         with pytest.raises(KeyError):
             async with open_on(disk, MemoryConfig(grace_seconds=1, segment_bytes=SEGMENT_BYTES)) as memory:
                 await start(memory)
-                writer_of(memory)._blocking = never  # type: ignore[method-assign,assignment]
+                writer_of(memory)._worker.run = never  # type: ignore[method-assign,assignment]
                 nursery.start_soon(transact, memory)
                 await wait_all_tasks_blocked()
                 raise KeyError("body")

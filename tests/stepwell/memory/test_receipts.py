@@ -119,8 +119,8 @@ async def test_of_several_waiters_of_one_receipt_each_is_woken_and_any_may_be_ca
         async def hold(*_arguments: object) -> None:
             await commits.wait()
 
-        writer = memory._journal._writer  # type: ignore[attr-defined]
-        run, writer._commit = writer._commit, lambda group: _after(hold, run, group)
+        groups = memory._journal._writer._group_commit  # type: ignore[attr-defined]
+        run, groups.commit = groups.commit, lambda group: _after(hold, run, group)
         for number in range(4):
             nursery.start_soon(wait, number)
         await wait_all_tasks_blocked()

@@ -14,9 +14,9 @@ import trio
 from trio.testing import MockClock
 
 import stepwell.runtime.episode_task as episode_task
+from stepstore.log.active_segment import ActiveSegment
 from stepstore.log.caretaker import LogCaretaker
 from stepstore.log.memory_files import MemoryFileSystem
-from stepstore.log.writer import LogWriter
 from stepstore.restarting import RestartPolicy
 from stepwell import (
     BatchConfig,
@@ -238,13 +238,13 @@ async def test_a_failed_memory_says_why(autojump_clock: MockClock) -> None:
 
 
 async def test_commit_latency_is_told_in_buckets(monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock) -> None:
-    real = LogWriter._segment_for
+    real = ActiveSegment.with_room
 
-    async def slowly(writer: LogWriter, size: int) -> object:
+    async def slowly(active: ActiveSegment, size: int) -> object:
         await trio.sleep(0.03)
-        return await real(writer, size)
+        return await real(active, size)
 
-    monkeypatch.setattr(LogWriter, "_segment_for", slowly)
+    monkeypatch.setattr(ActiveSegment, "with_room", slowly)
     async with open_on(MemoryFileSystem()) as memory:
         handle = await memory.start_episode("task")
         for number in range(9):

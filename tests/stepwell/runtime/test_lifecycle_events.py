@@ -12,10 +12,10 @@ from trio.testing import MockClock
 
 import stepwell.runtime.episode_task as episode_task
 import stepwell.runtime.lifecycle_events as lifecycle_events
+from stepstore.log.admission import RETRY_FULL_SECONDS
 from stepstore.log.caretaker import LogCaretaker
 from stepstore.log.files import FileSystem
 from stepstore.log.memory_files import MemoryFileSystem
-from stepstore.log.writer import RETRY_FULL_SECONDS
 from stepstore.restarting import RestartPolicy
 from stepwell import Closed, InvalidState, LifecycleEvent, LogFull, Memory, MemoryConfig, Success
 from stepwell.memory.opening import OpenMemory

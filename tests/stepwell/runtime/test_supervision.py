@@ -327,15 +327,15 @@ async def test_a_result_that_comes_after_its_episode_was_parked_hurts_nobody(
         bad, good = await memory.start_episode("task", episode_id="bad"), await memory.start_episode("task")
         journal = memory._journal
         assert isinstance(journal, SegmentLogJournal)
-        writer = journal._writer
-        assert writer is not None
-        real = writer._commit
+        assert journal._writer is not None
+        group_commit = journal._writer._group_commit
+        real = group_commit.commit
 
         async def held(group: list[Submission]) -> None:
             await gate.wait()
             await real(group)
 
-        monkeypatch.setattr(writer, "_commit", held)
+        monkeypatch.setattr(group_commit, "commit", held)
         receipt = await bad.log_step(step(1))
         cell = memory._supervisor.cells[bad.id]
         cell.make_urgent()
