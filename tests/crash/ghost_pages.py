@@ -32,7 +32,7 @@ from unittest import mock
 import trio
 
 from stepstore.log.files import FileSystem, OsFile, OsFileSystem
-from stepstore.log.recovery import SegmentState
+from stepstore.log.recovered import SegmentState
 from stepwell import MemoryConfig, RecoveryFailed, StepwellError
 from stepwell.memory.opening import OpenMemory
 from tests.crash import suite

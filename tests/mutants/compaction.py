@@ -11,7 +11,7 @@ MUTANTS = (
     # ---- the manifest ------------------------------------------------------------------------------------------------
     mutant(
         "manifest: it proves that the records of its files were durable",
-        "recovery.py",
+        "continuity.py",
         "    if end_lsn is not None and found != end_lsn:\n",
         "    if False:\n",
         COMPACTION,
@@ -19,7 +19,7 @@ MUTANTS = (
     ),
     mutant(
         "manifest: it proves a newest file that was cut after it was written",
-        "recovery.py",
+        "tail_verdict.py",
         "if listed_end_lsn is not None and listed_end_lsn >= expected:",
         "if False:",
         EDGES,
@@ -218,7 +218,7 @@ MUTANTS = (
     ),
     mutant(
         "kept: a rewritten file that is not whole is refused",
-        "recovery.py",
+        "seal_ends.py",
         "        if header.generation and trailer.end_lsn != header.orig_end_lsn:\n",
         "        if False:\n",
         EDGES,
@@ -227,7 +227,7 @@ MUTANTS = (
     mutant(
         "kept: one without a sound footer is refused too, and never cut",
         "recovery.py",
-        "            if header.generation:\n                _check_whole(segment, scan)\n",
+        "            if header.generation:\n                check_whole(segment, scan)\n",
         "            if header.generation:\n                pass\n",
         COMPACTION,
         "row_02_a_rewritten_file",

@@ -23,7 +23,16 @@ from typing import Any
 
 from tests.mutants.workshop import LEFT_OUT, ROOT
 
-FILES = ("recovery.py", "repair.py", "scan.py")
+FILES = (
+    "recovery.py",
+    "header_checks.py",
+    "seal_ends.py",
+    "continuity.py",
+    "tail_verdict.py",
+    "index_building.py",
+    "repair.py",
+    "scan.py",
+)
 TESTS = (
     "tests/stepstore/test_log_recovery_rows.py",
     "tests/stepstore/test_log_foreign_frames.py",
@@ -140,7 +149,7 @@ def print_outcomes(outcomes: Sequence[Outcome]) -> None:
             print(f"survived: {name}\n{diff}\n")
     for outcome in [*outcomes, total(outcomes)]:
         print(
-            f"{outcome.file:14} {outcome.mutants:5} mutants, {outcome.killed + outcome.hung} killed "
+            f"{outcome.file:17} {outcome.mutants:5} mutants, {outcome.killed + outcome.hung} killed "
             f"(of which {outcome.hung} hung), {outcome.wording} in the wording of messages, "
             f"{len(outcome.survivors)} survived: {outcome.share:.1%}"
         )

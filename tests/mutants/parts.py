@@ -157,7 +157,7 @@ MUTANTS = (
     # ---- sidecars ----------------------------------------------------------------------------------------------------
     mutant(
         "sidecar: a file that is longer than its sidecar says is scanned",
-        "recovery.py",
+        "seal_ends.py",
         "if sidecar and successor is None and size != trailer.end_offset:",
         "if False:",
         OPENING,
@@ -166,7 +166,7 @@ MUTANTS = (
     ),
     mutant(
         "sidecar: one of an earlier state of the file is passed over",
-        "recovery.py",
+        "seal_ends.py",
         "            if sidecar:\n                continue  # of an earlier state",
         "            if False:\n                continue  # of an earlier state",
         OPENING,
@@ -174,7 +174,7 @@ MUTANTS = (
     ),
     mutant(
         "sidecar: one that is unsound is passed over",
-        "recovery.py",
+        "seal_ends.py",
         "        if seal.found is None and sidecar:\n            continue\n",
         "",
         SEALS,
@@ -182,7 +182,7 @@ MUTANTS = (
     ),
     mutant(
         "sidecar: what lies behind the end that it tells is cut",
-        "recovery.py",
+        "seal_ends.py",
         "cut_to = trailer.end_offset if sidecar and size > trailer.end_offset else None",
         "cut_to = None",
         OPENING,
@@ -190,7 +190,7 @@ MUTANTS = (
     ),
     mutant(
         "sidecar: and goes to quarantine before",
-        "recovery.py",
+        "seal_ends.py",
         "leftover = _last_nonzero(files, path, trailer.end_offset) if cut_to is not None else None",
         "leftover = None",
         OPENING,

@@ -20,7 +20,7 @@ MUTANTS = (
     # ---- row 1: the end ----------------------------------------------------------------------------------------------
     mutant(
         "row 1: zeros to the end of the allocation are the end of the log",
-        "recovery.py",
+        "tail_verdict.py",
         "if tail.last_nonzero is None:\n        return 0",
         "if tail.last_nonzero is None:\n        return 4",
         ROWS,
@@ -29,7 +29,7 @@ MUTANTS = (
     ),
     mutant(
         "row 1: a close frame and a trailer belong behind a footer",
-        "recovery.py",
+        "tail_verdict.py",
         "if scan.index_bytes and tail.last_nonzero < _end_of_seal(scan):",
         "if False:",
         ROWS,
@@ -62,7 +62,7 @@ MUTANTS = (
     # ---- row 2: proven durable ---------------------------------------------------------------------------------------
     mutant(
         "row 2: a later frame of the file proves the broken one durable",
-        "recovery.py",
+        "tail_verdict.py",
         "if tail.later_durable >= expected:",
         "if False:",
         ROWS,
@@ -71,7 +71,7 @@ MUTANTS = (
     ),
     mutant(
         "row 2: a later frame that says durable up to L proves L itself",
-        "recovery.py",
+        "tail_verdict.py",
         "if tail.later_durable >= expected:",
         "if tail.later_durable > expected:",
         ROWS,
@@ -79,24 +79,24 @@ MUTANTS = (
     ),
     mutant(
         "row 2: what the successor's prev_end_offset covers was durable",
-        "recovery.py",
-        "    if segment.named_end != _named_cut(successor):\n        raise _corrupt(",
-        "    if False:\n        raise _corrupt(",
+        "continuity.py",
+        "    if segment.named_end != named_cut(successor):\n        raise corrupt_at(",
+        "    if False:\n        raise corrupt_at(",
         ROWS,
         "row_02_a_successor",
     ),
     mutant(
         "row 2: the successor names the chain it continues",
-        "recovery.py",
-        "    if segment.named_end != _named_cut(successor):\n        raise _corrupt(",
-        "    if segment.named_end[:2] != _named_cut(successor)[:2]:\n        raise _corrupt(",
+        "continuity.py",
+        "    if segment.named_end != named_cut(successor):\n        raise corrupt_at(",
+        "    if segment.named_end[:2] != named_cut(successor)[:2]:\n        raise corrupt_at(",
         ROWS,
         "row_02_a_successor_that_names_another_chain",
     ),
     mutant(
         "row 2: a sealed segment ends where its successor says",
-        "recovery.py",
-        "            raise _contradiction(segment, successor)",
+        "seal_ends.py",
+        "            raise contradiction(segment, successor)",
         "            pass",
         OPENING,
         "names_another_end",
@@ -136,7 +136,7 @@ MUTANTS = (
     # ---- row 3: closed -----------------------------------------------------------------------------------------------
     mutant(
         "row 3: nothing is written behind a close frame",
-        "recovery.py",
+        "tail_verdict.py",
         "if scan.closed or scan.index_bytes:",
         "if scan.index_bytes and not scan.closed:",
         ROWS,
@@ -145,7 +145,7 @@ MUTANTS = (
     ),
     mutant(
         "row 3: nothing but a seal is written behind a footer",
-        "recovery.py",
+        "tail_verdict.py",
         "if scan.closed or scan.index_bytes:",
         "if scan.closed:",
         ROWS,
@@ -153,7 +153,7 @@ MUTANTS = (
     ),
     mutant(
         "row 3: a close frame without a footer closes too",
-        "recovery.py",
+        "tail_verdict.py",
         "if scan.closed or scan.index_bytes:",
         "if scan.index_bytes:",
         FOREIGN,
@@ -170,7 +170,7 @@ MUTANTS = (
     # ---- row 4: a torn tail ------------------------------------------------------------------------------------------
     mutant(
         "row 4: a file that ends inside a header is torn",
-        "recovery.py",
+        "tail_verdict.py",
         'if tail.place == "end" or tail.body_cut:',
         "if tail.body_cut:",
         ROWS,
@@ -179,7 +179,7 @@ MUTANTS = (
     ),
     mutant(
         "row 4: a file that ends inside a body is torn",
-        "recovery.py",
+        "tail_verdict.py",
         'if tail.place == "end" or tail.body_cut:',
         'if tail.place == "end":',
         ROWS,
@@ -187,7 +187,7 @@ MUTANTS = (
     ),
     mutant(
         "row 4: a header's place of zeros with something behind it is torn",
-        "recovery.py",
+        "tail_verdict.py",
         'tail.place == "zero" or (tail.place',
         "(tail.place",
         ROWS,
@@ -195,7 +195,7 @@ MUTANTS = (
     ),
     mutant(
         "row 4: more zero pieces than the writer counted are a tear",
-        "recovery.py",
+        "tail_verdict.py",
         " and tail.extra_zero_pieces > 0)",
         " and tail.extra_zero_pieces > 9999)",
         ROWS,
@@ -203,7 +203,7 @@ MUTANTS = (
     ),
     mutant(
         "row 4: a bad body with as many zero pieces as counted is no tear",
-        "recovery.py",
+        "tail_verdict.py",
         " and tail.extra_zero_pieces > 0)",
         ")",
         ROWS,
@@ -211,7 +211,7 @@ MUTANTS = (
     ),
     mutant(
         "row 4: a hole of zeros is a tear only where space was set aside",
-        "recovery.py",
+        "tail_verdict.py",
         "if header.preallocated and (",
         "if True and (",
         ROWS,
@@ -236,7 +236,7 @@ MUTANTS = (
     # ---- row 5: suspected rot ----------------------------------------------------------------------------------------
     mutant(
         "row 5: strict refuses what looks like rot in the last group",
-        "recovery.py",
+        "tail_verdict.py",
         'if policy == "cut":',
         "if True:",
         ROWS,
@@ -245,7 +245,7 @@ MUTANTS = (
     ),
     mutant(
         'row 5: tail="cut" gives the group up',
-        "recovery.py",
+        "tail_verdict.py",
         'if policy == "cut":',
         "if False:",
         ROWS,
@@ -286,7 +286,7 @@ MUTANTS = (
     # ---- row 6: too far behind ---------------------------------------------------------------------------------------
     mutant(
         "row 6: a byte farther than one maximal frame is no tear",
-        "recovery.py",
+        "tail_verdict.py",
         "if tail.last_nonzero - header_position(offset, header.align) > MAX_FRAME_BYTES or ",
         "if ",
         ROWS,
@@ -295,7 +295,7 @@ MUTANTS = (
     ),
     mutant(
         "row 6: a sound header of a later record behind the break is no tear",
-        "recovery.py",
+        "tail_verdict.py",
         "> MAX_FRAME_BYTES or tail.later_lsn >= expected:",
         "> MAX_FRAME_BYTES:",
         ROWS,
@@ -303,7 +303,7 @@ MUTANTS = (
     ),
     mutant(
         "row 6: the farthest place of a header counts with the alignment",
-        "recovery.py",
+        "tail_verdict.py",
         "header_position(offset, header.align) > MAX_FRAME_BYTES",
         "offset > MAX_FRAME_BYTES",
         ROWS,
@@ -337,7 +337,7 @@ MUTANTS = (
     ),
     mutant(
         "row 7: a segment says inside what its name says",
-        "recovery.py",
+        "header_checks.py",
         "if (header.seq, header.first_lsn, header.generation) != name:",
         "if False:",
         ROWS,
@@ -345,7 +345,7 @@ MUTANTS = (
     ),
     mutant(
         "row 7: LSNs continue from one segment to the next",
-        "recovery.py",
+        "continuity.py",
         "if header.first_lsn != end_lsn + 1 or header.prev_seq",
         "if header.prev_seq",
         ROWS,
@@ -353,7 +353,7 @@ MUTANTS = (
     ),
     mutant(
         "row 7: a segment names the number of the one before",
-        "recovery.py",
+        "continuity.py",
         "end_lsn + 1 or header.prev_seq != before.header.seq_last:",
         "end_lsn + 1:",
         ROWS,
@@ -435,7 +435,7 @@ MUTANTS = (
     ),
     mutant(
         "row 8: an index that is built from damaged frames is refused",
-        "recovery.py",
+        "index_building.py",
         "if scan.end_offset != segment.end_offset:",
         "if False:",
         OPENING,
@@ -444,7 +444,7 @@ MUTANTS = (
     # ---- row 9: seen before ------------------------------------------------------------------------------------------
     mutant(
         "row 9: a sound header that does not continue the chain is refused",
-        "recovery.py",
+        "tail_verdict.py",
         'if tail.place == "stray":',
         "if False:",
         ROWS,
@@ -494,7 +494,7 @@ MUTANTS = (
     # ---- rows 10 and 11: the same number twice -----------------------------------------------------------------------
     mutant(
         "row 10: records that are stored twice, equally, are counted and kept once",
-        "recovery.py",
+        "index_building.py",
         "            duplicates += run.records\n",
         "            live.mark_forked(stream)\n",
         FOREIGN,
@@ -511,7 +511,7 @@ MUTANTS = (
     ),
     mutant(
         "row 11: different bytes under one number are a fork",
-        "recovery.py",
+        "index_building.py",
         "        else:\n            live.mark_forked(stream, run.first_lsn)\n",
         "",
         FOREIGN,
@@ -553,7 +553,7 @@ MUTANTS = (
     # ---- rows 12, 13, 15, 16: headers and FORMAT ---------------------------------------------------------------------
     mutant(
         "row 12: an unknown major version is refused",
-        "recovery.py",
+        "header_checks.py",
         "if header.format_major != sh.FORMAT_MAJOR or ",
         "if ",
         ROWS,
@@ -562,7 +562,7 @@ MUTANTS = (
     ),
     mutant(
         "row 12: an unknown incompatible feature is refused",
-        "recovery.py",
+        "header_checks.py",
         "FORMAT_MAJOR or header.features_incompatible & ~sh.KNOWN_INCOMPATIBLE:",
         "FORMAT_MAJOR:",
         ROWS,
@@ -578,7 +578,7 @@ MUTANTS = (
     ),
     mutant(
         "row 13: a segment of another log is refused",
-        "recovery.py",
+        "header_checks.py",
         "if (header.log_uuid, header.branch_uuid) != (identity.log_uuid.bytes, branch):",
         "if header.branch_uuid != branch:",
         ROWS,
@@ -587,7 +587,7 @@ MUTANTS = (
     ),
     mutant(
         "row 13: a segment of another branch is refused",
-        "recovery.py",
+        "header_checks.py",
         "if (header.log_uuid, header.branch_uuid) != (identity.log_uuid.bytes, branch):",
         "if header.log_uuid != identity.log_uuid.bytes:",
         ROWS,
@@ -662,7 +662,7 @@ MUTANTS = (
     ),
     mutant(
         "row 16: an older segment is read with the copy of its header in the footer",
-        "recovery.py",
+        "header_checks.py",
         "if parsed is None and not newest:",
         "if False:",
         OPENING,
@@ -670,7 +670,7 @@ MUTANTS = (
     ),
     mutant(
         "row 16: the newest segment is refused although its footer holds a copy",
-        "recovery.py",
+        "header_checks.py",
         "if parsed is None and not newest:",
         "if parsed is None:",
         ROWS,
@@ -714,7 +714,7 @@ MUTANTS = (
     ),
     mutant(
         "row 18: a short read of a segment header is no damage",
-        "recovery.py",
+        "header_checks.py",
         "if len(data) < min(sh.HEADER_BYTES, size):",
         "if False:",
         REPAIR,

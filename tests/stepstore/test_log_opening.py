@@ -14,13 +14,13 @@ from stepstore.log import segment_header as sh
 from stepstore.log.footer import HEAD_BYTES, TRAILER_BYTES, encode_trailer, parse_head, parse_trailer
 from stepstore.log.frame import FLAG_OPENS, Batch
 from stepstore.log.index import IndexedSegment
+from stepstore.log.index_building import rebuild_index
 from stepstore.log.live_index import LiveIndex
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.open_files import OpenFiles
 from stepstore.log.opening import OpenLog, open_log, open_log_read_only
 from stepstore.log.packed_table import PAGE_BYTES
 from stepstore.log.reading import Record, SegmentReader
-from stepstore.log.recovery import rebuild_index
 from stepstore.log.sealed_index import SealedIndex
 from stepstore.log.sealing import SIDECAR_INDEX_AT, find_seal, read_trailer, sidecar_path
 from stepstore.log.verify import verify_log

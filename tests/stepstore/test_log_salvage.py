@@ -161,7 +161,7 @@ def many_segments(*, close: bool = True, options: LogOptions = FOUR) -> tuple[Me
 def index_all(disk: MemoryFileSystem) -> None:
     """Give every segment without a footer a sidecar, as the caretaker of the next incarnation does."""
     from stepstore.log.index import open_streams_after
-    from stepstore.log.recovery import rebuild_index
+    from stepstore.log.index_building import rebuild_index
 
     log = open_log(disk, LOG, SMALL)
     kept = log.index.segments

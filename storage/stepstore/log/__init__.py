@@ -28,7 +28,9 @@ General layout, in reading order:
 - `segment_header`, `frame`, `footer`, `packed_table`: the structures on disk, as bytes.
 - `files`: the file layer, real; `memory_files`: the same in memory, with a durable and a volatile image.
 - `scan`: walks one segment and says where and how its chain of frames ends.
-- `recovery`: judges what is found, by the decision table; changes nothing. `sealing`: finds and writes indexes.
+- `recovery`: judges what is found, by the decision table; changes nothing. `header_checks`, `seal_ends`, `continuity`,
+  `tail_verdict`: the rows about headers, about segments with an index, about neighbours, about the newest tail.
+  `index_building`: indexes from frames. `recovered`: what comes of it. `sealing`: finds and writes indexes.
 - `manifest`, `listing`: which files are the log, once it was compacted.
 - `repair`: carries out what recovery decided, in the order that survives a crash at any point.
 - `live_index`, `sealed_index`: which records of which stream lie where in one segment, in memory or read from its

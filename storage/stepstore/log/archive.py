@@ -31,12 +31,12 @@ from stepstore.log import names
 from stepstore.log.directory import Identity, make_levels, must_exist, sync_levels, write_format
 from stepstore.log.files import File, FileSystem, OsFileSystem, write_all
 from stepstore.log.index import IndexedSegment
+from stepstore.log.index_building import rebuild_index
 from stepstore.log.listing import list_log
 from stepstore.log.live_index import LiveIndex
 from stepstore.log.manifest import Manifest, manifest_of, name_manifest, prepare_manifest
 from stepstore.log.names import parse_manifest_name, parse_segment_name, parse_sidecar_name
 from stepstore.log.opening import OpenLog, open_log_read_only
-from stepstore.log.recovery import rebuild_index
 from stepstore.log.sealed_index import SealedIndex
 from stepstore.log.sealing import sidecar_path
 

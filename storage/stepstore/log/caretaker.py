@@ -20,11 +20,11 @@ from stepstore.log.compaction import CompactionReport
 from stepstore.log.compactor import LogCompactor
 from stepstore.log.footer import Trailer
 from stepstore.log.index import IndexedSegment, open_streams_after
+from stepstore.log.index_building import rebuild_index
 from stepstore.log.live_index import LiveIndex
 from stepstore.log.opening import OpenLog
 from stepstore.log.packed_table import UnsoundIndex
 from stepstore.log.purge import DeletionReport
-from stepstore.log.recovery import rebuild_index
 from stepstore.log.sealing import open_index, write_sidecar
 from stepstore.log.segment import Segment
 from stepstore.log.worker_thread import WorkerThread

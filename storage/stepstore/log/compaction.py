@@ -39,6 +39,7 @@ from stepstore.log.frame import (
     header_position,
 )
 from stepstore.log.index import INDEX_BYTES, IndexedSegment, open_streams_after, run_of
+from stepstore.log.index_building import rebuild_index, settle_doubts
 from stepstore.log.live_index import LiveIndex
 from stepstore.log.manifest import Manifest, manifest_of, name_manifest, prepare_manifest, superseded_manifests
 from stepstore.log.names import COMPACTION_TEMPORARY, SegmentName
@@ -46,7 +47,6 @@ from stepstore.log.open_files import OpenFiles
 from stepstore.log.opening import OpenLog
 from stepstore.log.packed_table import UnsoundIndex
 from stepstore.log.reading import SegmentReader
-from stepstore.log.recovery import rebuild_index, settle_doubts
 from stepstore.log.scan import Window
 from stepstore.log.sealed_index import SealedIndex
 from stepstore.log.sealing import open_index, sidecar_path

@@ -22,11 +22,13 @@ from stepstore.log.listing import again_if_replaced
 from stepstore.log.live_index import LiveIndex
 from stepstore.log.manifest import Manifest, epochs_of
 from stepstore.log.open_files import OpenFiles
-from stepstore.log.recovery import Recovered, TailPolicy, recover
+from stepstore.log.recovered import Recovered
+from stepstore.log.recovery import recover
 from stepstore.log.refreshing import look_again
 from stepstore.log.repair import Repair, make_durable
 from stepstore.log.reserve import Reserve
 from stepstore.log.segment import NO_ROOM, SEGMENT_BYTES, START, Cut, Segment, SegmentSequence
+from stepstore.log.tail_verdict import TailPolicy
 
 COMPACTION_BYTES_PER_SECOND = 64 * 1024 * 1024
 

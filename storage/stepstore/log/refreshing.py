@@ -16,8 +16,9 @@ from stepstore.log.index import LogIndex
 from stepstore.log.listing import again_if_replaced
 from stepstore.log.live_index import LiveIndex
 from stepstore.log.names import parse_segment_name
-from stepstore.log.recovery import Recovered, open_for_reading, recover
-from stepstore.log.scan import Window, scan_segment
+from stepstore.log.recovered import Recovered
+from stepstore.log.recovery import recover
+from stepstore.log.scan import Window, open_for_reading, scan_segment
 
 if TYPE_CHECKING:
     from stepstore.log.opening import OpenLog

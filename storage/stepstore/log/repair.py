@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from stepstore.errors import RecoveryFailed
 from stepstore.log import names
 from stepstore.log.files import File, FileSystem, write_all
-from stepstore.log.recovery import Recovered, SegmentState
+from stepstore.log.recovered import Recovered, SegmentState
 from stepstore.log.segment import Segment, SegmentSequence
 
 

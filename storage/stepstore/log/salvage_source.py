@@ -21,12 +21,12 @@ from stepstore.log.live_index import STREAM_DELETED
 from stepstore.log.names import SegmentName
 from stepstore.log.open_files import OpenFiles
 from stepstore.log.packed_table import UnsoundIndex
-from stepstore.log.recovery import judge_newest
 from stepstore.log.resync import Break, End, FoundFrame, guess_tag, walk
 from stepstore.log.scan import SegmentScan, Window, scan_segment
 from stepstore.log.sealed_index import SealedIndex
 from stepstore.log.sealing import open_index, read_trailer, sidecar_path
 from stepstore.log.segment_header import SegmentHeader
+from stepstore.log.tail_verdict import judge_newest
 from stepstore.log.tolerant_file import TolerantFile
 
 OnProgress = Callable[[int], None]

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from stepstore.errors import RecoveryFailed
 from stepstore.log import frame as fr
-from stepstore.log.files import File
+from stepstore.log.files import File, FileSystem
 from stepstore.log.frame import (
     KIND_CLOSE,
     KIND_DATA,
@@ -277,3 +277,11 @@ def sound_headers(window: Window, tag: int | None, start: int) -> Iterator[tuple
             if head is not None and (block + place) % fr.SECTOR + fr.HEADER_BYTES <= fr.SECTOR:
                 yield block + place, head
             match = pattern.search(data, place + 1)
+
+
+def open_for_reading(files: FileSystem, path: str) -> File:
+    """The file of a segment, to be scanned. Raises: `RecoveryFailed`."""
+    try:
+        return files.open(path, write=False)
+    except OSError as error:
+        raise RecoveryFailed.from_os_error("open", error, file=path) from error

@@ -16,6 +16,7 @@ from stepstore.log.examine import examine, name_streams
 from stepstore.log.files import File, FileSystem, OsFileSystem
 from stepstore.log.footer import TRAILER_BYTES, Trailer, parse_trailer
 from stepstore.log.frame import HEADER_BYTES, MARK_ALIGNMENT, DirectoryEntry, FrameHeader, looks_like_header
+from stepstore.log.header_checks import read_headers
 from stepstore.log.keys import check_keys
 from stepstore.log.listing import again_if_replaced, list_log
 from stepstore.log.manifest import read_manifest
@@ -23,13 +24,13 @@ from stepstore.log.names import LOCK, parse_manifest_name, parse_segment_name
 from stepstore.log.open_files import OpenFiles
 from stepstore.log.packed_table import UnsoundIndex
 from stepstore.log.problems import NO_RECORD, REMOVE_SIDECAR, SALVAGE, UNREADABLE, Problem, StreamName
-from stepstore.log.recovery import judge_newest, open_for_reading, read_headers
 from stepstore.log.salvage_listing import list_sources
 from stepstore.log.salvage_source import Source
-from stepstore.log.scan import SegmentScan, Window, scan_segment
+from stepstore.log.scan import SegmentScan, Window, open_for_reading, scan_segment
 from stepstore.log.sealing import find_seal, open_index, read_trailer, sidecar_is_sound, sidecar_path
 from stepstore.log.segment import digest_of
 from stepstore.log.segment_header import SegmentHeader
+from stepstore.log.tail_verdict import judge_newest
 from stepstore.log.tolerant_file import TolerantFiles
 
 
