@@ -19,8 +19,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stepstore.log.keys import KeyProvider as KeyProvider
-from stepstore.log.keys import LocalKeyProvider as LocalKeyProvider
+from stepstore.log.key_provider import KeyProvider as KeyProvider
+from stepstore.log.key_provider import LocalKeyProvider as LocalKeyProvider
 from stepwell import errors as errors
 from stepwell import events as events
 from stepwell._version import __version__ as __version__

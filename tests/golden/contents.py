@@ -12,7 +12,7 @@ import trio
 
 from stepstore.journal.segment_log import SegmentLogJournal
 from stepstore.log.files import OsFileSystem
-from stepstore.log.keys import LocalKeyProvider
+from stepstore.log.key_provider import LocalKeyProvider
 from stepstore.log.opening import LogOptions, OpenLog, open_log, open_log_read_only
 from stepstore.log.reading import FramePosition, Gap, Position, SegmentReader
 from stepwell import MemoryConfig, open_memory

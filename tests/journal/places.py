@@ -7,7 +7,7 @@ import pathlib
 from stepstore.journal import InMemoryJournal, SegmentLogJournal
 from stepstore.log.batch_codec import Compression
 from stepstore.log.files import FileSystem
-from stepstore.log.keys import LocalKeyProvider
+from stepstore.log.key_provider import LocalKeyProvider
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import LogOptions
 from stepwell.testing import MemoryJournal

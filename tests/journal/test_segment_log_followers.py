@@ -10,7 +10,7 @@ import pytest
 from stepstore.errors import InvalidInput, RecoveryFailed, Unavailable
 from stepstore.journal import Gap, Record
 from stepstore.journal.contract import Batch, append
-from stepstore.log.keys import LocalKeyProvider
+from stepstore.log.key_provider import LocalKeyProvider
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import LogOptions
 from stepwell.testing.journal_contract.place import A, B, everything, running, sequence, take, texts

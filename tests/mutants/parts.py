@@ -365,9 +365,9 @@ MUTANTS = (
     # ---- keys and codecs ---------------------------------------------------------------------------------------------
     mutant(
         "keys: a key is on the medium when it is first used",
-        "keys.py",
-        "        write_all(file, _HEADER_BYTES + self._slots * self._slot_bytes, data)\n        file.datasync()\n",
-        "        write_all(file, _HEADER_BYTES + self._slots * self._slot_bytes, data)\n",
+        "key_store.py",
+        "        write_all(file, HEADER_BYTES + self._slots * self._slot_bytes, data)\n        file.datasync()\n",
+        "        write_all(file, HEADER_BYTES + self._slots * self._slot_bytes, data)\n",
         KEYS,
         "on_the_medium_when_add_returns or crash_at_any_call",
         short=True,
@@ -382,7 +382,7 @@ MUTANTS = (
     ),
     mutant(
         "keys: destroying one writes the next file and removes the old",
-        "keys.py",
+        "key_store.py",
         "            self._files.unlink(posixpath.join(self._folder, name))\n        if others",
         "            pass\n        if others",
         KEYS,
@@ -391,7 +391,7 @@ MUTANTS = (
     ),
     mutant(
         "keys: the new file is durable before the old one goes",
-        "keys.py",
+        "key_store.py",
         "            self._files.sync_directory(self._folder)\n            self._remove_others()\n",
         "            self._remove_others()\n",
         KEYS,
@@ -407,7 +407,7 @@ MUTANTS = (
     ),
     mutant(
         "keys: what only the page cache holds is written again",
-        "keys.py",
+        "key_store.py",
         "            write_all(self._file, at, data[at:])\n",
         "",
         KEYS,
@@ -415,7 +415,7 @@ MUTANTS = (
     ),
     mutant(
         "keys: a slot that was durable and is gone is damage",
-        "keys.py",
+        "keys_file.py",
         "    if whole < proven:\n",
         "    if False:\n",
         KEYS,
@@ -423,7 +423,7 @@ MUTANTS = (
     ),
     mutant(
         "keys: every byte of a slot is checked",
-        "keys.py",
+        "keys_file.py",
         "    return _CRC.unpack_from(item, len(item) - _CRC.size) == (_U32, zlib.crc32(item[: -_CRC.size]))",
         "    return True",
         KEYS,
@@ -431,8 +431,8 @@ MUTANTS = (
     ),
     mutant(
         "keys: a provider is tried before its first key is used",
-        "keys.py",
-        "if self._unwrap(wrapped) != key:",
+        "key_provider.py",
+        "if self.unwrap(wrapped) != key:",
         "if False:",
         KEYS,
         "does_not_undo_its_own_work",

@@ -388,8 +388,8 @@ MUTANTS = (
     ),
     mutant(
         "promise 6: keys whose append failed go to another file",
-        "keys.py",
-        "if self._file is None or self._stale or ",
+        "key_store.py",
+        "if self._file is None or self.is_stale or ",
         "if self._file is None or ",
         "tests/stepstore/test_keys.py",
         "nothing_is_appended_to_a_file_after",

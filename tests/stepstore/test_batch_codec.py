@@ -32,7 +32,8 @@ from stepstore.log.batch_codec import (
     DecodeFailed,
 )
 from stepstore.log.frame import MAX_BATCH_BYTES
-from stepstore.log.keys import KeyRing, LocalKeyProvider
+from stepstore.log.key_provider import LocalKeyProvider
+from stepstore.log.key_ring import KeyRing
 from stepstore.log.memory_files import MemoryFileSystem
 from tests.stepstore.log_lab import A, B, payload, steady, stream_id
 

@@ -22,9 +22,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stepstore.errors import CorruptLog, InvalidInput, KeyDestroyed, RecoveryFailed, Unavailable
-from stepstore.log import keys as keys_module
+from stepstore.log import keys_file
 from stepstore.log.files import FileSystem, OsFileSystem
-from stepstore.log.keys import KEY_BYTES, MAX_WRAPPED_BYTES, KeyProvider, KeyRing, LocalKeyProvider
+from stepstore.log.key_provider import KEY_BYTES, KeyProvider, LocalKeyProvider
+from stepstore.log.key_ring import KeyRing
+from stepstore.log.keys_file import MAX_WRAPPED_BYTES
 from stepstore.log.memory_files import MemoryFileSystem
 from tests.stepstore.log_lab import (
     LOG,
@@ -726,10 +728,10 @@ def test_a_slot_of_another_file_or_at_another_place_is_damage() -> None:
 
 def crafted(slots: Sequence[tuple[bytes, bytes]], *, version: int = 1, slot_bytes: int = SLOT) -> MemoryFileSystem:
     """A file of keys whose CRCs are right."""
-    header = keys_module._Header(version, slot_bytes, len(slots), 99, 1, LOG_UUID.bytes)
-    data = keys_module._encode_header(header)
+    header = keys_file.KeysHeader(version, slot_bytes, len(slots), 99, 1, LOG_UUID.bytes)
+    data = keys_file.encode_header(header)
     for n, (stream, wrapped) in enumerate(slots):
-        data += keys_module._encode_slot(keys_module._Slot(0, stream, wrapped), SLOT, 99, n)
+        data += keys_file.encode_slot(keys_file.Slot(0, stream, wrapped), SLOT, 99, n)
     disk = empty_log()
     disk.make_directory(KEYS)
     put(disk, f"{KEYS}/KEYS-1", data)
@@ -1120,7 +1122,7 @@ def test_the_library_is_imported_only_where_keys_are_wrapped(tmp_path: pathlib.P
     program = """
 import sys, uuid
 from stepstore.log.files import OsFileSystem
-from stepstore.log.keys import KeyRing
+from stepstore.log.key_ring import KeyRing
 KeyRing.open(OsFileSystem(), sys.argv[1], uuid.uuid4(), None).destroy((bytes(16),))
 assert not {"cryptography", "zstandard"} & set(sys.modules), "imported"
 """

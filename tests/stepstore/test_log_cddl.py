@@ -24,7 +24,7 @@ from stepstore.log import segment_header as sh
 from stepstore.log.batch_codec import Compression
 from stepstore.log.footer import TRAILER_BYTES
 from stepstore.log.frame import FLAG_SNAPSHOT, FLAG_TOMBSTONE, Batch
-from stepstore.log.keys import LocalKeyProvider
+from stepstore.log.key_provider import LocalKeyProvider
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import LogOptions
 from tests.stepstore.compaction_lab import a_log_with_dead_records, compact, manifest_paths

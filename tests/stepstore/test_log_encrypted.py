@@ -8,7 +8,7 @@ import pytest
 
 from stepstore.errors import KeyDestroyed
 from stepstore.log.frame import FLAG_TOMBSTONE, Batch
-from stepstore.log.keys import LocalKeyProvider
+from stepstore.log.key_provider import LocalKeyProvider
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import LogOptions, open_log
 from stepstore.log.reading import FramePosition, Record, SegmentReader

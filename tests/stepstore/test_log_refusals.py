@@ -268,7 +268,7 @@ def test_a_segment_that_is_larger_than_any_is_not_looked_through(monkeypatch: py
 
 
 def test_lists_that_are_larger_than_any_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    from stepstore.log import keys, manifest
+    from stepstore.log import keys_file, manifest
 
     disk = MemoryFileSystem()
     open_log(disk, LOG).release()
@@ -278,6 +278,6 @@ def test_lists_that_are_larger_than_any_are_not_read(monkeypatch: pytest.MonkeyP
     disk.unlink(f"{LOG}/MANIFEST-00000009")
     disk.make_directory(f"{LOG}/keys")
     put(disk, f"{LOG}/keys/KEYS-1", b"x" * 100)
-    monkeypatch.setattr(keys, "_LARGEST_FILE_BYTES", 99)
+    monkeypatch.setattr(keys_file, "_LARGEST_FILE_BYTES", 99)
     with pytest.raises(StepwellError, match="File too large"):
         open_log_read_only(disk, LOG)

@@ -62,7 +62,7 @@ def memory_config() -> MemoryConfig:
     key_file = None if context is None else context.meta.get(_KEY_FILE)
     if key_file is None:
         return MemoryConfig()
-    from stepstore.log.keys import LocalKeyProvider
+    from stepstore.log.key_provider import LocalKeyProvider
 
     return MemoryConfig(key_provider=LocalKeyProvider.from_file(key_file))
 

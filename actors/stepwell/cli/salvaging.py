@@ -26,7 +26,7 @@ def run_salvage(source: Path, target: Path, *, key_file: Path | None, yes: bool,
 
     Raises: `CommandFailed` if the person at the terminal does not want it.
     """
-    from stepstore.log.keys import LocalKeyProvider
+    from stepstore.log.key_provider import LocalKeyProvider
     from stepstore.log.opening import LogOptions
     from stepstore.log.salvage import salvage_log
 

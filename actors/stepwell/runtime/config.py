@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeVar, get_args
 
-from stepstore.log.keys import KeyProvider
+from stepstore.log.key_provider import KeyProvider
 from stepwell.errors import InvalidInput
 from stepwell.model import validation as check
 from stepwell.model.limits import Limits

@@ -36,7 +36,8 @@ General layout, in reading order:
 - `live_index`, `sealed_index`: which records of which stream lie where in one segment, in memory or read from its
   footer; `index` puts the segments together. `reading`: fetches records; `open_files`: what it reads through.
 - `directory`, `names`: LOCK, FORMAT, names, the first open. `segment`: a segment being written. `reserve`, `forking`.
-- `batch_codec`, `keys`: compression and encryption of batches.
+- `batch_codec`: compression and encryption of batches. `key_ring`: the keys of streams; `key_store`, `keys_file`: where
+  they are kept, and the bytes of that; `key_provider`: what wraps them.
 - `opening` puts these together; `refreshing` keeps a read-only opening up with the writer; `cursor` says how far a
   follower has come.
 - `compaction`: rewrites segments without what is dead in them; `dead_records` knows how much that is; `purge` proves

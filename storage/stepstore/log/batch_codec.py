@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Literal
 
 from stepstore.errors import InvalidInput, StepwellError, Unavailable
 from stepstore.log.frame import MAX_BATCH_BYTES
-from stepstore.log.keys import KeyRing, not_installed
+from stepstore.log.key_provider import not_installed
+from stepstore.log.key_ring import KeyRing
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM

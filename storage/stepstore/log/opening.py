@@ -17,7 +17,9 @@ from stepstore.log.files import FileSystem
 from stepstore.log.forking import watch_forks
 from stepstore.log.frame import SECTOR
 from stepstore.log.index import IndexedSegment, LogIndex
-from stepstore.log.keys import KEYS_DIRECTORY, KeyProvider, KeyRing
+from stepstore.log.key_provider import KeyProvider
+from stepstore.log.key_ring import KeyRing
+from stepstore.log.keys_file import KEYS_DIRECTORY
 from stepstore.log.listing import again_if_replaced
 from stepstore.log.live_index import LiveIndex
 from stepstore.log.manifest import Manifest, epochs_of

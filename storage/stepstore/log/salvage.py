@@ -21,7 +21,7 @@ from stepstore.log.batch_codec import FLAG_ENCRYPTED, BatchCodec, Compression, D
 from stepstore.log.files import FileSystem, OsFileSystem
 from stepstore.log.frame import FLAG_CLOSES, FLAG_OPENS, FLAG_SNAPSHOT, FLAG_TOMBSTONE, KIND_FLAGS, Batch
 from stepstore.log.index import CODED
-from stepstore.log.keys import KeyRing
+from stepstore.log.key_ring import KeyRing
 from stepstore.log.names import KEYS, QUARANTINE, SALVAGED
 from stepstore.log.new_log import NewLog
 from stepstore.log.open_files import OpenFiles

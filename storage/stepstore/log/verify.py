@@ -17,7 +17,7 @@ from stepstore.log.files import File, FileSystem, OsFileSystem
 from stepstore.log.footer import TRAILER_BYTES, Trailer, parse_trailer
 from stepstore.log.frame import HEADER_BYTES, MARK_ALIGNMENT, DirectoryEntry, FrameHeader, looks_like_header
 from stepstore.log.header_checks import read_headers
-from stepstore.log.keys import check_keys
+from stepstore.log.keys_file import check_keys
 from stepstore.log.listing import again_if_replaced, list_log
 from stepstore.log.manifest import read_manifest
 from stepstore.log.names import LOCK, parse_manifest_name, parse_segment_name

@@ -166,7 +166,7 @@ async def test_the_progress_of_a_rebuild_goes_up_to_the_end(tmp_path: Path) -> N
 
 
 async def test_nothing_of_an_encrypted_memory_is_kept(tmp_path: Path) -> None:
-    from stepstore.log.keys import LocalKeyProvider
+    from stepstore.log.key_provider import LocalKeyProvider
 
     config = MemoryConfig(key_provider=LocalKeyProvider(bytes(32)))
     async with open_memory(tmp_path) as memory:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from stepstore.log.keys import LocalKeyProvider
+from stepstore.log.key_provider import LocalKeyProvider
 from stepwell import ExecutionStep, MemoryConfig, open_memory
 from tests.stepwell.cli.cli_support import episode_events, run, run_json, write_lines
 
