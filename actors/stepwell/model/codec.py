@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import re
+import secrets
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -69,8 +70,10 @@ _STRICTLY_WITHIN = {**STRICTLY, "max_depth": _MAX_DEPTH + 1}
 """The same within one more array."""
 _TOGETHER_BYTES = 256 * 1024
 """Records are decoded together up to this; larger ones are counted and decoded one by one."""
-_MARK_VALUE = 0x5EA15EA15EA15EA1
-_MARK = b"\x1b" + _MARK_VALUE.to_bytes(8, "big")
+_MARK = b"\x1b" + secrets.token_bytes(8)
+"""Stands behind each record that is decoded together with others. Nobody can have written it into one, so a record that
+is more or less than one item moves a mark from its place."""
+_MARK_VALUE = int.from_bytes(_MARK[1:], "big")
 
 
 class DecodedRecord(NamedTuple):
@@ -287,16 +290,18 @@ def decode_records(payloads: Sequence[bytes]) -> list[DecodedRecord] | None:
     """Many records at once, which takes half the time of one by one; None if not all of them are sound, so that
     `decode_record` has to say which is not.
 
-    They are decoded as the items of one array. A mark behind the last one shows that none held more than one item.
+    They are decoded as the items of one array, each with a mark behind it that shows that it is one item.
     """
+    if not payloads:
+        return []
     if sum(map(len, payloads)) > _TOGETHER_BYTES:
         return None
-    count = len(payloads) + 1
-    head = b"\x9a" + count.to_bytes(4, "big")
+    head = b"\x9a" + (2 * len(payloads)).to_bytes(4, "big")
     try:
-        *found, last = cbor2.loads(b"".join((head, *payloads, _MARK)), **_STRICTLY_WITHIN)
-        if last != _MARK_VALUE:
+        items = cbor2.loads(b"".join((head, _MARK.join(payloads), _MARK)), **_STRICTLY_WITHIN)
+        if items[1::2] != [_MARK_VALUE] * len(payloads):
             return None
+        found = items[::2]
         return list(map(_make_decoded, found)) if all(map(_is_record, found)) else None
     except (cbor2.CBORDecodeError, ValueError, TypeError, RecursionError):
         return None

@@ -398,3 +398,10 @@ def test_records_decoded_together_are_sound_or_none_is_given(payload: bytes) -> 
     assert decode_records([SOUND, START, SOUND]) == [decode_record(one, "a record") for one in (SOUND, START, SOUND)]
     refusal(payload)
     assert decode_records([SOUND, payload, SOUND]) is None
+
+
+def test_records_whose_boundary_was_moved_are_not_taken_for_others() -> None:
+    assert decode_records([]) == []
+    assert decode_records([SOUND, SOUND]) is not None
+    assert decode_records([SOUND[:-1], SOUND[-1:] + SOUND]) is None  # together they are two sound records
+    assert decode_records([SOUND + SOUND[:1], SOUND[1:]]) is None
