@@ -15,6 +15,7 @@ from stepstore.log.files import OsFileSystem
 from stepstore.log.key_provider import LocalKeyProvider
 from stepstore.log.opening import LogOptions, OpenLog, open_log, open_log_read_only
 from stepstore.log.reading import FramePosition, Gap, Position, SegmentReader
+from stepstore.log.stream_listing import streams_of
 from stepwell import MemoryConfig, open_memory
 
 HERE = Path(__file__).parent
@@ -48,7 +49,7 @@ def log_contents(path: Path, *, write: bool = False) -> dict[str, Any]:
 def _contents(log: OpenLog) -> dict[str, Any]:
     reader = SegmentReader(log.reading, log.index, log.codec.decode)
     streams: dict[str, Any] = {}
-    for stream in log.index.streams():
+    for stream in streams_of(log.index):
         records: list[list[Any]] = []
         position = Position(0)
         while True:

@@ -290,7 +290,7 @@ MUTANTS = (
     ),
     mutant(
         "open streams: an open set that is unsound costs none",
-        "index.py",
+        "open_streams.py",
         "            index = segment.index = rebuild(segment)\n",
         "            continue\n",
         INDEX,
@@ -513,15 +513,15 @@ MUTANTS = (
     ),
     mutant(
         "deletion: a deleted stream is in no listing",
-        "index.py",
-        "            and not entry.flags & STREAM_DELETED\n",
+        "stream_listing.py",
+        "        and not entry.flags & STREAM_DELETED\n",
         "",
         CONTRACT,
         DELETION,
     ),
     mutant(
         "deletion: nor where a later segment deletes it",
-        "index.py",
+        "stream_listing.py",
         "(later := found_in(segment)) and later.flags & STREAM_DELETED",
         "(later := found_in(segment)) and later.flags & 1 << 30",
         CONTRACT,

@@ -18,6 +18,7 @@ from stepstore.log.manifest import Manifest, read_manifest
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import LogOptions, OpenLog, open_log
 from stepstore.log.reading import FramePosition, Gap, Record, SegmentReader
+from stepstore.log.stream_listing import streams_of
 from stepstore.log.submission import Submission
 from stepstore.log.verify import verify_log
 from stepstore.log.writer import LogWriter
@@ -95,7 +96,7 @@ class Kept:
         if compacted:
             assert not [item for item in followed if item.lsn in gone], after
         reader = SegmentReader(log.reading, log.index)
-        by_stream = [record for stream in log.index.streams() for record in read_stream(reader, stream)]
+        by_stream = [record for stream in streams_of(log.index) for record in read_stream(reader, stream)]
         assert sorted(by_stream, key=lambda record: record.lsn) == [
             record for record in self.alive if record.stream not in self.deleted
         ], after

@@ -22,13 +22,14 @@ from stepstore.log.caretaker import LogCaretaker
 from stepstore.log.files import File, FileStat, FileSystem
 from stepstore.log.footer import TRAILER_BYTES, parse_head, parse_trailer
 from stepstore.log.frame import Batch, DirectoryEntry, FrameHeader
-from stepstore.log.index import IndexedSegment
+from stepstore.log.indexed_segment import IndexedSegment
 from stepstore.log.live_index import LiveIndex
 from stepstore.log.memory_files import MemoryFile, MemoryFileSystem
 from stepstore.log.opening import LogOptions, OpenLog, RecoveryReport, open_log
 from stepstore.log.reading import FramePosition, Gap, Position, Record, SegmentReader
 from stepstore.log.sealed_index import SealedIndex
 from stepstore.log.segment_header import SegmentHeader
+from stepstore.log.stream_listing import streams_of
 from stepstore.log.submission import Submission
 from stepstore.log.writer import LogWriter
 
@@ -551,7 +552,7 @@ def read_log(log: OpenLog) -> list[Record]:
         assert isinstance(item, Record), item
         found.append(item)
     by_stream: list[Record] = []
-    for stream in log.index.streams():
+    for stream in streams_of(log.index):
         by_stream += read_stream(reader, stream)
     assert sorted(by_stream, key=lambda record: record.lsn) == found
     assert [record.lsn for record in found] == list(range(1, log.end_lsn + 1))

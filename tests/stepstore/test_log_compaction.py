@@ -32,6 +32,7 @@ from stepstore.log.manifest import Manifest, encode_manifest, parse_manifest
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import LogOptions, open_log, open_log_read_only
 from stepstore.log.reading import FramePosition, Gap, Position, Record, SegmentReader
+from stepstore.log.stream_listing import streams_of
 from stepstore.log.verify import verify_log
 from tests.stepstore.compaction_lab import (
     QUIET,
@@ -322,7 +323,7 @@ async def test_readers_in_the_middle_go_on_in_the_rewritten_files() -> None:
         reader = SegmentReader(log.reading, log.index)
         slow, position = reader.read_slice(A, Position(0), log.end_lsn, 4, 2000)
         followed, place = reader.read_frames(FramePosition(0), log.end_lsn, 20)
-        streams = log.index.streams()
+        streams = streams_of(log.index)
         seen = [next(streams)]
         await caretaker.compact()
         while True:
@@ -381,7 +382,7 @@ async def test_a_log_opened_for_reading_finds_the_rewritten_files() -> None:
     reader = SegmentReader(looking.reading, looking.index)
     first, position = reader.read_slice(A, Position(0), looking.end_lsn, 2, 100)
     _items, place = reader.read_frames(FramePosition(0), looking.end_lsn, 10)
-    streams = looking.index.streams()
+    streams = streams_of(looking.index)
     assert next(streams) == A
     await compact(disk, kept)
     looking.reading.close()  # what it had open would still be readable
@@ -406,7 +407,7 @@ async def test_whatever_is_asked_first_after_a_compaction_finds_the_rewritten_fi
     if first_asked == "snapshots":
         assert [reader.read_snapshot(stream) for stream in (A, C)] == [kept.snapshots[A], kept.snapshots[C]]
     else:
-        assert list(looking.index.streams()) == [A, C, b"another stream.."]
+        assert list(streams_of(looking.index)) == [A, C, b"another stream.."]
     assert looking.paths == segments(disk)
     kept.check(looking, compacted=True)
     looking.release()

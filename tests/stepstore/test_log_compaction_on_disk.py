@@ -12,6 +12,7 @@ from stepstore.log.files import OsFileSystem
 from stepstore.log.frame import FLAG_TOMBSTONE, Batch
 from stepstore.log.opening import LogOptions, open_log, open_log_read_only
 from stepstore.log.reading import FramePosition, Gap, Position, Record, SegmentReader
+from stepstore.log.stream_listing import streams_of
 from stepstore.log.verify import verify_log
 from stepstore.log.writer import LogWriter
 from tests.stepstore.log_lab import payload, stream_id, tended
@@ -101,7 +102,7 @@ async def test_everything_at_once_on_a_real_disk(tmp_path: pathlib.Path) -> None
     assert verify_log(path, digests=True).problems == []
     log = open_log_read_only(OsFileSystem(), path)
     reader = SegmentReader(log.reading, log.index)
-    assert set(log.index.streams()) == set(kept)
+    assert set(streams_of(log.index)) == set(kept)
     for stream in kept:
         found, _position = reader.read_slice(stream, Position(0), log.end_lsn, 10**6, 10**9)
         assert [record.payload for record in found] == expected[stream]

@@ -12,6 +12,7 @@ from stepstore.log.key_provider import LocalKeyProvider
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import LogOptions, open_log
 from stepstore.log.reading import FramePosition, Record, SegmentReader
+from stepstore.log.stream_listing import streams_of
 from stepstore.log.verify import verify_log
 from tests.stepstore.log_lab import (
     LOG,
@@ -103,7 +104,7 @@ async def test_whatever_a_power_cut_leaves_of_a_group_its_keys_are_there_if_it_i
     for image in [*images, clone(disk)]:
         log = open_log(image, LOG, ENCRYPTED)
         reader = SegmentReader(log.reading, log.index, log.codec.decode)
-        found = [record for stream in log.index.streams() for record in read_stream(reader, stream)]
+        found = [record for stream in streams_of(log.index) for record in read_stream(reader, stream)]
         assert found == stored[: len(found)]
         seen.add(len(found))
         log.release()

@@ -13,7 +13,7 @@ from stepstore.errors import CorruptLog, Forked, InvalidState
 from stepstore.log import frame as fr
 from stepstore.log.directory import must_exist
 from stepstore.log.frame import FLAG_TOMBSTONE, Batch
-from stepstore.log.index import STREAM_FORKED
+from stepstore.log.live_index import STREAM_FORKED
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import LogOptions, open_log
 from stepstore.log.reading import SegmentReader

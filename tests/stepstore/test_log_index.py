@@ -11,22 +11,24 @@ import trio.testing
 
 from stepstore.errors import InvalidState, RecoveryFailed
 from stepstore.log.frame import FLAG_CLOSES, FLAG_OPENS, FLAG_SNAPSHOT, FLAG_TOMBSTONE, Batch, DirectoryEntry
-from stepstore.log.index import (
+from stepstore.log.index import LogIndex
+from stepstore.log.indexed_segment import IndexedSegment
+from stepstore.log.live_index import (
     STREAM_CLOSED,
     STREAM_DELETED,
     STREAM_FORKED,
     STREAM_GAP,
     STREAM_OPENED,
-    IndexedSegment,
-    LogIndex,
-    Run,
-    open_streams_after,
+    LiveIndex,
+    StreamEntry,
 )
-from stepstore.log.live_index import LiveIndex, StreamEntry
 from stepstore.log.memory_files import MemoryFileSystem
+from stepstore.log.open_streams import open_streams_after
 from stepstore.log.opening import open_log
 from stepstore.log.packed_table import UnsoundIndex
+from stepstore.log.run import Run
 from stepstore.log.sealed_index import SealedIndex
+from stepstore.log.stream_listing import streams_of
 from tests.stepstore.log_lab import (
     LOG,
     SMALL,
@@ -113,7 +115,7 @@ def test_runs_after_gives_what_lies_behind_a_seq() -> None:
         assert index.runs_after(C, 0) == []
         assert (index.last_seq(A), index.last_seq(B), index.last_seq(C)) == (10, 1, 0)
         assert index.records == 11
-        assert list(index.streams()) == [A, B]
+        assert list(streams_of(index)) == [A, B]
         assert A in index
         assert C not in index
 
@@ -134,7 +136,7 @@ def test_a_large_index_keeps_every_run_apart() -> None:
         for stream, runs in expected.items():
             assert words_of(index, stream) == runs
             assert index.last_seq(stream) == last[stream]
-        assert list(index.streams()) == list(expected)
+        assert list(streams_of(index)) == list(expected)
 
 
 def test_frames_are_found_by_lsn() -> None:
@@ -327,7 +329,7 @@ def test_row_10_a_segment_that_only_repeats_records_changes_nothing() -> None:
         assert index.flags(A) == 0
         assert words_of(index, A) == [("1", 1, 1, 5), ("3", 6, 8, 1)]
         assert index.locate(A).last_seq == 6
-        assert list(index.streams()) == [A], "and it is one stream"
+        assert list(streams_of(index)) == [A], "and it is one stream"
 
 
 def test_row_11_a_later_segment_with_other_bytes_ends_what_is_readable() -> None:
@@ -372,7 +374,7 @@ def test_a_deleted_stream_has_no_records_and_keeps_its_last_number() -> None:
         assert words_of(index, A) == []
         assert index.last_seq(A) == index.locate(A).last_seq == 4
         assert index.tail(A)[1] & STREAM_DELETED
-        assert list(index.streams()) == [B, C]
+        assert list(streams_of(index)) == [B, C]
         assert list(index.deleted_streams()) == [A]
         assert list(index.streams_still_open()) == []
         assert index.records == 6, "until it is compacted away"
@@ -381,7 +383,7 @@ def test_a_deleted_stream_has_no_records_and_keeps_its_last_number() -> None:
 def test_a_stream_deleted_in_the_segment_in_which_it_began_is_no_stream() -> None:
     made = Building().segment().frame((A, 1, 2, FLAG_OPENS), (B, 1, 1)).frame((A, 3, 1, FLAG_TOMBSTONE)).segment()
     for index in (made.index, made.seal().index):
-        assert list(index.streams()) == [B]
+        assert list(streams_of(index)) == [B]
         assert words_of(index, A) == []
         assert list(index.streams_still_open()) == []
         assert open_streams_after(index.segments, no_rebuild) == {}
@@ -391,7 +393,7 @@ def test_what_stands_behind_a_tombstone_stays_unread() -> None:
     made = Building().segment().frame((A, 1, 1)).frame((A, 2, 1, FLAG_TOMBSTONE)).segment().frame((A, 3, 1))
     for index in (made.index, made.seal().index):
         assert words_of(index, A) == []
-        assert list(index.streams()) == []
+        assert list(streams_of(index)) == []
 
 
 def test_a_snapshot_takes_no_number_and_the_newest_one_is_found() -> None:
@@ -504,15 +506,15 @@ def test_streams_stand_in_the_order_of_first_appearance_whatever_is_sealed() -> 
         names += [stream] if stream not in names else []
         made.frame((stream, last[stream], 1))
     for index in (made.index, made.seal(2, 3).index, made.seal().index, made.seal(1, 2, 3, 4, 5, 6).index):
-        assert list(index.streams()) == names
+        assert list(streams_of(index)) == names
 
 
 def test_streams_are_those_of_the_moment_of_the_call() -> None:
     made = Building().segment().frame((A, 1, 1))
-    before = made.index.streams()
+    before = streams_of(made.index)
     made.frame((B, 1, 1)).segment().frame((C, 1, 1))
     assert list(before) == [A]
-    assert list(made.index.streams()) == [A, B, C]
+    assert list(streams_of(made.index)) == [A, B, C]
 
 
 def reading_fails(segment: IndexedSegment, fail: Callable[[], Exception]) -> None:
@@ -538,7 +540,7 @@ def test_streams_are_listed_on_where_a_segment_is_replaced_while_its_index_is_re
         return RecoveryFailed("no such file", file=second.path, errno=errno.ENOENT)
 
     reading_fails(second, replaced)
-    listed = made.index.streams()
+    listed = streams_of(made.index)
     assert [next(listed), *listed] == [A, B, C]
     assert made.index.segments[1] is rewritten
 
@@ -557,7 +559,7 @@ def test_row_18_a_read_error_while_streams_are_listed_is_declared_unless_the_fil
     made.index.reload = nothing_was_replaced
     second = made.index.segments[1]
     reading_fails(second, lambda: RecoveryFailed("cannot read", file=second.path, errno=error_number))
-    listed = made.index.streams()
+    listed = streams_of(made.index)
     assert next(listed) == A
     with pytest.raises(RecoveryFailed) as caught:
         next(listed)
@@ -600,7 +602,7 @@ def answers(index: LogIndex) -> dict[str, object]:
     """Everything that an index can be asked."""
     streams = (A, B, C, stream_id("none"))
     return {
-        "streams": list(index.streams()),
+        "streams": list(streams_of(index)),
         "deleted": list(index.deleted_streams()),
         "tails": [index.tail(stream) for stream in streams],
         "flags": [index.flags(stream) for stream in streams],
@@ -652,7 +654,7 @@ def test_an_index_whose_part_is_unsound_is_built_again_and_answers_the_same(part
     [
         lambda index: index.tail(A),
         lambda index: index.locate(A),
-        lambda index: list(index.streams()),
+        lambda index: list(streams_of(index)),
         lambda index: index.frame_place(index.segments[0], 0),
         lambda index: index.frame_of_lsn(index.segments[0], 2),
         lambda index: index.snapshot_run(A),

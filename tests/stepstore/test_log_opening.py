@@ -13,8 +13,8 @@ from stepstore.errors import CorruptLog, RecoveryFailed
 from stepstore.log import segment_header as sh
 from stepstore.log.footer import HEAD_BYTES, TRAILER_BYTES, encode_trailer, parse_head, parse_trailer
 from stepstore.log.frame import FLAG_OPENS, Batch
-from stepstore.log.index import IndexedSegment
 from stepstore.log.index_building import rebuild_index
+from stepstore.log.indexed_segment import IndexedSegment
 from stepstore.log.live_index import LiveIndex
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.open_files import OpenFiles
@@ -23,6 +23,7 @@ from stepstore.log.packed_table import PAGE_BYTES
 from stepstore.log.reading import Record, SegmentReader
 from stepstore.log.sealed_index import SealedIndex
 from stepstore.log.sealing import SIDECAR_INDEX_AT, find_seal, read_trailer, sidecar_path
+from stepstore.log.stream_listing import streams_of
 from stepstore.log.verify import verify_log
 from tests.stepstore.log_lab import (
     LOG,
@@ -338,7 +339,7 @@ def test_a_segment_whose_footer_is_unsound_is_read_from_its_frames(part: str, nu
     assert read_log(log) == stored
     assert isinstance(log.index.segments[number].index, LiveIndex)
     assert sum(isinstance(other.index, LiveIndex) for other in log.index.segments) == 1
-    assert next(iter(log.index.streams())) == A
+    assert next(iter(streams_of(log.index))) == A
     log.release()
     after = tree(disk)
     assert {path: after[path] for path in before} == before, "what is damaged stays as it is"

@@ -16,11 +16,13 @@ from stepstore.errors import Damaged, RecoveryFailed
 from stepstore.log import frame as fr
 from stepstore.log.batch_codec import Compression, DecodeFailed
 from stepstore.log.frame import FLAG_CLOSES, FLAG_OPENS, FLAG_SNAPSHOT, Batch
-from stepstore.log.index import LogIndex, Part, Run, run_of
+from stepstore.log.index import LogIndex, Part
 from stepstore.log.live_index import LiveIndex
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import LogOptions, OpenLog, open_log, open_log_read_only
 from stepstore.log.reading import FramePosition, Gap, Position, Record, SegmentReader
+from stepstore.log.run import Run, run_of
+from stepstore.log.stream_listing import streams_of
 from tests.stepstore.log_lab import (
     LOG,
     SMALL,
@@ -65,7 +67,7 @@ def runs_of(log: OpenLog) -> list[tuple[object, ...]]:
     """Every run of every stream, told without the object of its segment."""
     return [
         (stream, run.segment.path, *run[1:])
-        for stream in log.index.streams()
+        for stream in streams_of(log.index)
         for run in log.index.runs_after(stream, 0)
     ]
 
@@ -305,7 +307,7 @@ def test_a_log_without_a_segment_is_empty() -> None:
     assert (log.end_lsn, log.index.records, log.report.segments) == (0, 0, 0)
     assert reader_of(log).read_frames(FramePosition(0), 10, 10) == ([], FramePosition(0))
     assert read_stream(reader_of(log), A) == []
-    assert list(log.index.streams()) == []
+    assert list(streams_of(log.index)) == []
     assert log.index.last_seq(A) == 0
 
 

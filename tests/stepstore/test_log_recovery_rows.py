@@ -22,7 +22,7 @@ from stepstore.log import segment_header as sh
 from stepstore.log.directory import must_exist
 from stepstore.log.footer import TRAILER_BYTES
 from stepstore.log.frame import KIND_MARK, Batch
-from stepstore.log.index import STREAM_FORKED
+from stepstore.log.live_index import STREAM_FORKED
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import LogOptions, open_log, open_log_read_only
 from stepstore.log.reading import Record, SegmentReader

@@ -22,14 +22,15 @@ from stepstore.errors import CorruptLog, InvalidInput, NotFound, RecoveryFailed
 from stepstore.log.batch_codec import Compression
 from stepstore.log.footer import TRAILER_BYTES, IndexHead, Trailer, parse_head, parse_trailer
 from stepstore.log.frame import FLAG_CLOSES, FLAG_OPENS, FLAG_SNAPSHOT, FLAG_TOMBSTONE, HEADER_BYTES, KIND_MARK, Batch
-from stepstore.log.index import Run
 from stepstore.log.key_provider import LocalKeyProvider
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import LogOptions, open_log
 from stepstore.log.reading import Record, SegmentReader
+from stepstore.log.run import Run
 from stepstore.log.salvage import salvage_log
 from stepstore.log.salvage_report import SalvageReport
 from stepstore.log.sealing import sidecar_path, write_sidecar
+from stepstore.log.stream_listing import streams_of
 from stepstore.log.tolerant_file import TolerantFile
 from stepstore.log.verify import verify_log
 from tests.stepstore.compaction_lab import Kept, a_log_with_dead_records, compact
@@ -160,8 +161,8 @@ def many_segments(*, close: bool = True, options: LogOptions = FOUR) -> tuple[Me
 
 def index_all(disk: MemoryFileSystem) -> None:
     """Give every segment without a footer a sidecar, as the caretaker of the next incarnation does."""
-    from stepstore.log.index import open_streams_after
     from stepstore.log.index_building import rebuild_index
+    from stepstore.log.open_streams import open_streams_after
 
     log = open_log(disk, LOG, SMALL)
     kept = log.index.segments
@@ -695,7 +696,7 @@ def test_deleted_streams_stay_deleted_and_their_records_are_not_copied() -> None
     assert (report.lost, report.deleted_streams, report.kept_records) == (False, 1, 2)
     assert all(b"secret" not in (data or b"") for path, data in tree(disk, NEW).items())
     log = open_log(disk, NEW, SMALL)
-    assert list(log.index.streams()) == [B]
+    assert list(streams_of(log.index)) == [B]
     assert log.index.last_seq(A) == 2, "its id is not to be used again"
     log.release()
 
@@ -708,7 +709,7 @@ def test_a_tombstone_whose_text_is_damaged_still_deletes() -> None:
     report = salvaged(disk, None)
     assert report.deleted_streams == 1
     log = open_log(disk, NEW, SMALL)
-    assert list(log.index.streams()) == [B]
+    assert list(streams_of(log.index)) == [B]
     assert log.index.last_seq(A)
     log.release()
 
@@ -725,7 +726,7 @@ def coded_log(options: LogOptions) -> tuple[MemoryFileSystem, Truth]:
 def read_back(disk: MemoryFileSystem, options: LogOptions) -> Truth:
     log = open_log(disk, NEW, options)
     reader = SegmentReader(log.reading, log.index, log.codec.decode)
-    found = {stream: [record.payload for record in read_stream(reader, stream)] for stream in log.index.streams()}
+    found = {stream: [record.payload for record in read_stream(reader, stream)] for stream in streams_of(log.index)}
     log.release()
     return found
 
@@ -836,7 +837,7 @@ def compacted_log() -> tuple[MemoryFileSystem, Truth]:
 def read_without_snapshots(disk: MemoryFileSystem) -> Truth:
     log = open_log(disk, NEW, SMALL)
     reader = SegmentReader(log.reading, log.index, log.codec.decode)
-    found = {stream: [record.payload for record in read_stream(reader, stream)] for stream in log.index.streams()}
+    found = {stream: [record.payload for record in read_stream(reader, stream)] for stream in streams_of(log.index)}
     log.release()
     return found
 

@@ -18,7 +18,7 @@ from stepstore.journal.contract import append
 from stepstore.journal.segment_log import SegmentLogJournal
 from stepstore.log.files import FileSystem
 from stepstore.log.footer import TRAILER_BYTES, parse_head, parse_trailer
-from stepstore.log.index import IndexedSegment
+from stepstore.log.indexed_segment import IndexedSegment
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import LogOptions, open_log, open_log_read_only
 from stepstore.log.scrub import BLOCK, Finding, SegmentScrub

@@ -14,11 +14,11 @@ from stepstore.log import segment_header as sh
 from stepstore.log.files import OsFileSystem
 from stepstore.log.footer import TRAILER_BYTES, IndexHead, Trailer, parse_head, parse_trailer
 from stepstore.log.frame import MAX_BATCH_BYTES
-from stepstore.log.index import run_fields
 from stepstore.log.live_index import LiveIndex
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import LogOptions, open_log
 from stepstore.log.problems import NO_RECORD, SALVAGE
+from stepstore.log.run import run_fields
 from stepstore.log.sealing import sidecar_path
 from stepstore.log.tolerant_file import TolerantFile, TolerantFiles
 from stepstore.log.verify import VerifyReport, verify_log

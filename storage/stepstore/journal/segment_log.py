@@ -28,11 +28,12 @@ from stepstore.log.caretaker import LogCaretaker
 from stepstore.log.compactor import CompactionReport
 from stepstore.log.cursor import Cursor, epoch_of, judge_cursor, parse_cursor
 from stepstore.log.files import FileSystem, OsFileSystem
-from stepstore.log.index import STREAM_DELETED, STREAM_FORKED, STREAM_GAP
+from stepstore.log.live_index import STREAM_DELETED, STREAM_FORKED, STREAM_GAP
 from stepstore.log.opening import LogOptions, OpenLog, open_log, open_log_read_only
 from stepstore.log.reading import FramePosition, Gap, Position, SegmentReader, Stored
 from stepstore.log.refreshing import refresh
 from stepstore.log.scrubber import LogScrubber
+from stepstore.log.stream_listing import streams_of
 from stepstore.log.writer import LogWriter
 from stepstore.log.writer_stats import WriterStats
 from stepstore.notices import Notices
@@ -267,7 +268,7 @@ class SegmentLogJournal:
         return cursor.lsn
 
     def streams(self) -> Iterator[bytes]:
-        return self._log.index.streams()
+        return streams_of(self._log.index)
 
     def open_streams(self) -> Iterator[bytes]:
         return self._log.index.streams_still_open()

@@ -30,8 +30,8 @@ from stepstore.errors import CorruptLog, InvalidInput, InvalidState, NotFound, R
 from stepstore.log import names
 from stepstore.log.directory import Identity, make_levels, must_exist, sync_levels, write_format
 from stepstore.log.files import File, FileSystem, OsFileSystem, write_all
-from stepstore.log.index import IndexedSegment
 from stepstore.log.index_building import rebuild_index
+from stepstore.log.indexed_segment import IndexedSegment
 from stepstore.log.listing import list_log
 from stepstore.log.live_index import LiveIndex
 from stepstore.log.manifest import Manifest, manifest_of, name_manifest, prepare_manifest

@@ -19,9 +19,10 @@ from stepstore.log.archive import ArchiveReport
 from stepstore.log.compaction import CompactionReport
 from stepstore.log.compactor import LogCompactor
 from stepstore.log.footer import Trailer
-from stepstore.log.index import IndexedSegment, open_streams_after
 from stepstore.log.index_building import rebuild_index
+from stepstore.log.indexed_segment import IndexedSegment
 from stepstore.log.live_index import LiveIndex
+from stepstore.log.open_streams import open_streams_after
 from stepstore.log.opening import OpenLog
 from stepstore.log.packed_table import UnsoundIndex
 from stepstore.log.purge import DeletionReport

@@ -38,15 +38,18 @@ from stepstore.log.frame import (
     StoredBatch,
     header_position,
 )
-from stepstore.log.index import INDEX_BYTES, IndexedSegment, open_streams_after, run_of
+from stepstore.log.index import INDEX_BYTES
 from stepstore.log.index_building import rebuild_index, settle_doubts
+from stepstore.log.indexed_segment import IndexedSegment
 from stepstore.log.live_index import LiveIndex
 from stepstore.log.manifest import Manifest, manifest_of, name_manifest, prepare_manifest, superseded_manifests
 from stepstore.log.names import COMPACTION_TEMPORARY, SegmentName
 from stepstore.log.open_files import OpenFiles
+from stepstore.log.open_streams import open_streams_after
 from stepstore.log.opening import OpenLog
 from stepstore.log.packed_table import UnsoundIndex
 from stepstore.log.reading import SegmentReader
+from stepstore.log.run import run_of
 from stepstore.log.scan import Window
 from stepstore.log.sealed_index import SealedIndex
 from stepstore.log.sealing import open_index, sidecar_path

@@ -22,7 +22,7 @@ from stepstore.log.archive import ArchiveReport, Archiving
 from stepstore.log.compaction import CompactionReport as CompactionReport
 from stepstore.log.compaction import HalfInPlace, OnDead, Rewriting, Weight, choose, put_in_place, remove
 from stepstore.log.dead_records import Amount, DeadRecords
-from stepstore.log.index import IndexedSegment, SegmentIndex
+from stepstore.log.indexed_segment import IndexedSegment, SegmentIndex
 from stepstore.log.opening import OpenLog
 from stepstore.log.purge import (
     NOT_THE_LOGS,

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from stepstore.errors import CorruptLog
 from stepstore.log.footer import Trailer
-from stepstore.log.index import IndexedSegment
+from stepstore.log.indexed_segment import IndexedSegment
 from stepstore.log.scan import SegmentScan
 from stepstore.log.segment_header import SegmentHeader
 from stepstore.log.tail_verdict import corrupt_at

@@ -15,8 +15,10 @@ import time
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
-from stepstore.log.index import IndexedSegment, LogIndex, Run
+from stepstore.log.index import LogIndex
+from stepstore.log.indexed_segment import IndexedSegment
 from stepstore.log.live_index import STREAM_DELETED
+from stepstore.log.run import Run
 
 _LOW = 0xFFFFFFFF
 _AMOUNTS, _WORDS = 3, 5

@@ -12,60 +12,21 @@ import logging
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 from stepstore.errors import RecoveryFailed
-from stepstore.log.frame import FLAG_CLOSES, FLAG_OPENS, FLAG_TOMBSTONE, KIND_FLAGS, MAX_BATCH_BYTES, DirectoryEntry
-from stepstore.log.live_index import STREAM_CLOSED as STREAM_CLOSED
-from stepstore.log.live_index import STREAM_DELETED as STREAM_DELETED
-from stepstore.log.live_index import STREAM_FORKED as STREAM_FORKED
-from stepstore.log.live_index import STREAM_GAP as STREAM_GAP
-from stepstore.log.live_index import STREAM_OPENED as STREAM_OPENED
-from stepstore.log.live_index import LiveIndex, StreamEntry
+from stepstore.log.frame import FLAG_CLOSES, FLAG_OPENS, FLAG_TOMBSTONE, KIND_FLAGS, DirectoryEntry
+from stepstore.log.indexed_segment import IndexedSegment, Rebuild, SegmentIndex
+from stepstore.log.live_index import STREAM_DELETED, STREAM_FORKED, STREAM_GAP, LiveIndex, StreamEntry
 from stepstore.log.packed_table import UnsoundIndex
-from stepstore.log.sealed_index import SealedIndex
-from stepstore.log.segment_header import HEADER_BYTES, SegmentHeader
+from stepstore.log.run import Run, SameRecords, run_of
 
 T = TypeVar("T")
-SegmentIndex = LiveIndex | SealedIndex
 
 _TAILS_KEPT = 100_000
-_NEAR = 16 * 1024
-"""Lengths and payloads with less than this between them are read together."""
-CODED = 0xFFFF & ~(FLAG_OPENS | FLAG_CLOSES)
-"""Flag bits that say a batch is not stored as it is."""
 INDEX_BYTES = 8 * 1024 * 1024
 """A segment is left when its index has grown to this; one group adds 4 MiB at the most, and a footer is one frame."""
 _logger = logging.getLogger("stepstore.log")
-
-
-@dataclass(slots=True, eq=False)
-class IndexedSegment:
-    """A segment as readers know it.
-
-    `end_offset`, `end_lsn`, `chain`: where its records end; those of the newest segment move. `sealed`: whether it has
-    a footer. `index_path`: the file its index is read from, "" while the index is in memory.
-    """
-
-    path: str
-    header: SegmentHeader
-    header_crc: int
-    index: SegmentIndex
-    end_offset: int
-    end_lsn: int
-    chain: int
-    sealed: bool = False
-    index_path: str = ""
-
-    @property
-    def named_end(self) -> tuple[int, int, int]:
-        """(offset, LSN, chain) where the segment ends, as its successor's header names it: of a rewritten file, those
-        of the file it stands for."""
-        header = self.header
-        if header.generation:
-            return header.orig_end_offset, header.orig_end_lsn, header.orig_chain
-        return self.end_offset, self.end_lsn, self.chain
 
 
 class Part(NamedTuple):
@@ -84,73 +45,6 @@ class Located(NamedTuple):
     parts: tuple[Part, ...]
     last_seq: int
     flags: int
-
-
-class Run(NamedTuple):
-    """One batch of a stream: `records` of them from `first_seq` and `first_lsn` on. `flags`: how they are stored."""
-
-    segment: IndexedSegment
-    first_seq: int
-    first_lsn: int
-    records: int
-    size: int
-    crc: int
-    flags: int
-    payload_at: int
-    lengths_at: int
-
-    @property
-    def last_seq(self) -> int:
-        """The number of its last record."""
-        return self.first_seq + self.records - 1
-
-    @property
-    def places(self) -> tuple[tuple[int, int], ...] | None:
-        """The (offset, size) to read for its bytes: one, unless its lengths lie far from its payloads. Of a single
-        record that is stored as it is, the payload alone. None if it does not lie where a batch of its segment can: an
-        index with sound checksums may still lie."""
-        segment, _seq, _lsn, records, size, _crc, flags, payload_at, lengths_at = self
-        behind = lengths_at + records * 4
-        if not HEADER_BYTES <= lengths_at <= behind <= payload_at or size > MAX_BATCH_BYTES:
-            return None
-        end = payload_at + size
-        if end > segment.end_offset:
-            return None
-        if records == 1 and not flags & CODED:
-            return ((payload_at, size),)
-        if payload_at - behind < _NEAR:
-            return ((lengths_at, end - lengths_at),)
-        return (lengths_at, records * 4), (payload_at, size)
-
-    def overlaps(self, other: Run) -> bool:
-        """Whether two runs of one stream have a number in common."""
-        return self.first_seq <= other.last_seq and other.first_seq <= self.last_seq
-
-
-def run_of(segment: IndexedSegment, words: array[int] | tuple[int, ...], at: int = 0) -> Run:
-    """The run whose five words begin at place `at`."""
-    return Run(segment, *run_fields(words, at))
-
-
-def run_fields(words: array[int] | tuple[int, ...], at: int = 0) -> tuple[int, int, int, int, int, int, int, int]:
-    """The fields of a `Run` behind its segment, from the five words that begin at place `at`."""
-    first_seq, first_lsn, places, amounts, crc_flags = words[at : at + 5]
-    return (
-        first_seq,
-        first_lsn,
-        amounts >> 32,
-        amounts & 0xFFFFFFFF,
-        crc_flags >> 32,
-        crc_flags & 0xFFFFFFFF,
-        places & 0xFFFFFFFF,
-        places >> 32,
-    )
-
-
-Rebuild = Callable[[IndexedSegment], LiveIndex]
-"""Scan a sealed segment again because its index is unsound. Raises `StepwellError`."""
-SameRecords = Callable[[Run, Run], bool]
-"""Whether what two runs of a stream have in common is equal, byte for byte. Raises `StepwellError`."""
 
 
 class LogIndex:
@@ -236,7 +130,7 @@ class LogIndex:
 
     # ---- one stream --------------------------------------------------------------------------------------------------
 
-    def _ask(self, segment: IndexedSegment, question: Callable[[SegmentIndex], T]) -> T:
+    def ask(self, segment: IndexedSegment, question: Callable[[SegmentIndex], T]) -> T:
         """Ask a segment's index; an unsound one costs time, not data: it is built again from the frames."""
         index = segment.index
         try:
@@ -271,7 +165,7 @@ class LogIndex:
                     if kept is not None and kept[0] is newest:
                         answer, newest = kept[1], None
                         break
-                found = self._ask(segment, lambda index: index.tail(stream))
+                found = self.ask(segment, lambda index: index.tail(stream))
             else:
                 continue
             if found is not None:
@@ -318,7 +212,7 @@ class LogIndex:
         for segment in self.segments:
             if not segment.index.might_hold(stream):
                 continue
-            index, entry = self._ask(segment, lambda index: (index, index.find(stream)))
+            index, entry = self.ask(segment, lambda index: (index, index.find(stream)))
             if entry is None:
                 continue
             flags |= entry.flags if not ended else entry.flags & STREAM_DELETED
@@ -404,23 +298,23 @@ class LogIndex:
 
     def runs_of_many(self, segment: IndexedSegment, streams: Collection[bytes]) -> list[tuple[StreamEntry, array[int]]]:
         """Those of these streams that a segment has, with the words of all their runs. May read from the medium."""
-        return self._ask(segment, lambda index: list(index.runs_of_many(streams)))
+        return self.ask(segment, lambda index: list(index.runs_of_many(streams)))
 
     def snapshot_in(self, segment: IndexedSegment, stream: bytes) -> Run | None:
         """The newest snapshot of a stream that lies in a segment. May read from the medium."""
         if not segment.index.snapshot_count:
             return None
-        words = self._ask(segment, lambda index: index.snapshot(stream))
+        words = self.ask(segment, lambda index: index.snapshot(stream))
         return None if words is None else run_of(segment, words)
 
     def snapshots_in(self, segment: IndexedSegment) -> list[tuple[bytes, Run]]:
         """The newest snapshot of each stream that has one in a segment. May read from the medium."""
-        found = self._ask(segment, lambda index: list(index.snapshot_words()))
+        found = self.ask(segment, lambda index: list(index.snapshot_words()))
         return [(stream, run_of(segment, words)) for stream, words in found]
 
     def deleted_in(self, segment: IndexedSegment) -> list[bytes]:
         """The streams whose tombstone lies in a segment. Reads its table of streams, if there are any."""
-        return self._ask(segment, lambda index: index.deleted_streams())
+        return self.ask(segment, lambda index: index.deleted_streams())
 
     # ---- all of them -------------------------------------------------------------------------------------------------
 
@@ -429,40 +323,6 @@ class LogIndex:
         """Records stored, those of deleted streams included until they are compacted away."""
         return self._records_before + (self.segments[-1].index.records if self.segments else 0)
 
-    def streams(self) -> Iterator[bytes]:
-        """Every stream that is not deleted, in the order of first appearance, as of this call. May read from the
-        medium."""
-        return self._streams(self.segments[-1].end_lsn if self.segments else 0)
-
-    def _streams(self, upto: int) -> Iterator[bytes]:
-        after = 0
-        while after < upto:  # by LSN, since segments may be replaced while the caller does something else
-            version, segments = self.version, self.segments
-            number = self.segment_of_lsn(after + 1, segments)
-            try:
-                found = self._beginning_in(segments, number, after, upto)
-            except RecoveryFailed as error:
-                if not self.was_replaced(version, error):
-                    raise
-                continue
-            yield from [stream for _lsn, stream in sorted(found)]
-            if number == len(segments) - 1:
-                return
-            after = segments[number].end_lsn
-
-    def _beginning_in(
-        self, segments: tuple[IndexedSegment, ...], number: int, after: int, upto: int
-    ) -> list[tuple[int, bytes]]:
-        segment = segments[number]
-        self._ask(segment, lambda index: index.check_streams())
-        return [
-            (entry.first_lsn, entry.stream)
-            for entry in self._ask(segment, lambda index: list(index.streams()))
-            if after < entry.first_lsn <= upto
-            and not entry.flags & STREAM_DELETED
-            and self._begins_here(segments, number, entry)
-        ]
-
     def was_replaced(self, version: int, error: RecoveryFailed) -> bool:
         """Whether a read failed because the file was replaced by a rewritten one since the index had this version; then
         the index knows the new one by now. May read from the medium."""
@@ -470,31 +330,15 @@ class LogIndex:
             return True
         return error.errno == errno.ENOENT and self.reload is not None and self.reload()
 
-    def _begins_here(self, segments: tuple[IndexedSegment, ...], number: int, entry: StreamEntry) -> bool:
-        """Whether no earlier segment has the stream, and no later one deletes it."""
-
-        def found_in(segment: IndexedSegment) -> StreamEntry | None:
-            if not segment.index.might_hold(entry.stream):
-                return None
-            return self._ask(segment, lambda index: index.find(entry.stream))
-
-        if any(found_in(segment) for segment in segments[:number]):
-            return False
-        return not any(
-            (later := found_in(segment)) and later.flags & STREAM_DELETED
-            for segment in segments[number + 1 :]
-            if segment.index.tombstones
-        )
-
     def holding_deletions(self) -> list[IndexedSegment]:
         """The segments that hold a tombstone."""
-        return [segment for segment in self.segments if self._ask(segment, lambda index: index.tombstones)]
+        return [segment for segment in self.segments if self.ask(segment, lambda index: index.tombstones)]
 
     def is_deleted_in(self, segments: Iterable[IndexedSegment], stream: bytes) -> bool:
         """Whether one of these segments holds the tombstone of a stream. May read from the medium."""
         for segment in segments:
             if segment.index.might_hold(stream):
-                tail = self._ask(segment, lambda index: index.tail(stream))
+                tail = self.ask(segment, lambda index: index.tail(stream))
                 if tail is not None and tail[1] & STREAM_DELETED:
                     return True
         return False
@@ -526,25 +370,4 @@ class LogIndex:
 
     def frame_place(self, segment: IndexedSegment, number: int) -> tuple[int, int]:
         """(first LSN, offset of the header) of a frame."""
-        return self._ask(segment, lambda index: index.frame_place(number))
-
-
-def open_streams_after(segments: Sequence[IndexedSegment], rebuild: Rebuild) -> dict[bytes, None]:
-    """The streams open at the end of these first segments of a log, in the order in which they were opened: the newest
-    index on the medium knows those at its segment's end, and `rebuild` gives one that does not."""
-    found: dict[bytes, None] = {}
-    start = 0
-    for number in reversed(range(len(segments))):
-        index = segments[number].index
-        if isinstance(index, SealedIndex):
-            try:
-                found, start = index.open_streams(), number + 1
-            except UnsoundIndex:
-                continue
-            break
-    for segment in segments[start:]:
-        index = segment.index
-        if isinstance(index, SealedIndex):
-            index = segment.index = rebuild(segment)
-        index.apply_open(found)
-    return found
+        return self.ask(segment, lambda index: index.frame_place(number))

@@ -7,8 +7,9 @@ import gc
 from stepstore.errors import CorruptLog
 from stepstore.log.files import FileSystem
 from stepstore.log.frame import DirectoryEntry, FrameHeader
-from stepstore.log.index import IndexedSegment, SameRecords, run_of
+from stepstore.log.indexed_segment import IndexedSegment
 from stepstore.log.live_index import LiveIndex
+from stepstore.log.run import SameRecords, run_of
 from stepstore.log.scan import SegmentScan, Window, open_for_reading, scan_segment
 from stepstore.log.segment_header import SegmentHeader
 

@@ -25,7 +25,7 @@ from stepstore.errors import CorruptLog, RecoveryFailed
 from stepstore.log import names
 from stepstore.log.directory import Identity
 from stepstore.log.files import FileSystem, write_all
-from stepstore.log.index import IndexedSegment
+from stepstore.log.indexed_segment import IndexedSegment
 from stepstore.log.names import SegmentName, manifest_name, parse_manifest_name
 
 _LARGEST_BYTES = 64 * 1024 * 1024  # of a manifest: of a million segments

@@ -16,7 +16,8 @@ from stepstore.log.directory import Identity, LogLock, must_exist, prepare
 from stepstore.log.files import FileSystem
 from stepstore.log.forking import watch_forks
 from stepstore.log.frame import SECTOR
-from stepstore.log.index import IndexedSegment, LogIndex
+from stepstore.log.index import LogIndex
+from stepstore.log.indexed_segment import IndexedSegment
 from stepstore.log.key_provider import KeyProvider
 from stepstore.log.key_ring import KeyRing
 from stepstore.log.keys_file import KEYS_DIRECTORY

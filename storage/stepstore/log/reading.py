@@ -16,8 +16,10 @@ from stepstore.errors import Damaged, InvalidInput, KeyDestroyed, RecoveryFailed
 from stepstore.log import frame as fr
 from stepstore.log.batch_codec import DecodeFailed
 from stepstore.log.frame import FLAG_SNAPSHOT, FLAG_TOMBSTONE, KIND_FLAGS
-from stepstore.log.index import CODED, IndexedSegment, LogIndex, Part, Run
+from stepstore.log.index import LogIndex, Part
+from stepstore.log.indexed_segment import IndexedSegment
 from stepstore.log.open_files import OpenFiles
+from stepstore.log.run import CODED, Run
 from stepstore.log.segment_header import HEADER_BYTES
 
 _WORDS = 256

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from stepstore.log.index import IndexedSegment, LogIndex
+from stepstore.log.index import LogIndex
+from stepstore.log.indexed_segment import IndexedSegment
 from stepstore.log.manifest import Manifest
 from stepstore.log.open_files import OpenFiles
 

@@ -56,11 +56,13 @@ from stepstore.log.directory import Identity
 from stepstore.log.files import FileSystem
 from stepstore.log.footer import TRAILER_BYTES
 from stepstore.log.header_checks import read_headers
-from stepstore.log.index import IndexedSegment, LogIndex, open_streams_after
+from stepstore.log.index import LogIndex
 from stepstore.log.index_building import rebuild_index, scan_and_index, settle_doubts
+from stepstore.log.indexed_segment import IndexedSegment
 from stepstore.log.listing import list_log
 from stepstore.log.live_index import LiveIndex
 from stepstore.log.open_files import OpenFiles
+from stepstore.log.open_streams import open_streams_after
 from stepstore.log.reading import SegmentReader
 from stepstore.log.recovered import Recovered, SegmentState
 from stepstore.log.scan import SegmentScan

@@ -20,7 +20,6 @@ from stepstore.log import frame as fr
 from stepstore.log.batch_codec import FLAG_ENCRYPTED, BatchCodec, Compression, DecodeFailed
 from stepstore.log.files import FileSystem, OsFileSystem
 from stepstore.log.frame import FLAG_CLOSES, FLAG_OPENS, FLAG_SNAPSHOT, FLAG_TOMBSTONE, KIND_FLAGS, Batch
-from stepstore.log.index import CODED
 from stepstore.log.key_ring import KeyRing
 from stepstore.log.names import KEYS, QUARANTINE, SALVAGED
 from stepstore.log.new_log import NewLog
@@ -28,6 +27,7 @@ from stepstore.log.open_files import OpenFiles
 from stepstore.log.opening import LogOptions
 from stepstore.log.problems import StreamName, TouchedStream
 from stepstore.log.reading import Position, Record
+from stepstore.log.run import CODED
 from stepstore.log.salvage_listing import list_sources
 from stepstore.log.salvage_report import (
     DamagedPlace,

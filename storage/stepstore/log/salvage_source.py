@@ -16,12 +16,12 @@ from stepstore.log import segment_header as sh
 from stepstore.log.files import FileSystem
 from stepstore.log.footer import HEAD_BYTES, TRAILER_BYTES, Trailer, parse_head, parse_trailer
 from stepstore.log.frame import FLAG_TOMBSTONE, KIND_DATA, KIND_FLAGS, DirectoryEntry, FrameHeader
-from stepstore.log.index import CODED, run_fields
 from stepstore.log.live_index import STREAM_DELETED
 from stepstore.log.names import SegmentName
 from stepstore.log.open_files import OpenFiles
 from stepstore.log.packed_table import UnsoundIndex
 from stepstore.log.resync import Break, End, FoundFrame, guess_tag, walk
+from stepstore.log.run import CODED, run_fields
 from stepstore.log.scan import SegmentScan, Window, scan_segment
 from stepstore.log.sealed_index import SealedIndex
 from stepstore.log.sealing import open_index, read_trailer, sidecar_path

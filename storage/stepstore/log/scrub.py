@@ -15,7 +15,7 @@ from stepstore.log import frame as fr
 from stepstore.log.files import FileSystem
 from stepstore.log.footer import TRAILER_BYTES
 from stepstore.log.frame import KIND_CLOSE, FrameHeader
-from stepstore.log.index import IndexedSegment
+from stepstore.log.indexed_segment import IndexedSegment
 from stepstore.log.packed_table import UnsoundIndex
 from stepstore.log.scan import header_places
 from stepstore.log.segment_header import HEADER_BYTES, parse_segment_header

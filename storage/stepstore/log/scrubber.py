@@ -9,7 +9,7 @@ import logging
 
 import trio
 
-from stepstore.log.index import IndexedSegment
+from stepstore.log.indexed_segment import IndexedSegment
 from stepstore.log.opening import OpenLog
 from stepstore.log.scrub import BLOCK, Finding, SegmentScrub
 from stepstore.log.tolerant_file import MEDIUM_ERRORS

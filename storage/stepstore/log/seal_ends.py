@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from stepstore.log.continuity import contradiction, named_cut, not_whole, shorter_than_its_sidecar
 from stepstore.log.files import FileSystem
-from stepstore.log.index import IndexedSegment
 from stepstore.log.index_building import rebuild_index
+from stepstore.log.indexed_segment import IndexedSegment
 from stepstore.log.live_index import LiveIndex
 from stepstore.log.open_files import OpenFiles
 from stepstore.log.recovered import SegmentState

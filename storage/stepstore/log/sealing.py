@@ -11,7 +11,7 @@ from stepstore.errors import RecoveryFailed
 from stepstore.log import footer as ft
 from stepstore.log.files import File, FileSystem, write_all
 from stepstore.log.footer import TRAILER_BYTES, Trailer, encode_trailer, parse_head, parse_trailer
-from stepstore.log.index import IndexedSegment
+from stepstore.log.indexed_segment import IndexedSegment
 from stepstore.log.live_index import LiveIndex
 from stepstore.log.names import SIDECAR_TEMPORARY, sidecar_name
 from stepstore.log.open_files import OpenFiles

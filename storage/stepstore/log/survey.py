@@ -10,6 +10,7 @@ from stepstore.log.dead_records import DeadRecords
 from stepstore.log.files import FileSystem, OsFileSystem
 from stepstore.log.names import QUARANTINE
 from stepstore.log.opening import open_log_read_only
+from stepstore.log.stream_listing import streams_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +61,7 @@ def survey_log(path: str, files: FileSystem | None = None) -> LogSurvey:
             log_bytes=sum(sizes),
             records=index.records,
             payload_bytes=sum(segment.index.payload_bytes for segment in index.segments),
-            streams=sum(1 for _stream in index.streams()),
+            streams=sum(1 for _stream in streams_of(index)),
             open_streams=len(index.open_streams),
             deleted_streams=len(dead.deleted),
             dead_batches=sum(dead[segment].batches for segment in index.segments),
