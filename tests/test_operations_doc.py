@@ -29,7 +29,7 @@ def test_every_row_that_is_raised_is_explained() -> None:
     raised: set[str] = set()
     for path in Path(stepstore.log.__path__[0]).glob("*.py"):
         source = path.read_text()
-        raised |= set(re.findall(r"row=(\d+)", source)) | set(re.findall(r"_corrupt\(\s*(\d+),", source))
+        raised |= set(re.findall(r"row=(\d+)", source)) | set(re.findall(r"corrupt_at\(\s*(\d+),", source))
     assert {"2", "3", "5", "6", "7", "9", "15", "16"} <= raised
     missing = [row for row in sorted(raised, key=int) if f"`CorruptLog` row {row} |" not in TEXT]
     assert not missing, f"rows {missing} are raised and not explained"
