@@ -187,19 +187,50 @@ def test_more_runs_than_are_looked_at_together_are_all_given() -> None:
     assert sizes == [600], "and the slice is as large as was asked for"
 
 
+def three_batches() -> tuple[MemoryFileSystem, list[Record]]:
+    """Two of one stream with little between them, and one far behind."""
+    disk = MemoryFileSystem()
+    others = [(B, [payload(200, 1)]), (B, [payload(9_000, 2)])]
+    stored = write_log(disk, [[(A, [b"one", b"two"])], [others[0]], [(A, [b"three"])], [others[1]], [(A, [b"four"])]])
+    return disk, [record for record in stored if record.stream == A]
+
+
 def test_the_operating_system_is_told_what_a_slice_will_read_before_it_is_read() -> None:
-    disk, stored = a_long_stream()
+    disk, stored = three_batches()
     files = WatchedFiles(disk)
     log = open_log_read_only(files, LOG)
-    runs = log.index.runs_after(A, 0)[:3]
+    first, second, third = (run.places[0] for run in log.index.runs_after(A, 0) if run.places)
     files.calls.clear()
-    found, _position = reader_of(log).read_slice(A, Position(0), 2**63, sum(run.records for run in runs), 10**6)
-    assert found == stored[: len(found)]
-    expected = [place for run in runs for place in run.places or ()]
+    found, _position = reader_of(log).read_slice(A, Position(0), 2**63, 100, 10**6)
+    assert found == stored
+    expected = [(first[0], sum(second) - first[0]), third]
     calls = [(call.operation, call.offset, call.size) for call in files.calls if call.operation != "open"]
     told = [("will_need", offset, size) for offset, size in expected]
     read = [("read", offset, size) for offset, size in expected]
-    assert calls == told + read, "no page between lengths and payloads is waited for that nobody asked for"
+    assert calls == told + read, "what is near is one read, and what is far is waited for by nobody"
+
+
+def test_what_cannot_be_read_between_two_batches_of_a_stream_does_no_harm_to_it() -> None:
+    disk, stored = three_batches()
+    files = WatchedFiles(disk)
+    log = open_log_read_only(files, LOG)
+    bad = log.index.runs_after(B, 0)[0].payload_at
+    files.before = bad_block_at(log.index.segments[0].path, bad)
+    found, _position = reader_of(log).read_slice(A, Position(0), 2**63, 100, 10**6)
+    assert found == stored
+    with pytest.raises(RecoveryFailed) as caught:
+        read_stream(reader_of(log), B)
+    assert (caught.value.offset, caught.value.errno) == (bad, errno.EIO)
+
+
+def bad_block_at(path: str, offset: int) -> Callable[[Call], None]:
+    """Whoever reads this byte is told that it cannot be read."""
+
+    def fail(call: Call) -> None:
+        if call.operation == "read" and call.path == path and call.offset <= offset < call.offset + call.size:
+            raise OSError(errno.EIO, "Input/output error", call.path)
+
+    return fail
 
 
 def test_a_hint_that_fails_is_no_matter_and_the_read_says_what_is_wrong() -> None:
@@ -475,13 +506,7 @@ def test_a_read_error_in_the_middle_of_a_slice_names_its_own_place_and_nothing_o
     log = open_log_read_only(files, LOG)
     third = log.index.runs_after(A, 0)[2]
     assert third.places is not None
-    offset = third.places[0][0]
-
-    def bad_block(call: Call) -> None:
-        if call.operation == "read" and call.path == third.segment.path and call.offset == offset:
-            raise OSError(errno.EIO, "Input/output error")
-
-    files.before = bad_block
+    files.before = bad_block_at(third.segment.path, third.places[0][0])
     with pytest.raises(RecoveryFailed) as caught:
         reader_of(log).read_slice(A, Position(0), 2**63, 100, 10**6)
     assert (caught.value.file, caught.value.offset) == (third.segment.path, third.payload_at)
@@ -596,7 +621,8 @@ async def test_a_compressed_batch_whose_lengths_cannot_be_read_is_declared_only_
     failed: list[int] = []
 
     def bad_block(call: Call) -> None:
-        if call.operation == "read" and call.offset == run.lengths_at and (lasting or not failed):
+        is_hit = call.offset <= run.lengths_at < call.offset + call.size
+        if call.operation == "read" and is_hit and (lasting or not failed):
             failed.append(call.size)
             raise OSError(errno.EIO, "Input/output error", call.path)
 
@@ -709,6 +735,7 @@ async def test_of_a_batch_that_an_index_names_where_none_can_be_nothing_is_read(
     disk = MemoryFileSystem()
     async with writing(open_log(disk, LOG, options)) as writer:
         stored = records_of(await store(writer, (A, [TEXT])))
+        await store(writer, (B, [payload(9_000, 1)]))  # so that what lies before and behind is not one read
         stored += records_of(await store(writer, (A, [TEXT])))
         stored += records_of(await store(writer, (A, [TEXT, TEXT])))
         stored += records_of(await store(writer, (A, [TEXT])))
@@ -723,7 +750,7 @@ async def test_of_a_batch_that_an_index_names_where_none_can_be_nothing_is_read(
         assert found == stored[:2], "what is sound before it is given first"
         with pytest.raises(Damaged) as caught:
             reader.read_slice(A, position, 2**63, 100, 10**6)
-    assert (caught.value.first_lsn, caught.value.last_lsn) == (3, 4)
+    assert (caught.value.first_lsn, caught.value.last_lsn) == (4, 5)
     places = [(call.operation, call.offset + call.size) for call in files.calls]
     assert "will_need" in [operation for operation, _end in places]
     assert all(at <= end for _operation, at in places)

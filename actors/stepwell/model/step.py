@@ -60,7 +60,7 @@ class ExecutionStep(msgspec.Struct, frozen=True):
     step_number: int | None = None
 
 
-class EpisodeStep(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class EpisodeStep(msgspec.Struct, frozen=True, gc=False):
     """One step as it stands in an episode: what the caller logged, and what the memory knows of it.
 
     `seq` is the record's number in the episode's stream (1 is the start, so the first step is usually 2).

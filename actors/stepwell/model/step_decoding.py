@@ -11,7 +11,7 @@ from __future__ import annotations
 import secrets
 import struct
 from collections.abc import Iterable, Sequence
-from itertools import chain, count
+from itertools import chain, count, repeat
 from typing import Any
 
 import cbor2
@@ -24,13 +24,14 @@ from stepwell.model.step import EpisodeStep, StepResult, StepSuccess
 PIECE_BYTES = 256 * 1024
 """Records are decoded together up to this, so that a crafted one cannot become large."""
 
-_HEAD = struct.Struct(f">{len(STEP_HEAD)}xQ")  # what says that it is a step, and its time
+_HEAD = struct.Struct(f">{len(STEP_HEAD)}xQB")  # what says that it is a step, its time, how its data begins
+_PLAIN_DATA = 0x80 + codec.PLAIN_FIELDS  # an array of the fields that every step has
 _INT64 = 2**63
 _MARK = b"\x1b" + secrets.token_bytes(8)
 """Stands behind each record. Nobody can have written it into one, so a record that holds more or less than one item of
 data and one of meta moves a mark from its place."""
 _MARK_VALUE = int.from_bytes(_MARK[1:], "big")
-_ITEMS = 3  # data, meta, mark
+_BEHIND = 2  # items behind the data of a record: its meta, and the mark
 
 
 def episode_step(seq: int, place: int, time_ns: int, data: list[Any], meta: dict[str, Any] | None) -> EpisodeStep:
@@ -60,7 +61,7 @@ def episode_step(seq: int, place: int, time_ns: int, data: list[Any], meta: dict
 
 def are_steps(payloads: Iterable[bytes]) -> list[bool]:
     """Of each record, whether it begins as a step that this version has written, so that it may be among those here."""
-    return [payload.startswith(STEP_HEAD) for payload in payloads]
+    return list(map(bytes.startswith, payloads, repeat(STEP_HEAD)))
 
 
 def decode_steps(
@@ -72,30 +73,55 @@ def decode_steps(
     if sum(map(len, payloads)) > PIECE_BYTES:
         return None
     try:
-        times = list(chain.from_iterable(map(_HEAD.unpack_from, payloads)))
-        bodies = _MARK.join([payload[_HEAD.size :] for payload in payloads])
-        head = b"\x9a" + (_ITEMS * len(payloads)).to_bytes(4, "big")
-        items = cbor2.loads(b"".join((head, bodies, _MARK)), **codec.STRICTLY)
+        heads = list(chain.from_iterable(map(_HEAD.unpack_from, payloads)))
+        times = heads[::2]
+        is_plain = heads[1::2].count(_PLAIN_DATA) == len(payloads)
+        # Of plain steps the fields are items themselves: an array for each would be made only to be taken apart.
+        columns = _decode(payloads, _HEAD.size, codec.PLAIN_FIELDS) if is_plain else _decode(payloads, _HEAD.size - 1)
     except (struct.error, cbor2.CBORDecodeError, ValueError, TypeError, RecursionError):
         return None
-    rows, metas = items[::_ITEMS], items[1::_ITEMS]
-    if items[2::_ITEMS] != [_MARK_VALUE] * len(payloads) or max(times) >= _INT64 or set(map(type, rows)) != {list}:
+    if columns is None or (latest_ns := max(times)) >= _INT64:
         return None
-    if set(map(len, rows)) == {codec.PLAIN_FIELDS} and metas.count(None) == len(metas):
-        steps = _plain(zip(seqs, count(place), utc_of_each(times), times, strict=False), rows)
-        return None if steps is None else (steps, [], max(times))
-    if not (all(map(codec.is_step, rows)) and all(map(codec.is_meta, metas))):
+    *data, metas = columns
+    keys = None
+    if metas.count(None) < len(metas):
+        if not all(map(codec.is_meta, metas)):
+            return None
+        keys = [None if meta is None else meta.get("key") for meta in metas]
+    steps = _plain(seqs, place, times, data, keys) if is_plain else _full(seqs, place, times, data[0], metas)
+    if steps is None:
         return None
-    steps = list(map(episode_step, seqs, count(place), times, rows, metas))
-    return steps, [at for at, step in enumerate(steps) if step.key is not None], max(times)
+    return steps, [at for at, key in enumerate(keys or ()) if key is not None], latest_ns
 
 
-def _plain(heads: Iterable[tuple[Any, ...]], rows: list[list[Any]]) -> list[EpisodeStep] | None:
-    """Steps with the fields alone that every one has, so nearly all; None if they are none.
+def _decode(payloads: Sequence[bytes], cut: int, fields: int = 1) -> list[list[Any]] | None:
+    """The items of each record from byte `cut` on, which are to be so many and its meta, column by column; None if they
+    are not. Raises: as cbor2 does."""
+    size = fields + _BEHIND
+    head = b"\x9a" + (size * len(payloads)).to_bytes(4, "big")
+    bodies = _MARK.join([payload[cut:] for payload in payloads])
+    # As deep in here as in its own record.
+    limits = {**codec.STRICTLY, "max_depth": codec.STRICTLY["max_depth"] - (fields > 1)}
+    items = cbor2.loads(b"".join((head, bodies, _MARK)), **limits)
+    if items[size - 1 :: size] != [_MARK_VALUE] * len(payloads):
+        return None
+    return [items[place::size] for place in range(size - 1)]
 
-    `heads`: (seq, number among the steps, timestamp, time in ns).
-    """
-    tools, actions, parameters, coded, latencies = zip(*rows, strict=True)
+
+def _full(
+    seqs: Sequence[int], place: int, times: list[int], rows: list[Any], metas: list[Any]
+) -> list[EpisodeStep] | None:
+    """Steps of which some have more fields than every one has; None if they are none."""
+    if not all(map(codec.is_step, rows)):
+        return None
+    return list(map(episode_step, seqs, count(place), times, rows, metas))
+
+
+def _plain(
+    seqs: Sequence[int], place: int, times: list[int], data: list[list[Any]], keys: list[str | None] | None
+) -> list[EpisodeStep] | None:
+    """Steps with the fields alone that every one has, so nearly all; None if they are none."""
+    tools, actions, parameters, coded, latencies = data
     if (
         set(map(type, tools)) != {str}
         or set(map(type, actions)) != {str}
@@ -106,30 +132,15 @@ def _plain(heads: Iterable[tuple[Any, ...]], rows: list[list[Any]]) -> list[Epis
     results = _results(coded)
     if results is None:
         return None
-    return [
-        EpisodeStep(
-            seq=seq,
-            step_number=step_number,
-            timestamp=timestamp,
-            time_ns=time_ns,
-            tool=tool,
-            action=action,
-            parameters=given,
-            result=result,
-            latency_ms=latency_ms,
-            tokens_used=None,
-            reward=None,
-            thought=None,
-            metadata={},
-            key=None,
-        )
-        for (seq, step_number, timestamp, time_ns), tool, action, given, result, latency_ms in zip(
-            heads, tools, actions, parameters, results, latencies, strict=True
-        )
-    ]
+    nothing = repeat(None)
+    columns: tuple[Iterable[Any], ...] = (  # in the order of the fields of an `EpisodeStep`; by name takes half longer
+        *(seqs, count(place), utc_of_each(times), times, tools, actions, parameters, results, latencies),
+        *(nothing, nothing, nothing, [{} for _ in tools], nothing if keys is None else keys),
+    )
+    return list(map(EpisodeStep, *columns))
 
 
-def _results(coded: tuple[Any, ...]) -> list[StepResult | None] | None:
+def _results(coded: list[Any]) -> list[StepResult | None] | None:
     if set(map(type, coded)) == {list} and set(map(len, coded)) == {2}:
         codes, outputs = zip(*coded, strict=True)
         if set(map(type, codes)) == {int} and not any(codes):

@@ -9,6 +9,7 @@ Directory: `DIRECTORY_ENTRY`s (one per batch), then one u32 length per record, i
 
 from __future__ import annotations
 
+import itertools
 import struct
 import sys
 import zlib
@@ -410,9 +411,7 @@ def split_payloads(
 ) -> list[bytes] | None:
     """Cut a batch's payload bytes by its packed u32 lengths; None if they do not add up."""
     data = bytes(payloads)
-    out: list[bytes] = []
-    at = 0
-    for (length,) in _LENGTH.iter_unpack(lengths):
-        out.append(data[at : at + length])
-        at += length
+    ends = list(itertools.accumulate(struct.unpack(f">{len(lengths) // _LENGTH.size}I", lengths)))
+    out = [data[at:end] for at, end in zip(itertools.chain((0,), ends), ends, strict=False)]
+    at = ends[-1] if ends else 0
     return out if at == len(data) else None

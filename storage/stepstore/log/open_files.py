@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from stepstore.log.files import File, FileSystem
+from stepstore.log.places import Span
 
 _OPEN_FILES = 32
 
@@ -42,12 +43,12 @@ class OpenFiles:
         with self._lock:
             yield self._file(path)
 
-    def will_need(self, path: str, places: Iterable[tuple[int, int]]) -> None:
-        """Tell the operating system that these (offset, size) will be read soon, so that it fetches them together."""
+    def will_need(self, path: str, spans: Iterable[Span]) -> None:
+        """Tell the operating system that these will be read soon, so that it fetches them together."""
         with self._lock:
             advise = getattr(self._file(path), "will_need", None)
             if advise is not None:
-                for offset, size in places:
+                for offset, size, _places in spans:
                     advise(offset, size)
 
     def forget(self, path: str) -> None:

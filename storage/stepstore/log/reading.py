@@ -19,7 +19,8 @@ from stepstore.log.frame import FLAG_SNAPSHOT, FLAG_TOMBSTONE, KIND_FLAGS
 from stepstore.log.index import LogIndex, Part
 from stepstore.log.indexed_segment import IndexedSegment
 from stepstore.log.open_files import OpenFiles
-from stepstore.log.run import CODED, Run
+from stepstore.log.places import Place, Span, read_places, spans_of
+from stepstore.log.run import CODED, Run, places_of_batch
 from stepstore.log.segment_header import HEADER_BYTES
 
 _WORDS = 256
@@ -29,10 +30,6 @@ _SLICE_BYTES = 8 * 1024 * 1024
 
 Decode = Callable[[bytes, int, int, bytes, Sequence[int]], bytes]
 """(stream, first seq, flags, stored bytes, lengths) → the payloads joined (see `batch_codec`)."""
-
-
-Places = tuple[tuple[int, int], ...]
-"""The `places` of a run that lies where one can."""
 
 
 class Record(NamedTuple):
@@ -50,6 +47,9 @@ class Record(NamedTuple):
 
 _make_record: Callable[[Iterable[object]], Record] = partial(tuple.__new__, Record)
 _make_run: Callable[[Iterable[object]], Run] = partial(tuple.__new__, Run)
+
+_Fields = tuple[IndexedSegment, int, int, int, int, int, int, int, int]
+"""Those of a `Run`, which is made of them only where one is needed: not for a record that is stored by itself."""
 
 
 def _records(stream: bytes, first_seq: int, first_lsn: int, payloads: list[bytes]) -> list[Record]:
@@ -178,8 +178,9 @@ class SegmentReader:
             version = index.version
             located = index.locate(stream)
             parts, part, number, flags, last_seq = located.parts, 0, -1, located.flags, located.last_seq
-        runs: list[Run] = []
-        wanted: list[tuple[str, list[Places]]] = []
+        runs: list[_Fields] = []
+        wanted: list[tuple[str, list[Place]]] = []
+        lie: _Fields | None = None
         taken = taken_bytes = 0
         while part < len(parts):
             here = parts[part]
@@ -193,46 +194,47 @@ class SegmentReader:
                 part, number = part + 1, -1
                 continue
             full, segment = False, here.segment
-            of_segment: list[Places] = []
+            of_segment: list[Place] = []
             wanted.append((segment.path, of_segment))
+            end_offset = segment.end_offset  # asked behind the words: where all of those up to `upto` end at least
             for first_seq, first_lsn, at, amounts, crc_flags in zip(*[iter(words)] * 5, strict=True):
                 many, run_bytes, stored = amounts >> 32, amounts & 0xFFFFFFFF, crc_flags & 0xFFFFFFFF
-                run = _make_run(
-                    (segment, first_seq, first_lsn, many, run_bytes, crc_flags >> 32, stored, at & 0xFFFFFFFF, at >> 32)
-                )
-                places = run.places
+                payload_at, lengths_at = at & 0xFFFFFFFF, at >> 32
+                places = places_of_batch(end_offset, many, run_bytes, stored, payload_at, lengths_at)
+                crc = crc_flags >> 32
+                run = (segment, first_seq, first_lsn, many, run_bytes, crc, stored, payload_at, lengths_at)
                 if stored & CODED and places:
-                    run_bytes = self._decoded_size(run)
+                    run_bytes = self._decoded_size(_make_run(run))
                 if first_lsn > upto or (runs and (taken + many > records or taken_bytes + run_bytes > size)):
                     full = True
                     break
                 runs.append(run)
                 taken, taken_bytes, number = taken + many, taken_bytes + run_bytes, number + 1
                 if places is None:  # the index lies: nothing behind it will be given
-                    full = True
+                    full, lie = True, run
                     break
-                of_segment.append(places)
+                of_segment += places
             if full:
                 break
             if number >= here.entry.runs:
                 part, number = part + 1, -1
-        if len(runs) > 1:
-            self._fetch_together(wanted)
+        pieces = iter(self._read_together(wanted, runs))
         found: list[Record] = []
         due = after + 1
-        pieces_of = itertools.chain(self._read_together(wanted, runs), itertools.repeat(None))
-        for run, pieces in zip(runs, pieces_of, strict=False):
+        for run in runs:
             _segment, first_seq, first_lsn, many, stored_size, crc, stored, _payload_at, _lengths_at = run
             try:
-                if pieces is None or not first_seq <= due < first_seq + many:
-                    raise _damaged(stream, run)  # the index names a place where none can be, or a batch out of turn
+                # Its index names a place where none can be, or a batch out of turn.
+                if run is lie or not first_seq <= due < first_seq + many:
+                    raise _damaged(stream, _make_run(run))
                 if many == 1 and not stored & CODED:
-                    data = pieces[-1]
+                    data = next(pieces)
                     if len(data) != stored_size or zlib.crc32(data) != crc:
-                        raise _damaged(stream, run)
+                        raise _damaged(stream, _make_run(run))
                     found.append(_make_record((stream, first_seq, first_lsn, data)))
                 else:
-                    found += self._records_of(stream, run, pieces)
+                    batch = _make_run(run)
+                    found += self._records_of(stream, batch, [next(pieces) for _ in batch.places or ()])
                 due = first_seq + many
             except (Damaged, KeyDestroyed, Unavailable, InvalidInput):
                 if not found or found[-1].seq <= after:
@@ -252,27 +254,31 @@ class SegmentReader:
             return run.size  # reading the batch will say what is wrong
         return sum(length for (length,) in struct.iter_unpack(">I", lengths[: len(lengths) // 4 * 4]))
 
-    def _fetch_together(self, wanted: list[tuple[str, list[Places]]]) -> None:
-        """What is not in the page cache is fetched at once instead of one after another."""
-        for path, places in wanted:
-            try:
-                self._files.will_need(path, itertools.chain.from_iterable(places))
-            except OSError:
-                return  # a hint; the read itself will say what is wrong
-
-    def _read_together(self, wanted: list[tuple[str, list[Places]]], runs: list[Run]) -> list[list[bytes]]:
-        """The bytes at the places of each run; `runs` are the same in the same order."""
-        found: list[list[bytes]] = []
-        for path, of_file in wanted:
+    def _read_together(self, wanted: list[tuple[str, list[Place]]], runs: Sequence[_Fields]) -> list[bytes]:
+        """The bytes at each of these places of each file; `runs` are whose they are, in the same order."""
+        spans = [spans_of(places) for _path, places in wanted]
+        if sum(map(len, spans)) > 1:
+            self._fetch_together([(path, some) for (path, _places), some in zip(wanted, spans, strict=True)])
+        found: list[bytes] = []
+        for (path, places), of_file in zip(wanted, spans, strict=True):
             try:
                 with self._files.held(path) as file:
-                    read = file.read
-                    for places in of_file:
-                        found.append([read(offset, size) for offset, size in places])
+                    for piece in read_places(file.read, places, of_file):
+                        found.append(piece)  # one by one: how many there are says which could not be read
             except OSError as error:
-                at = runs[len(found)].payload_at
+                each = map(_make_run, runs)
+                whose = itertools.chain.from_iterable(itertools.repeat(run, len(run.places or ())) for run in each)
+                at = next(itertools.islice(whose, len(found), None)).payload_at
                 raise RecoveryFailed.from_os_error("read", error, file=path, offset=at) from error
         return found
+
+    def _fetch_together(self, wanted: list[tuple[str, list[Span]]]) -> None:
+        """What is not in the page cache is fetched at once instead of one after another."""
+        for path, spans in wanted:
+            try:
+                self._files.will_need(path, spans)
+            except OSError:
+                return  # a hint; the read itself will say what is wrong
 
     def read_run(self, stream: bytes, run: Run) -> list[Record]:
         """The records of one batch.
@@ -282,8 +288,7 @@ class SegmentReader:
         places = run.places
         if places is None:
             raise _damaged(stream, run)
-        (pieces,) = self._read_together([(run.segment.path, [places])], [run])
-        return self._records_of(stream, run, pieces)
+        return self._records_of(stream, run, self._read_together([(run.segment.path, list(places))], [run]))
 
     def _records_of(self, stream: bytes, run: Run, pieces: list[bytes]) -> list[Record]:
         data = pieces[-1]

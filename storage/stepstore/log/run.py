@@ -40,17 +40,7 @@ class Run(NamedTuple):
         record that is stored as it is, the payload alone. None if it does not lie where a batch of its segment can: an
         index with sound checksums may still lie."""
         segment, _seq, _lsn, records, size, _crc, flags, payload_at, lengths_at = self
-        behind = lengths_at + records * 4
-        if not HEADER_BYTES <= lengths_at <= behind <= payload_at or size > MAX_BATCH_BYTES:
-            return None
-        end = payload_at + size
-        if end > segment.end_offset:
-            return None
-        if records == 1 and not flags & CODED:
-            return ((payload_at, size),)
-        if payload_at - behind < _NEAR:
-            return ((lengths_at, end - lengths_at),)
-        return (lengths_at, records * 4), (payload_at, size)
+        return places_of_batch(segment.end_offset, records, size, flags, payload_at, lengths_at)
 
     def overlaps(self, other: Run) -> bool:
         """Whether two runs of one stream have a number in common."""
@@ -59,6 +49,23 @@ class Run(NamedTuple):
 
 SameRecords = Callable[[Run, Run], bool]
 """Whether what two runs of a stream have in common is equal, byte for byte. Raises `StepwellError`."""
+
+
+def places_of_batch(
+    end_offset: int, records: int, size: int, flags: int, payload_at: int, lengths_at: int
+) -> tuple[tuple[int, int], ...] | None:
+    """As `Run.places`, of a batch in a segment that ends at `end_offset`."""
+    behind = lengths_at + records * 4
+    if not HEADER_BYTES <= lengths_at <= behind <= payload_at or size > MAX_BATCH_BYTES:
+        return None
+    end = payload_at + size
+    if end > end_offset:
+        return None
+    if records == 1 and not flags & CODED:
+        return ((payload_at, size),)
+    if payload_at - behind < _NEAR:
+        return ((lengths_at, end - lengths_at),)
+    return (lengths_at, records * 4), (payload_at, size)
 
 
 def run_of(segment: IndexedSegment, words: array[int] | tuple[int, ...], at: int = 0) -> Run:
