@@ -234,7 +234,7 @@ def bad_block_at(path: str, offset: int) -> Callable[[Call], None]:
 
 
 def test_a_hint_that_fails_is_no_matter_and_the_read_says_what_is_wrong() -> None:
-    disk, _stored = a_long_stream()
+    disk, _stored = three_batches()
     files = WatchedFiles(disk)
     log = open_log_read_only(files, LOG)
     log.reading.close()

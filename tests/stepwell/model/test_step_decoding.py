@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from stepstore.journal import Record
 from stepwell.errors import EpisodeUnavailable
 from stepwell.model.codec import decode_record, encode_step
+from stepwell.model.event import utc, utc_of_each
 from stepwell.model.fold import EpisodeFold
 from stepwell.model.limits import Limits
 from stepwell.model.plain_step import STEP_HEAD
@@ -130,6 +133,16 @@ def test_an_odd_value_in_any_field_among_sound_steps(row: list[Any], place: int)
         payloads = [sound, odd, sound]
         assert are_steps(payloads) == [True] * 3
         assert at_once(payloads) == one_by_one(payloads), value
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_times_of_many_are_those_of_each(seed: int) -> None:
+    dice = random.Random(seed)
+    highest = dice.choice([10**3, 10**12, 2 * 10**18, 2**32 * 10**9 - 1, 2**63 - 1])
+    times = [0, 999, 1_000, highest, *(dice.randint(0, highest) for _ in range(2_000))]
+    assert utc_of_each(times) == list(map(utc, times))
+    assert {time.tzinfo for time in utc_of_each(times)} == {dt.UTC}
+    assert utc_of_each([]) == []
 
 
 def _with_parameters(encoded: bytes) -> bytes:
