@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from stepstore.journal import Journal, Record
+from stepstore.journal.contract import SLICE_RECORDS
 from stepwell.model.codec import envelope_of
 from stepwell.model.streams import generation_id
 
@@ -42,6 +43,12 @@ async def last_time(journal: Journal, stream: bytes, last_seq: int) -> int:
     return envelope_of(found[-1].payload, "the last record of a stream")[1] if found else 0
 
 
+def _larger(chunk: int) -> int:
+    """How many records come next. A little more than a slice would cost a turn of the reader's thread more, which reads
+    ahead what was given before."""
+    return SLICE_RECORDS if chunk < SLICE_RECORDS < 2 * chunk else min(2 * chunk, _LARGEST_CHUNK)
+
+
 class BackwardRecords:
     """The records of a stream from `last_seq` backwards, in chunks that grow; each chunk oldest first.
 
@@ -62,5 +69,5 @@ class BackwardRecords:
         found: list[Record] = []
         while not (found and found[-1].seq >= upto) and (more := await slices.next_slice()):
             found += more
-        self._upto, self._chunk = after, min(2 * self._chunk, _LARGEST_CHUNK)
+        self._upto, self._chunk = after, _larger(self._chunk)
         return [record for record in found if record.seq <= upto]
