@@ -21,6 +21,7 @@ from stepwell.memory.atomic import AtomicScope
 from stepwell.memory.following import EventChannel
 from stepwell.memory.run_scope import RunScope
 from stepwell.runtime.cell import EpisodeCell
+from stepwell.runtime.deletion import Deletions
 from stepwell.runtime.keys import IdempotencyKeys
 from stepwell.runtime.receipt import Commit
 from stepwell.runtime.supervisor import Supervisor
@@ -223,10 +224,10 @@ def a_run_scope_writes_no_ending(patch: pytest.MonkeyPatch) -> None:
 
 
 def a_deletion_is_only_believed(patch: pytest.MonkeyPatch) -> None:
-    async def delete(self: Supervisor, episode_id: str, *arguments: Any, **named: Any) -> None:
+    async def delete(self: Deletions, episode_id: str, *arguments: Any, **named: Any) -> None:
         await trio.lowlevel.checkpoint()
 
-    patch.setattr(Supervisor, "delete", delete)
+    patch.setattr(Deletions, "delete", delete)
 
 
 def a_task_outlives_the_memory(patch: pytest.MonkeyPatch) -> None:
