@@ -52,8 +52,8 @@ class Words:
 class Watched(Catalog):
     """Notes which indexes there are whenever something is stored."""
 
-    def __init__(self) -> None:
-        super().__init__(None, SCHEMA, in_threads=False)
+    def __init__(self, *, in_threads: bool = False) -> None:
+        super().__init__(None, SCHEMA, in_threads=in_threads)
         self.seen: list[int] = []
 
     async def write(self, call: Any, *args: Any) -> Any:
@@ -109,6 +109,26 @@ async def test_a_load_that_is_broken_off_goes_on_and_ends_with_its_indexes(monke
         assert sorted(indexes(catalog)) == ["said_0", "said_1"]
         found = await catalog.read(lambda it: it.execute("SELECT count(*), count(DISTINCT id) FROM said").fetchone())
         assert found == (RECORDS, RECORDS)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_log_that_was_there_before_is_taken_up_in_smaller_pieces_than_what_comes_behind_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(projector, "LOAD_RECORDS", RECORDS)
+    monkeypatch.setattr(projector, "LOADED_TOGETHER", 1_000)
+    async with trio.open_nursery() as nursery:
+        journal = await long_log(nursery)
+        catalog = Watched(in_threads=True)
+        follower = Projector(journal, catalog, Words)
+        nursery.start_soon(follower.run)
+        await follower.wait_for(RECORDS)
+        loaded = follower.transactions
+        assert loaded == RECORDS // 1_000
+        words = [f"w{n}".encode() for n in range(RECORDS)]
+        await journal.submit([Batch(STREAM, RECORDS + 1, words, 0)]).wait()
+        await follower.wait_for(2 * RECORDS)
+        assert follower.transactions == loaded + 1
         nursery.cancel_scope.cancel()
 
 

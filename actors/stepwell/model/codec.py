@@ -332,8 +332,11 @@ def plain_step_time_ns(payload: bytes) -> int:
     return int.from_bytes(payload[_STEP_HEAD_BYTES : _STEP_HEAD_BYTES + 8], "big")
 
 
-may_have_failed = re.compile(rb"\x82[\x01\x02]").search
+_FAILURE = re.compile(rb"\x82[\x01\x02]")
+may_have_failed = _FAILURE.search
 """Finds the head of a failed result (an array of two, and its code) in steps; in nearly all that have it, it is one."""
+failures_in = _FAILURE.finditer
+"""Finds all of them."""
 
 
 def is_failed_step(payload: bytes) -> bool:

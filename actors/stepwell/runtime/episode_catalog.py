@@ -86,7 +86,11 @@ SCHEMA = CatalogSchema(
 
 def json_text(value: object) -> str:
     """JSON as the catalog keeps it."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return _encode_json(value)
+
+
+_encode_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+"""As `json.dumps` with these, which makes such an encoder for each call."""
 
 
 def key_of(started_ns: int, stream: bytes) -> int:

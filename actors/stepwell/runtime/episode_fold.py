@@ -125,17 +125,18 @@ class EpisodeCatalogFold:
 
     def _take_apart(self, batch: RecordBatch, others: list[Record]) -> None:
         """A batch that holds something else than plain steps."""
-        for record in batch.records():
-            if not record.payload.startswith(PLAIN_STEP):
-                others.append(record)
+        stream, first_seq, first_lsn, payloads = batch
+        for number, payload in enumerate(payloads):
+            if not payload.startswith(PLAIN_STEP):
+                others.append(Record(stream, first_seq + number, first_lsn + number, payload))
                 continue
-            touched = self._touched_by(record.stream)
-            if record.seq > touched.last_seq:
-                steps, failed = count_steps([record.payload])
+            touched = self._touched_by(stream)
+            if first_seq + number > touched.last_seq:
+                steps, failed = count_steps([payload])
                 touched.steps += steps
                 touched.failed += failed
-                touched.last_seq = record.seq
-                touched.last_step_ns = plain_step_time_ns(record.payload)
+                touched.last_seq = first_seq + number
+                touched.last_step_ns = plain_step_time_ns(payload)
 
     def _touched_by(self, stream: bytes) -> _Touched:
         found = self._touched.get(stream)

@@ -7,17 +7,21 @@ each step costs an agent that logs them as much.
 
 from __future__ import annotations
 
+import struct
+from bisect import bisect_right
 from collections.abc import Sequence
-from itertools import accumulate, chain, repeat
+from itertools import accumulate, chain, islice, pairwise, repeat
 
 import msgspec
 
 from stepstore.catalog import LogReading
 from stepstore.journal import Gap, Journal, Record, RecordBatch, Stored, StoredBatch
 from stepwell.errors import EpisodeUnavailable
-from stepwell.model.codec import PLAIN_STEP, is_failed_step, may_have_failed, plain_step_time_ns
+from stepwell.model.codec import PLAIN_STEP, failures_in, is_failed_step, may_have_failed, plain_step_time_ns
 
-_HEAD_BYTES = len(PLAIN_STEP) + 8
+_TIME = struct.Struct(">Q")
+_TIME_AT = len(PLAIN_STEP)
+_HEAD_BYTES = _TIME_AT + _TIME.size
 """Up to the time; what is shorter is looked at by itself."""
 
 
@@ -56,23 +60,33 @@ def told_apart(items: Sequence[Stored]) -> list[Told]:
     """The same with each batch of plain steps as a `StepBatch`, and everything else cut into records."""
     found: list[Told] = []
     together: list[StoredBatch] = []
-    content, end = b"", -1
     for item in items:
         if isinstance(item, StoredBatch):
-            if item.at != end or item.content is not content:
-                found += _told_together(together)
-                together, content, end = [], item.content, item.at
             together.append(item)
-            end += sum(item.lengths)
             continue
-        found += _told_together(together)
-        together, end = [], -1
+        found += _told_stored(together)
+        together = []
         found.append(item if isinstance(item, Gap) else told(item))
-    return found + _told_together(together)
+    return found + _told_stored(together)
+
+
+def _told_stored(batches: list[StoredBatch]) -> list[Told]:
+    """Looks at those together that lie one behind the other, as those of a frame do: at each by itself would take twice
+    as long."""
+    found: list[Told] = []
+    sizes = [sum(batch.lengths) for batch in batches]
+    cuts = [
+        number
+        for number, (before, size, batch) in enumerate(zip(batches, sizes, islice(batches, 1, None), strict=False), 1)
+        if batch.at != before.at + size or batch.content is not before.content
+    ]
+    for first, behind in pairwise([0, *cuts, len(batches)]):
+        found += _told_together(batches[first:behind])
+    return found
 
 
 def _told_together(batches: list[StoredBatch]) -> list[Told]:
-    """Batches that lie one behind the other. Hundreds do, and looking at each by itself would take twice as long."""
+    """Batches that lie one behind the other. What can be done for all of them in one call is."""
     if not batches:
         return []
     content, shortest = batches[0].content, _HEAD_BYTES
@@ -84,20 +98,26 @@ def _told_together(batches: list[StoredBatch]) -> list[Told]:
     are_steps = list(map(content.startswith, repeat(PLAIN_STEP), starts))
     if lengths[-1] < shortest:
         are_steps[-1] = False
-    may_fail = may_have_failed(content, starts[0], end) is not None
+    if True not in are_steps:
+        return [batch.cut() for batch in batches]
+    only_steps, time_at = False not in are_steps, _TIME.unpack_from
+    behind = [*accumulate([len(batch.lengths) for batch in batches])]  # each: the number of its last record, and one
     found: list[Told] = []
-    last = -1
-    for batch in batches:
-        first, last = last + 1, last + len(batch.lengths)
-        if False in are_steps[first : last + 1]:
+    last = 0
+    for batch, following in zip(batches, behind, strict=True):
+        if only_steps or False not in are_steps[last:following]:
+            first_seq, steps = batch.first_seq, following - last
+            (last_ns,) = time_at(content, starts[following - 1] + _TIME_AT)
+            found.append(StepBatch(batch.stream, first_seq, first_seq + steps - 1, steps, 0, last_ns, batch))
+        else:
             found.append(batch.cut())
-            continue
-        steps, failed, at = last + 1 - first, 0, starts[last]
-        if may_fail and may_have_failed(content, starts[first], at + lengths[last]):
-            steps, failed = count_steps(batch.payloads)
-        last_ns = int.from_bytes(content[at + shortest - 8 : at + shortest], "big")
-        last_seq = batch.first_seq + last - first
-        found.append(StepBatch(batch.stream, batch.first_seq, last_seq, steps, failed, last_ns, batch))
+        last = following
+    # A number or a time may look like a failure, so among thousands of steps there is always one: each is put down to
+    # its batch.
+    for place in {bisect_right(starts, it.start()) - 1 for it in failures_in(content, starts[0], end)}:
+        told = found[bisect_right(behind, place)]
+        if isinstance(told, StepBatch):
+            told.steps, told.failed = count_steps(told.payloads)
     return found
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import trio
 
-from stepstore.journal import Gap, Journal, Stored, StoredBatch, between, last_lsn_of
+from stepstore.journal import Gap, Journal, RecordBatch, Stored, StoredBatch, between, last_lsn_of
 from stepstore.journal.following import FollowedSlices
 
 KEPT_BYTES = 32 * 1024 * 1024
@@ -80,8 +80,7 @@ class LogReading:
         return None
 
     def _told(self, after: int, upto: int, stored: Sequence[Stored]) -> Slice:
-        size = sum([_size(item) for item in stored])
-        return Slice(after, upto, stored, self._tell(stored), size)
+        return Slice(after, upto, stored, self._tell(stored), _size(stored))
 
     @trio.lowlevel.enable_ki_protection
     def _keep(self, read: Slice) -> None:
@@ -184,7 +183,7 @@ def _behind(stored: Sequence[Stored], position: int) -> list[Stored]:
     return found
 
 
-def _size(item: Stored) -> int:
-    if isinstance(item, StoredBatch):
-        return sum(item.lengths)
-    return 0 if isinstance(item, Gap) else sum(map(len, item.payloads))
+def _size(stored: Sequence[Stored]) -> int:
+    """The bytes of what was read. Batches that lie in one piece of it keep all of that, and cost no look at each."""
+    pieces = {id(it.content): len(it.content) for it in stored if type(it) is StoredBatch}
+    return sum(pieces.values()) + sum([sum(map(len, it.payloads)) for it in stored if type(it) is RecordBatch])

@@ -100,7 +100,7 @@ class StoredBatch(msgspec.Struct, gc=False):
 
     def cut(self) -> RecordBatch:
         """The same, cut into records."""
-        return RecordBatch(self.stream, self.first_seq, self.first_lsn, self.payloads)
+        return _make_batch((self.stream, self.first_seq, self.first_lsn, self.payloads))
 
 
 _make_batch: Callable[[Iterable[object]], RecordBatch] = partial(tuple.__new__, RecordBatch)
