@@ -114,8 +114,9 @@ def _told_together(batches: list[StoredBatch]) -> list[Told]:
         last = following
     # A number or a time may look like a failure, so among thousands of steps there is always one: each is put down to
     # its batch.
-    for place in {bisect_right(starts, it.start()) - 1 for it in failures_in(content, starts[0], end)}:
-        told = found[bisect_right(behind, place)]
+    places = [bisect_right(starts, it.start()) - 1 for it in failures_in(content, starts[0], end)]
+    for number in {bisect_right(behind, place) for place in places}:
+        told = found[number]
         if isinstance(told, StepBatch):
             told.steps, told.failed = count_steps(told.payloads)
     return found

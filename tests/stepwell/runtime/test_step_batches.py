@@ -12,8 +12,9 @@ from stepwell import ExecutionStep, Limits, StepError, StepSuccess, StepTimeout
 from stepwell.errors import EpisodeUnavailable
 from stepwell.model.codec import PLAIN_STEP, encode_record, encode_step, is_failed_step, plain_step_time_ns
 from stepwell.model.event import TAGGED
+from stepwell.runtime import step_batches
 from stepwell.runtime.episode_fold import EpisodeCatalogFold
-from stepwell.runtime.step_batches import StepBatch, told_apart
+from stepwell.runtime.step_batches import StepBatch, count_steps, told_apart
 
 STREAM = b"s" * 16
 NOW = 10**18
@@ -148,3 +149,17 @@ def test_the_catalog_counts_the_same_however_the_log_is_cut_and_whatever_was_sto
     touched = fold._touched[STREAM]
     assert (touched.steps, touched.failed, touched.last_step_ns) == one_by_one(payloads)
     assert touched.last_seq == len(payloads)
+
+
+def test_a_batch_in_which_many_steps_failed_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[int] = []
+
+    def count(payloads: Sequence[bytes]) -> tuple[int, int]:
+        counted.append(len(payloads))
+        return count_steps(payloads)
+
+    monkeypatch.setattr(step_batches, "count_steps", count)
+    failing, sound = [step("failed", n) for n in range(5)], [step("succeeded", n) for n in range(3)]
+    found = told_apart(in_one_frame([stored(failing), stored(sound, 6), stored(failing, 9)]))
+    assert [(it.steps, it.failed) for it in found if isinstance(it, StepBatch)] == [(5, 5), (3, 0), (5, 5)]
+    assert counted == [5, 5]
