@@ -424,7 +424,10 @@ class Agent:
         try:
             async with scope as episode:
                 self.model.learn(sent, start, Fate.STORED)
-                await self._run_body(sent, end, episode)
+                try:
+                    await self._run_body(sent, end, episode)
+                finally:
+                    sent.is_being_left = True
                 before = self._accepted(sent)
                 if how == "set":
                     episode._set(outcome)
@@ -447,6 +450,8 @@ class Agent:
             ):  # a slow medium takes the grace
                 self.model.object_to(f"{self.name}: the run scope of {name}: no reason for {error!r}")
             return
+        finally:
+            sent.is_being_left = False
         if scope.completed is not None:
             self.model.learn(sent, end, Fate.STORED if scope.completed.outcome == chosen else Fate.UNKNOWN)
             self.model.check_told(sent, before, "a run scope")

@@ -72,6 +72,8 @@ class Sent:
     keyed: dict[str, int] = field(default_factory=dict)
     shown: Shown = field(default_factory=dict)
     outcome: TaskOutcome | None = None
+    is_being_left: bool = False
+    """Its run scope is being left: what has failed of it is raised, or noted, there, once the ending is written."""
 
     def fates(self, what: str) -> set[Fate]:
         """What became of the calls of one kind."""
@@ -165,7 +167,7 @@ class Model:
     def check_told(self, sent: Sent, before: Iterable[Attempt], behind: str) -> None:
         """A call has returned that says that these, which were accepted before, are durable."""
         for attempt in before:
-            if attempt.has_failed and not attempt.told and not sent.was_asked_to("delete"):
+            if attempt.has_failed and not (attempt.told or sent.is_being_left or sent.was_asked_to("delete")):
                 self.object_to(f"{sent.name}: {attempt} has failed, and {behind} has returned with nobody told")
 
     def freeze(self) -> None:
