@@ -482,6 +482,30 @@ async def test_a_log_that_is_closed_while_the_last_of_a_rewritten_file_is_writte
     kept.check_reopened(disk)
 
 
+async def test_a_log_that_is_closed_while_a_file_is_being_copied_keeps_the_old_files() -> None:
+    disk, kept, _path = await one_dead_enough()
+    files = WatchedFiles(disk)
+    before = segments(disk)
+    async with life(files, kept) as (writer, caretaker, log):
+        closed: list[int] = []
+
+        def close_at_the_header(call: Call) -> None:
+            begins = call.path == COMPACTED and bool(call.data)
+            if begins and not closed:
+                closed.append(call.number)
+                writer.finish()
+
+        files.before = close_at_the_header
+        with pytest.raises(Closed):
+            await caretaker.compact()
+        assert closed
+        files.before = None
+        assert disk.stat(COMPACTED) is None
+        assert (segments(disk), manifest_paths(disk)) == (before, [])
+        kept.check(log)
+    kept.check_reopened(disk)
+
+
 async def test_replaced_files_that_cannot_be_removed_until_the_log_is_closed_are_removed_by_the_next_opening() -> None:
     disk, kept, path = await one_dead_enough()
     files = WatchedFiles(disk)
