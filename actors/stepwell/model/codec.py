@@ -70,10 +70,11 @@ _STRICTLY_WITHIN = {**STRICTLY, "max_depth": _MAX_DEPTH + 1}
 """The same within one more array."""
 _TOGETHER_BYTES = 256 * 1024
 """Records are decoded together up to this; larger ones are counted and decoded one by one."""
-_MARK = b"\x1b" + secrets.token_bytes(8)
+MARK = b"\x1b" + secrets.token_bytes(8)
 """Stands behind each record that is decoded together with others. Nobody can have written it into one, so a record that
-is more or less than one item moves a mark from its place."""
-_MARK_VALUE = int.from_bytes(_MARK[1:], "big")
+holds more or fewer items than it should moves a mark from its place."""
+MARK_VALUE = int.from_bytes(MARK[1:], "big")
+"""What it is decoded to."""
 
 
 class DecodedRecord(NamedTuple):
@@ -298,8 +299,8 @@ def decode_records(payloads: Sequence[bytes]) -> list[DecodedRecord] | None:
         return None
     head = b"\x9a" + (2 * len(payloads)).to_bytes(4, "big")
     try:
-        items = cbor2.loads(b"".join((head, _MARK.join(payloads), _MARK)), **_STRICTLY_WITHIN)
-        if items[1::2] != [_MARK_VALUE] * len(payloads):
+        items = cbor2.loads(b"".join((head, MARK.join(payloads), MARK)), **_STRICTLY_WITHIN)
+        if items[1::2] != [MARK_VALUE] * len(payloads):
             return None
         found = items[::2]
         return list(map(_make_decoded, found)) if all(map(_is_record, found)) else None

@@ -8,7 +8,6 @@ records; where any of them is not sound there is no answer, and those two say wh
 
 from __future__ import annotations
 
-import secrets
 import struct
 from collections.abc import Iterable, Sequence
 from itertools import chain, count, repeat
@@ -27,10 +26,6 @@ PIECE_BYTES = 256 * 1024
 _HEAD = struct.Struct(f">{len(STEP_HEAD)}xQB")  # what says that it is a step, its time, how its data begins
 _PLAIN_DATA = 0x80 + codec.PLAIN_FIELDS  # an array of the fields that every step has
 _INT64 = 2**63
-_MARK = b"\x1b" + secrets.token_bytes(8)
-"""Stands behind each record. Nobody can have written it into one, so a record that holds more or less than one item of
-data and one of meta moves a mark from its place."""
-_MARK_VALUE = int.from_bytes(_MARK[1:], "big")
 _BEHIND = 2  # items behind the data of a record: its meta, and the mark
 
 
@@ -99,11 +94,11 @@ def _decode(payloads: Sequence[bytes], cut: int, fields: int = 1) -> list[list[A
     are not. Raises: as cbor2 does."""
     size = fields + _BEHIND
     head = b"\x9a" + (size * len(payloads)).to_bytes(4, "big")
-    bodies = _MARK.join([payload[cut:] for payload in payloads])
+    bodies = codec.MARK.join([payload[cut:] for payload in payloads])
     # As deep in here as in its own record.
     limits = {**codec.STRICTLY, "max_depth": codec.STRICTLY["max_depth"] - (fields > 1)}
-    items = cbor2.loads(b"".join((head, bodies, _MARK)), **limits)
-    if items[size - 1 :: size] != [_MARK_VALUE] * len(payloads):
+    items = cbor2.loads(b"".join((head, bodies, codec.MARK)), **limits)
+    if items[size - 1 :: size] != [codec.MARK_VALUE] * len(payloads):
         return None
     return [items[place::size] for place in range(size - 1)]
 
