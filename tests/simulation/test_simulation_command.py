@@ -26,6 +26,7 @@ from stepwell.runtime.keys import IdempotencyKeys
 from stepwell.runtime.receipt import Commit
 from stepwell.runtime.supervisor import Supervisor
 from stepwell.runtime.transaction import Transaction
+from stepwell.runtime.untold import UntoldFailures
 from tests.simulation import command, world
 from tests.simulation.world import World
 
@@ -223,6 +224,10 @@ def a_run_scope_writes_no_ending(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(RunScope, "_write", write)
 
 
+def nobody_is_told_of_what_failed_earlier(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(UntoldFailures, "tell", lambda self, stream=None: None)
+
+
 def a_deletion_is_only_believed(patch: pytest.MonkeyPatch) -> None:
     async def delete(self: Deletions, episode_id: str, *arguments: Any, **named: Any) -> None:
         await trio.lowlevel.checkpoint()
@@ -299,6 +304,7 @@ BREAKS: Iterable[Breaking] = (
     steps_change_places,
     the_waiters_of_a_result_are_not_woken,
     a_run_scope_writes_no_ending,
+    nobody_is_told_of_what_failed_earlier,
     a_deletion_is_only_believed,
     a_task_outlives_the_memory,
     a_refused_submission_is_written_all_the_same,
