@@ -637,7 +637,7 @@ MUTANTS = (
     mutant(
         "row 14: where one step ends and the next begins cannot be moved",
         "actors/stepwell/model/step_decoding.py",
-        "    if items[size - 1 :: size] != [_MARK_VALUE] * len(payloads):\n        return None\n",
+        "    if items[size - 1 :: size] != [codec.MARK_VALUE] * len(payloads):\n        return None\n",
         "",
         "tests/stepwell/model/test_step_decoding.py",
         "boundary or not_sound",
