@@ -115,7 +115,7 @@ def test_the_sections_of_the_index_have_the_sizes_that_are_told() -> None:
         "open set": str(ft.OPEN_BYTES),
         "frame table": str(ft.FRAME_ENTRY.size),
         "stream table": str(ft.STREAM_ENTRY.size),
-        "run table": str(ft.RUN_BYTES),
+        "batch table": str(ft.BATCH_ENTRY_BYTES),
         "snapshot table": str(ft.SNAPSHOT_BYTES),
     }
 

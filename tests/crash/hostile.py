@@ -472,7 +472,7 @@ def _change_index_entry(dice: Dice, data: bytearray, start: int, end: int, head:
             (head.open_at, head.open_streams, ft.OPEN_BYTES),
             (head.frames_at, head.frames, ft.FRAME_ENTRY.size),
             (head.streams_at, head.streams, ft.STREAM_ENTRY.size),
-            (head.runs_at, head.runs, ft.RUN_BYTES),
+            (head.batches_at, head.batches, ft.BATCH_ENTRY_BYTES),
         ),
     )
     place = start + at + dice.below(min(max(count, 1), 100)) * size + dice.below(size // 4) * 4

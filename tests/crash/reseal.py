@@ -149,7 +149,7 @@ def relink(segments: Sequence[bytearray], *, batches: bool = True) -> None:
 
 SIDECAR_INDEX_AT = 8
 TABLE_PAGE_BYTES = 4096
-_RUN_PAYLOAD_AT, _RUN_CRC = 20, 32
+_BATCH_PAYLOAD_AT, _BATCH_CRC = 20, 32
 
 
 def index_head(data: bytes | bytearray, at: int) -> ft.IndexHead | None:
@@ -166,15 +166,16 @@ def index_head(data: bytes | bytearray, at: int) -> ft.IndexHead | None:
 
 def reseal_index(data: bytearray, at: int, end: int, records_end: End | None, crcs: Mapping[int, int]) -> None:
     """Make the checksums of the index in [at, end) right; with `records_end`, have it tell that. `crcs`: those of the
-    batches, by where they lie, for the entries of the runs that are there."""
+    batches, by where they lie, for the entries of the batch table that are there."""
     head = index_head(data, at)
     if head is None:
         return
-    for page in range(at + head.runs_at, min(at + head.snapshots_at, end, len(data)), TABLE_PAGE_BYTES):
-        for run in range(page, min(page + TABLE_PAGE_BYTES - ft.RUN_BYTES, len(data) - ft.RUN_BYTES), ft.RUN_BYTES):
-            (payload_at,) = struct.unpack_from(">I", data, run + _RUN_PAYLOAD_AT)
+    for page in range(at + head.batches_at, min(at + head.snapshots_at, end, len(data)), TABLE_PAGE_BYTES):
+        last = min(page + TABLE_PAGE_BYTES, len(data)) - ft.BATCH_ENTRY_BYTES
+        for entry in range(page, last, ft.BATCH_ENTRY_BYTES):
+            (payload_at,) = struct.unpack_from(">I", data, entry + _BATCH_PAYLOAD_AT)
             if payload_at in crcs:
-                struct.pack_into(">I", data, run + _RUN_CRC, crcs[payload_at])
+                struct.pack_into(">I", data, entry + _BATCH_CRC, crcs[payload_at])
     for page in range(at + head.frames_at, min(end, len(data)) - TABLE_PAGE_BYTES + 1, TABLE_PAGE_BYTES):
         struct.pack_into(">I", data, page + TABLE_PAGE_BYTES - 4, zlib.crc32(data[page : page + TABLE_PAGE_BYTES - 4]))
     head = head._replace(

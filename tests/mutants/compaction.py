@@ -146,7 +146,7 @@ MUTANTS = (
         "dead: a step that a snapshot covers is alive",
         "compaction.py",
         "        if kind != FLAG_SNAPSHOT:\n            return False\n",
-        "        if kind != FLAG_SNAPSHOT:\n            return self._log.index.snapshot_run(stream) is not None\n",
+        "        if kind != FLAG_SNAPSHOT:\n            return self._log.index.snapshot_batch(stream) is not None\n",
         COMPACTION,
         "snapshot",
     ),

@@ -555,8 +555,8 @@ MUTANTS = (
     mutant(
         "snapshot: the newest counts",
         "index.py",
-        "        for segment in reversed(self.segments):\n            run = self.snapshot_in",
-        "        for segment in self.segments:\n            run = self.snapshot_in",
+        "        for segment in reversed(self.segments):\n            batch = self.snapshot_in",
+        "        for segment in self.segments:\n            batch = self.snapshot_in",
         CONTRACT,
         SNAPSHOTS,
     ),

@@ -301,16 +301,16 @@ async def test_batches_are_copied_as_they_are_stored_whatever_their_flags_say() 
         await writer.rotate()
         writer._group_commit._encode = None
         await delete(writer, kept, B)
-        runs = log.index.runs_after(A, 0)
-        before = [log.reading.read(run.segment.path, run.payload_at, run.size) for run in runs]
-        old_path = runs[0].segment.path
+        batches = log.index.batches_after(A, 0)
+        before = [log.reading.read(batch.segment.path, batch.payload_at, batch.size) for batch in batches]
+        old_path = batches[0].segment.path
         await caretaker.compact()
-        runs = log.index.runs_after(A, 0)
-        assert runs[0].segment.path != old_path
-        after = [log.reading.read(run.segment.path, run.payload_at, run.size) for run in runs]
+        batches = log.index.batches_after(A, 0)
+        assert batches[0].segment.path != old_path
+        after = [log.reading.read(batch.segment.path, batch.payload_at, batch.size) for batch in batches]
         assert before == after == [payload(77, 1)]
-        assert [(run.flags, run.records, run.first_lsn) for run in runs] == [(16 | 32 | FLAG_OPENS, 2, 1)]
-        assert log.reading.read(runs[0].segment.path, runs[0].lengths_at, 8) == (3).to_bytes(4, "big") * 2
+        assert [(batch.flags, batch.records, batch.first_lsn) for batch in batches] == [(16 | 32 | FLAG_OPENS, 2, 1)]
+        assert log.reading.read(batches[0].segment.path, batches[0].lengths_at, 8) == (3).to_bytes(4, "big") * 2
 
 
 # ---- readers ---------------------------------------------------------------------------------------------------------

@@ -124,7 +124,7 @@ def test_a_trailer_of_another_kind_is_none_although_its_checksum_is_right(at: in
 @steady
 @given(heads())
 def test_the_parts_of_an_index_lie_behind_one_another(head: IndexHead) -> None:
-    parts = [head.fingerprints_at, head.open_at, head.frames_at, head.streams_at, head.runs_at, head.snapshots_at]
+    parts = [head.fingerprints_at, head.open_at, head.frames_at, head.streams_at, head.batches_at, head.snapshots_at]
     assert parts == sorted(parts)
     assert parts[0] == HEAD_BYTES
     assert head.open_at - head.fingerprints_at == 4 * head.streams
@@ -189,13 +189,15 @@ def check_same(live: LiveIndex, sealed: SealedIndex) -> None:
     ]
     mine = sorted(live.streams())
     theirs = list(sealed.streams())
-    assert [found._replace(first_run=0) for found in theirs] == mine
-    assert [found.first_run for found in theirs] == [0, *itertools.accumulate(found.runs for found in theirs)][:-1]
+    assert [found._replace(first_batch=0) for found in theirs] == mine
+    assert [found.first_batch for found in theirs] == [0, *itertools.accumulate(found.batches for found in theirs)][:-1]
     sealed.check_streams()
     sealed.check()
     for some in (POOL, POOL[::3], [*POOL[1:2], stream_id("none")], []):
-        many = {entry.stream: (entry._replace(first_run=0), words) for entry, words in sealed.runs_of_many(set(some))}
-        assert many == {entry.stream: (entry, words) for entry, words in live.runs_of_many(set(some))}
+        many = {
+            entry.stream: (entry._replace(first_batch=0), words) for entry, words in sealed.batches_of_many(set(some))
+        }
+        assert many == {entry.stream: (entry, words) for entry, words in live.batches_of_many(set(some))}
         assert list(many) == sorted(set(some) & {found.stream for found in mine})
     for stream in [*POOL, stream_id("none"), bytes(16), b"\xff" * 16]:
         one, other = live.find(stream), sealed.find(stream)
@@ -205,9 +207,14 @@ def check_same(live: LiveIndex, sealed: SealedIndex) -> None:
         assert sealed.tail(stream) == live.tail(stream)
         assert sealed.snapshot(stream) == live.snapshot(stream)
         if one is not None and other is not None:
-            assert other._replace(first_run=0) == one
-            for start, end in [(0, one.runs), (0, 1), (one.runs - 1, one.runs), (one.runs // 2, one.runs)]:
-                assert sealed.run_words(other, start, end) == live.run_words(one, start, end)
+            assert other._replace(first_batch=0) == one
+            for start, end in [
+                (0, one.batches),
+                (0, 1),
+                (one.batches - 1, one.batches),
+                (one.batches // 2, one.batches),
+            ]:
+                assert sealed.batch_words(other, start, end) == live.batch_words(one, start, end)
 
 
 @steady
@@ -237,7 +244,7 @@ def test_an_index_of_many_pages_answers_as_the_one_in_memory() -> None:
     check_same(live, sealed)
     for stream in streams:
         entry_there = sealed.find(stream)
-        assert (entry_there and entry_there._replace(first_run=0)) == live.find(stream)
+        assert (entry_there and entry_there._replace(first_batch=0)) == live.find(stream)
         assert sealed.snapshot(stream) == live.snapshot(stream)
     assert len(index_bytes(live)) == sealed.head.size
     assert sealed.head.size > 40 * PAGE_BYTES
@@ -251,7 +258,7 @@ def test_an_empty_segment_has_an_index_too() -> None:
 
 
 def test_only_what_is_asked_for_is_read() -> None:
-    """One page to find a stream, one for a run of it, one for a snapshot; nothing to know that it is not there."""
+    """One page to find a stream, one for a batch of it, one for a snapshot; nothing to know that it is not there."""
     live = LiveIndex()
     for number in range(1000):
         live.add_frame(512 + number, number + 1, [entry(stream_id(str(number)), 1, number + 1)])
@@ -271,7 +278,7 @@ def test_only_what_is_asked_for_is_read() -> None:
     assert reads == []
     found = sealed.find(stream_id("500"))
     assert found is not None
-    sealed.run_words(found, 0, 1)
+    sealed.batch_words(found, 0, 1)
     assert reads == [PAGE_BYTES, PAGE_BYTES]
 
 
@@ -324,7 +331,7 @@ def test_a_part_of_a_stream_that_reaches_beyond_the_table_is_unsound() -> None:
     found = sealed.find(POOL[0])
     assert found is not None
     with pytest.raises(UnsoundIndex):
-        sealed.run_words(found, 0, 2)
+        sealed.batch_words(found, 0, 2)
 
 
 def test_the_words_of_a_machine_that_has_them_in_the_right_order_stay_as_they_are(
@@ -341,4 +348,4 @@ def test_the_words_of_a_machine_that_has_them_in_the_right_order_stay_as_they_ar
     found = live.find(POOL[0])
     assert found is not None
     there = next(entry for entry in sealed.streams() if entry.stream == POOL[0])
-    assert sealed.run_words(there, 0, 2) == live.run_words(found, 0, 2)
+    assert sealed.batch_words(there, 0, 2) == live.batch_words(found, 0, 2)

@@ -12,6 +12,7 @@ import trio.testing
 from stepstore.errors import InvalidState, RecoveryFailed
 from stepstore.log.frame import FLAG_CLOSES, FLAG_OPENS, FLAG_SNAPSHOT, FLAG_TOMBSTONE, Batch, DirectoryEntry
 from stepstore.log.index import LogIndex
+from stepstore.log.indexed_batch import IndexedBatch
 from stepstore.log.indexed_segment import IndexedSegment
 from stepstore.log.live_index import (
     STREAM_CLOSED,
@@ -26,7 +27,6 @@ from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.open_streams import open_streams_after
 from stepstore.log.opening import open_log
 from stepstore.log.packed_table import UnsoundIndex
-from stepstore.log.run import Run
 from stepstore.log.sealed_index import SealedIndex
 from stepstore.log.stream_listing import streams_of
 from tests.stepstore.log_lab import (
@@ -50,7 +50,7 @@ OPENS_AND_CLOSES = FLAG_OPENS | FLAG_CLOSES
 class Building:
     """An index that is written to by hand. `seal` does to the newest segment but one what a caretaker does."""
 
-    def __init__(self, *, same: Callable[[Run, Run], bool] | None = None):
+    def __init__(self, *, same: Callable[[IndexedBatch, IndexedBatch], bool] | None = None):
         self.index = LogIndex(same_records=same)
         self.lsn, self.at = 1, 512
 
@@ -97,22 +97,27 @@ def from_memory(made: Building) -> Callable[[IndexedSegment], LiveIndex]:
 
 
 def words_of(index: LogIndex, stream: bytes) -> list[tuple[str, int, int, int]]:
-    return [(run.segment.path[5:], run.first_seq, run.first_lsn, run.records) for run in index.runs_after(stream, 0)]
+    return [
+        (batch.segment.path[5:], batch.first_seq, batch.first_lsn, batch.records)
+        for batch in index.batches_after(stream, 0)
+    ]
 
 
 # ---- one segment -----------------------------------------------------------------------------------------------------
 
 
-def test_runs_after_gives_what_lies_behind_a_seq() -> None:
+def test_batches_after_gives_what_lies_behind_a_seq() -> None:
     made = Building().segment().frame((A, 1, 3), (B, 1, 1)).frame((A, 4, 2), (A, 6, 1))
     made.segment().frame((A, 7, 4))
     for index in (made.index, made.seal().index, made.seal(1, 2).index):
         assert words_of(index, A) == [("1", 1, 1, 3), ("1", 4, 5, 2), ("1", 6, 7, 1), ("2", 7, 8, 4)]
-        runs = index.runs_after(A, 0)
-        assert runs[1] == Run(index.segments[0], 4, 5, 2, 20, 0xC0FFEE, 0, 812 + 500, 812 + 100)
+        batches = index.batches_after(A, 0)
+        assert batches[1] == IndexedBatch(index.segments[0], 4, 5, 2, 20, 0xC0FFEE, 0, 812 + 500, 812 + 100)
         for seq in range(12):
-            assert index.runs_after(A, seq) == [run for run in runs if run.first_seq + run.records - 1 > seq]
-        assert index.runs_after(C, 0) == []
+            assert index.batches_after(A, seq) == [
+                batch for batch in batches if batch.first_seq + batch.records - 1 > seq
+            ]
+        assert index.batches_after(C, 0) == []
         assert (index.last_seq(A), index.last_seq(B), index.last_seq(C)) == (10, 1, 0)
         assert index.records == 11
         assert list(streams_of(index)) == [A, B]
@@ -133,8 +138,8 @@ def test_a_large_index_keeps_every_run_apart() -> None:
         made.frame((stream, first, count))
         last[stream] = first + count - 1
     for index in (made.index, made.seal(2, 3, 7).index, made.seal().index):
-        for stream, runs in expected.items():
-            assert words_of(index, stream) == runs
+        for stream, batches in expected.items():
+            assert words_of(index, stream) == batches
             assert index.last_seq(stream) == last[stream]
         assert list(streams_of(index)) == list(expected)
 
@@ -171,7 +176,7 @@ def test_a_batch_that_does_not_continue_its_stream_is_left_out(first_seq: int, f
     assert index.flags(A) == flag
     assert len(live.doubts) == doubts
     assert index.flags(B) == 0
-    assert [run.first_lsn for run in index.runs_after(A, 0)] == [1]
+    assert [batch.first_lsn for batch in index.batches_after(A, 0)] == [1]
     assert index.last_seq(A) == 2
     assert index.records == 4, "it is stored, and counted"
 
@@ -305,11 +310,11 @@ def test_a_stream_that_does_not_begin_with_1_has_a_gap_in_front() -> None:
         assert (index.flags(A), words_of(index, A)) == (STREAM_GAP, [])
 
 
-def always(_one: Run, _other: Run) -> bool:
+def always(_one: IndexedBatch, _other: IndexedBatch) -> bool:
     return True
 
 
-def never(_one: Run, _other: Run) -> bool:
+def never(_one: IndexedBatch, _other: IndexedBatch) -> bool:
     return False
 
 
@@ -320,7 +325,7 @@ def test_row_10_records_that_a_later_segment_repeats_are_passed_over() -> None:
         assert index.flags(A) == 0
         assert words_of(index, A) == [("1", 1, 1, 2), ("1", 3, 3, 2), ("2", 5, 8, 1), ("3", 6, 9, 1)]
         assert index.locate(A).last_seq == 6
-        assert index.first_run_after(index.locate(A).parts[1], 4) == 1
+        assert index.first_batch_after(index.locate(A).parts[1], 4) == 1
 
 
 def test_row_10_a_segment_that_only_repeats_records_changes_nothing() -> None:
@@ -404,10 +409,10 @@ def test_a_snapshot_takes_no_number_and_the_newest_one_is_found() -> None:
     for index in (made.index, made.seal().index):
         assert words_of(index, A) == [("1", 1, 1, 3), ("2", 4, 7, 1)]
         assert (index.last_seq(A), index.flags(A)) == (4, 0)
-        run = index.snapshot_run(A)
-        assert run is not None
-        assert (run.segment.path, run.first_seq, run.first_lsn, run.records) == (f"{LOG}/3", 4, 8, 1)
-        assert index.snapshot_run(B) is None
+        batch = index.snapshot_batch(A)
+        assert batch is not None
+        assert (batch.segment.path, batch.first_seq, batch.first_lsn, batch.records) == (f"{LOG}/3", 4, 8, 1)
+        assert index.snapshot_batch(B) is None
         assert index.records == 9
 
 
@@ -567,13 +572,13 @@ def test_row_18_a_read_error_while_streams_are_listed_is_declared_unless_the_fil
     assert asked == [True] * (error_number == errno.ENOENT)
 
 
-def test_of_many_streams_those_that_a_segment_has_are_told_with_all_their_runs() -> None:
+def test_of_many_streams_those_that_a_segment_has_are_told_with_all_their_batches() -> None:
     made = Building().segment().frame((A, 1, 3), (B, 1, 1)).frame((A, 4, 1)).segment().frame((C, 1, 1))
     asked = {A, B, C, stream_id("none")}
 
     def told() -> dict[bytes, list[int]]:
         first = made.index.segments[0]
-        return {entry.stream: [*words[0::5]] for entry, words in made.index.runs_of_many(first, asked)}
+        return {entry.stream: [*words[0::5]] for entry, words in made.index.batches_of_many(first, asked)}
 
     assert told() == {A: [1, 4], B: [1]}
     made.seal()
@@ -585,9 +590,12 @@ def test_of_many_streams_those_that_a_segment_has_are_told_with_all_their_runs()
 
 def spoil(index: SealedIndex, part: str) -> None:
     """Turn over a bit of one part of an index on the medium."""
-    table = {"frames": index._frames, "streams": index._streams, "runs": index._runs, "snapshots": index._snapshots}[
-        part
-    ]
+    table = {
+        "frames": index._frames,
+        "streams": index._streams,
+        "batches": index._batches,
+        "snapshots": index._snapshots,
+    }[part]
     inner = table._read
 
     def read(offset: int, size: int) -> bytes:
@@ -606,11 +614,11 @@ def answers(index: LogIndex) -> dict[str, object]:
         "deleted": list(index.deleted_streams()),
         "tails": [index.tail(stream) for stream in streams],
         "flags": [index.flags(stream) for stream in streams],
-        "runs": [words_of(index, stream) for stream in streams],
+        "batches": [words_of(index, stream) for stream in streams],
         "located": [
             [(part.segment.path, *part.entry[2:]) for part in index.locate(stream).parts] for stream in streams
         ],
-        "snapshots": [(run := index.snapshot_run(stream)) and run[1:] for stream in streams],
+        "snapshots": [(batch := index.snapshot_batch(stream)) and batch[1:] for stream in streams],
         "frames": [
             index.frame_place(segment, number)
             for segment in index.segments
@@ -626,7 +634,7 @@ def a_bit_of_everything() -> Building:
     return made.segment().frame((A, 6, 1)).frame((B, 4, 1, FLAG_SNAPSHOT))
 
 
-@pytest.mark.parametrize("part", ["frames", "streams", "runs", "snapshots"])
+@pytest.mark.parametrize("part", ["frames", "streams", "batches", "snapshots"])
 def test_an_index_whose_part_is_unsound_is_built_again_and_answers_the_same(part: str) -> None:
     expected = answers(a_bit_of_everything().index)
     assert expected == answers(a_bit_of_everything().seal().index)
@@ -657,9 +665,9 @@ def test_an_index_whose_part_is_unsound_is_built_again_and_answers_the_same(part
         lambda index: list(streams_of(index)),
         lambda index: index.frame_place(index.segments[0], 0),
         lambda index: index.frame_of_lsn(index.segments[0], 2),
-        lambda index: index.snapshot_run(A),
+        lambda index: index.snapshot_batch(A),
     ],
-    ids=["tail", "locate", "streams", "frame_place", "frame_of_lsn", "snapshot_run"],
+    ids=["tail", "locate", "streams", "frame_place", "frame_of_lsn", "snapshot_batch"],
 )
 def test_whatever_is_asked_first_of_an_unsound_index_is_answered(question: Callable[[LogIndex], object]) -> None:
     def normal(answer: object) -> str:
@@ -672,13 +680,13 @@ def test_whatever_is_asked_first_of_an_unsound_index_is_answered(question: Calla
     index = LogIndex(made.index.segments, rebuild=rebuild)
     for segment in index.segments:
         assert isinstance(segment.index, SealedIndex)
-        for part in ("frames", "streams", "runs", "snapshots"):
+        for part in ("frames", "streams", "batches", "snapshots"):
             spoil(segment.index, part)
     assert normal(question(index)) == expected
     assert index.index_rebuilds
 
 
-def test_runs_of_a_part_that_was_located_before_its_index_was_found_unsound() -> None:
+def test_batches_of_a_part_that_was_located_before_its_index_was_found_unsound() -> None:
     made = a_bit_of_everything()
     rebuild, expected = from_memory(made), words_of(made.index, A)
     made.seal(1, 2, 3)
@@ -686,8 +694,10 @@ def test_runs_of_a_part_that_was_located_before_its_index_was_found_unsound() ->
     located = index.locate(A)
     for segment in index.segments:
         assert isinstance(segment.index, SealedIndex)
-        spoil(segment.index, "runs")
-    words = [list(index.run_words(part, part.first, part.entry.runs)) for part in located.parts for _twice in range(2)]
+        spoil(segment.index, "batches")
+    words = [
+        list(index.batch_words(part, part.first, part.entry.batches)) for part in located.parts for _twice in range(2)
+    ]
     assert [found[0] for found in words] == [1, 1, 5, 5, 6, 6]
     assert index.index_rebuilds == 3, "the second time it is asked of the one that was built"
     assert words_of(index, A) == expected

@@ -317,7 +317,7 @@ def sealed_log() -> tuple[MemoryFileSystem, list[Record]]:
 
 
 @pytest.mark.parametrize("number", [0, 2])
-@pytest.mark.parametrize("part", ["head", "fingerprints", "frames", "streams", "runs", "all of them"])
+@pytest.mark.parametrize("part", ["head", "fingerprints", "frames", "streams", "batches", "all of them"])
 def test_a_segment_whose_footer_is_unsound_is_read_from_its_frames(part: str, number: int) -> None:
     disk, stored = sealed_log()
     segment = segments(disk)[number]
@@ -330,7 +330,7 @@ def test_a_segment_whose_footer_is_unsound_is_read_from_its_frames(part: str, nu
         "fingerprints": head.fingerprints_at + 1,
         "frames": head.frames_at + 7,
         "streams": head.streams_at + 7,
-        "runs": head.runs_at + 7,
+        "batches": head.batches_at + 7,
     }
     for at in places.values() if part == "all of them" else [places[part]]:
         flip(disk, segment, trailer.index_at + at)
@@ -594,7 +594,7 @@ def compare_with_frames(disk: MemoryFileSystem, log: OpenLog) -> None:
     for segment in log.index.segments[:-1]:
         index, again = segment.index, rebuild_index(disk, segment)
         assert isinstance(index, SealedIndex)
-        assert [entry._replace(first_run=0) for entry in index.streams()] == sorted(again.streams())
+        assert [entry._replace(first_batch=0) for entry in index.streams()] == sorted(again.streams())
         assert [index.frame_place(n) for n in range(index.frame_count)] == [
             again.frame_place(n) for n in range(again.frame_count)
         ]

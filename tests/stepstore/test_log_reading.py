@@ -17,11 +17,11 @@ from stepstore.log import frame as fr
 from stepstore.log.batch_codec import Compression, DecodeFailed
 from stepstore.log.frame import FLAG_CLOSES, FLAG_OPENS, FLAG_SNAPSHOT, Batch
 from stepstore.log.index import LogIndex, Part
+from stepstore.log.indexed_batch import IndexedBatch, batch_from_words
 from stepstore.log.live_index import LiveIndex
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import LogOptions, OpenLog, open_log, open_log_read_only
 from stepstore.log.reading import FramePosition, Gap, Position, Record, SegmentReader
-from stepstore.log.run import Run, run_of
 from stepstore.log.stream_listing import streams_of
 from tests.stepstore.log_lab import (
     LOG,
@@ -63,12 +63,12 @@ def places_of(log: OpenLog) -> list[tuple[str, int, int]]:
     ]
 
 
-def runs_of(log: OpenLog) -> list[tuple[object, ...]]:
-    """Every run of every stream, told without the object of its segment."""
+def batches_of(log: OpenLog) -> list[tuple[object, ...]]:
+    """Every batch of every stream, told without the object of its segment."""
     return [
-        (stream, run.segment.path, *run[1:])
+        (stream, batch.segment.path, *batch[1:])
         for stream in streams_of(log.index)
-        for run in log.index.runs_after(stream, 0)
+        for batch in log.index.batches_after(stream, 0)
     ]
 
 
@@ -78,10 +78,10 @@ async def test_the_index_of_a_running_writer_is_the_index_that_an_opening_makes(
     async with writing(log) as writer:
         for n in range(20):
             await store(writer, (A, [payload(n * 90, n), b""]), (stream_id(str(n % 3)), [b"%d" % n]))
-        runs, places, paths = runs_of(log), places_of(log), list(log.paths)
+        batches, places, paths = batches_of(log), places_of(log), list(log.paths)
     again = open_log_read_only(disk, LOG)
     assert again.paths == paths
-    assert runs_of(again) == runs
+    assert batches_of(again) == batches
     assert places_of(again) == places
     assert (again.index.records, again.end_lsn, again.report.records) == (60, 60, 60)
 
@@ -94,8 +94,8 @@ async def test_what_is_acknowledged_can_be_read_while_writing_goes_on() -> None:
     async with writing(log) as writer:
         for n in range(12):
             stored += records_of(await store(writer, (A, [payload(3000, n)])))
-            runs = log.index.runs_after(A, 0)
-            assert [record for run in runs for record in reader.read_run(A, run)] == stored
+            batches = log.index.batches_after(A, 0)
+            assert [record for batch in batches for record in reader.read_batch(A, batch)] == stored
             assert read_stream(reader, A) == stored
 
 
@@ -171,7 +171,7 @@ def test_a_slice_ends_at_the_lsn_it_was_asked_for(upto: int) -> None:
 
 
 def test_more_runs_than_are_looked_at_together_are_all_given() -> None:
-    """A stream of lone records: its runs are read 256 at a time."""
+    """A stream of lone records: its batches are read 256 at a time."""
     disk = MemoryFileSystem()
     options = LogOptions(segment_bytes=256 * 1024)
     stored = write_log(disk, [[(A, [b"%d" % n])] for n in range(600)], options=options)
@@ -199,7 +199,7 @@ def test_the_operating_system_is_told_what_a_slice_will_read_before_it_is_read()
     disk, stored = three_batches()
     files = WatchedFiles(disk)
     log = open_log_read_only(files, LOG)
-    first, second, third = (run.places[0] for run in log.index.runs_after(A, 0) if run.places)
+    first, second, third = (batch.places[0] for batch in log.index.batches_after(A, 0) if batch.places)
     files.calls.clear()
     found, _position = reader_of(log).read_slice(A, Position(0), 2**63, 100, 10**6)
     assert found == stored
@@ -214,7 +214,7 @@ def test_what_cannot_be_read_between_two_batches_of_a_stream_does_no_harm_to_it(
     disk, stored = three_batches()
     files = WatchedFiles(disk)
     log = open_log_read_only(files, LOG)
-    bad = log.index.runs_after(B, 0)[0].payload_at
+    bad = log.index.batches_after(B, 0)[0].payload_at
     files.before = bad_block_at(log.index.segments[0].path, bad)
     found, _position = reader_of(log).read_slice(A, Position(0), 2**63, 100, 10**6)
     assert found == stored
@@ -257,12 +257,12 @@ def test_lengths_far_from_their_payloads_are_read_apart() -> None:
     stored = write_log(disk, [[(A, [b"one", b"two"]), *filler, (B, [b"three", b"four"])]], options=options)
     files = WatchedFiles(disk)
     log = open_log_read_only(files, LOG)
-    (run,) = log.index.runs_after(B, 0)
-    assert run.payload_at - run.lengths_at > 16 * 1024
+    (batch,) = log.index.batches_after(B, 0)
+    assert batch.payload_at - batch.lengths_at > 16 * 1024
     files.calls.clear()
-    assert reader_of(log).read_run(B, run) == stored[-2:]
-    assert [call.offset for call in files.calls if call.operation == "read"] == [run.lengths_at, run.payload_at]
-    assert reader_of(log).read_run(A, log.index.runs_after(A, 0)[0]) == stored[:2]
+    assert reader_of(log).read_batch(B, batch) == stored[-2:]
+    assert [call.offset for call in files.calls if call.operation == "read"] == [batch.lengths_at, batch.payload_at]
+    assert reader_of(log).read_batch(A, log.index.batches_after(A, 0)[0]) == stored[:2]
 
 
 # ---- frames in log order ---------------------------------------------------------------------------------------------
@@ -350,13 +350,13 @@ def test_row_08_a_flipped_payload_damages_its_stream_and_no_other() -> None:
     stored = write_log(disk, [[(A, [b"a one"]), (B, [b"b one", b"b two"])], [(A, [b"a two"]), (C, [b"c one"])]])
     log = open_log(disk, LOG, SMALL)
     (segment,) = segments(disk)
-    run = log.index.runs_after(B, 0)[0]
-    flip(disk, segment, run.payload_at + 5)
+    batch = log.index.batches_after(B, 0)[0]
+    flip(disk, segment, batch.payload_at + 5)
     reader = reader_of(log)
     with pytest.raises(Damaged) as caught:
-        reader.read_run(B, run)
+        reader.read_batch(B, batch)
     error = caught.value
-    assert (error.file, error.offset, error.row) == (segment, run.payload_at, 8)
+    assert (error.file, error.offset, error.row) == (segment, batch.payload_at, 8)
     assert (error.first_lsn, error.last_lsn, error.streams) == (2, 3, (B,))
     for stream in (A, C):
         assert read_stream(reader, stream) == [record for record in stored if record.stream == stream]
@@ -368,7 +368,7 @@ def test_row_08_a_follower_that_begins_inside_a_gap_is_given_the_gap() -> None:
     disk = MemoryFileSystem()
     stored = write_log(disk, [[(A, [b"1"])], [(A, [b"2", b"3", b"4"])], [(A, [b"5"])]])
     log = open_log_read_only(disk, LOG)
-    flip(disk, segments(disk)[0], log.index.runs_after(A, 0)[1].payload_at)
+    flip(disk, segments(disk)[0], log.index.batches_after(A, 0)[1].payload_at)
     for after in (1, 2, 3):
         assert follow_log(log, after) == [Gap(2, 4), stored[4]]
     assert follow_log(log, 4) == [stored[4]]
@@ -379,9 +379,9 @@ def test_a_batch_whose_lengths_do_not_add_up_is_a_gap_for_a_follower(monkeypatch
     disk = MemoryFileSystem()
     stored = write_log(disk, [[(A, [b"some text", b"more"]), (B, [b"one"])]])
     log = open_log_read_only(disk, LOG)
-    (run,) = log.index.runs_after(A, 0)
+    (batch,) = log.index.batches_after(A, 0)
     (segment,) = segments(disk)
-    flip(disk, segment, run.lengths_at + 3)
+    flip(disk, segment, batch.lengths_at + 3)
     monkeypatch.setattr(fr, "body_is_sound", lambda *_args: True)
     assert follow_log(log) == [Gap(1, 2), stored[2]]
 
@@ -390,34 +390,35 @@ def test_row_08_every_flipped_bit_of_a_run_is_noticed() -> None:
     disk = MemoryFileSystem()
     write_log(disk, [[(A, [b"some text", b"", b"more"])]])
     log = open_log_read_only(disk, LOG)
-    (run,) = log.index.runs_after(A, 0)
+    (batch,) = log.index.batches_after(A, 0)
     (segment,) = segments(disk)
     reader = reader_of(log)
-    reader.read_run(A, run)
+    reader.read_batch(A, batch)
     places = itertools.chain(
-        range(run.payload_at, run.payload_at + run.size), range(run.lengths_at, run.lengths_at + run.records * 4)
+        range(batch.payload_at, batch.payload_at + batch.size),
+        range(batch.lengths_at, batch.lengths_at + batch.records * 4),
     )
     for at, bit in itertools.product(places, range(8)):
         flip(disk, segment, at, bit)
         with pytest.raises(Damaged):
-            reader.read_run(A, run)
+            reader.read_batch(A, batch)
         flip(disk, segment, at, bit)
-    reader.read_run(A, run)
+    reader.read_batch(A, batch)
 
 
 def test_row_08_every_flipped_bit_of_a_single_record_is_noticed() -> None:
     disk = MemoryFileSystem()
     stored = write_log(disk, [[(A, [b"some text"])], [(A, [b"more"])], [(B, [b"other"])]])
     log = open_log_read_only(disk, LOG)
-    run = log.index.runs_after(A, 0)[0]
+    batch = log.index.batches_after(A, 0)[0]
     (segment,) = segments(disk)
-    for at, bit in itertools.product(range(run.payload_at, run.payload_at + run.size), range(8)):
+    for at, bit in itertools.product(range(batch.payload_at, batch.payload_at + batch.size), range(8)):
         flip(disk, segment, at, bit)
         with pytest.raises(Damaged) as caught:
             read_stream(reader_of(log), A)
         assert (caught.value.first_lsn, caught.value.last_lsn, caught.value.streams) == (1, 1, (A,))
         with pytest.raises(Damaged):
-            reader_of(log).read_run(A, run)
+            reader_of(log).read_batch(A, batch)
         assert read_stream(reader_of(log), A, after=1) == stored[1:2]
         assert read_stream(reader_of(log), B) == stored[2:]
         flip(disk, segment, at, bit)
@@ -486,10 +487,10 @@ def test_a_read_error_is_recovery_failed_and_not_damage() -> None:
     log = open_log_read_only(files, LOG)
     files.before = bad_block
     reader = reader_of(log)
-    (run,) = log.index.runs_after(A, 0)
+    (batch,) = log.index.batches_after(A, 0)
     (segment,) = log.index.segments
     reads: list[Callable[[], object]] = [
-        lambda: reader.read_run(A, run),
+        lambda: reader.read_batch(A, batch),
         lambda: reader.read_slice(A, Position(0), 10, 10, 10),
         lambda: reader.read_frames(FramePosition(0), 10, 10),
     ]
@@ -497,14 +498,14 @@ def test_a_read_error_is_recovery_failed_and_not_damage() -> None:
         with pytest.raises(RecoveryFailed) as caught:
             read()
         assert (caught.value.file, caught.value.errno) == (segments(disk)[0], errno.EIO)
-        assert caught.value.offset in (run.payload_at, log.index.frame_place(segment, 0)[1])
+        assert caught.value.offset in (batch.payload_at, log.index.frame_place(segment, 0)[1])
 
 
 def test_a_read_error_in_the_middle_of_a_slice_names_its_own_place_and_nothing_of_the_slice_is_given() -> None:
     disk, stored = a_long_stream()
     files = WatchedFiles(disk)
     log = open_log_read_only(files, LOG)
-    third = log.index.runs_after(A, 0)[2]
+    third = log.index.batches_after(A, 0)[2]
     assert third.places is not None
     files.before = bad_block_at(third.segment.path, third.places[0][0])
     with pytest.raises(RecoveryFailed) as caught:
@@ -585,12 +586,12 @@ async def test_row_08_a_snapshot_that_an_index_names_where_none_can_be_is_damage
     async with writing(open_log(disk, LOG, SMALL)) as writer:
         await writer.submit([Batch(A, 1, [b"x"], 0), Batch(A, 1, [b"all so far"], FLAG_SNAPSHOT)]).wait()
     log = open_log_read_only(disk, LOG)
-    run = log.index.snapshot_run(A)
-    assert run is not None
-    for lie in (run._replace(payload_at=1 << 31), run._replace(lengths_at=0), run._replace(size=1 << 31)):
+    batch = log.index.snapshot_batch(A)
+    assert batch is not None
+    for lie in (batch._replace(payload_at=1 << 31), batch._replace(lengths_at=0), batch._replace(size=1 << 31)):
         with pytest.raises(Damaged):
-            reader_of(log).read_run(A, lie)
-    assert reader_of(log).read_run(A, run)[0].payload == b"all so far"
+            reader_of(log).read_batch(A, lie)
+    assert reader_of(log).read_batch(A, batch)[0].payload == b"all so far"
 
 
 async def a_compressed_stream() -> MemoryFileSystem:
@@ -617,11 +618,11 @@ async def test_a_compressed_batch_whose_lengths_cannot_be_read_is_declared_only_
     files = WatchedFiles(disk)
     log = open_log_read_only(files, LOG)
     reader = SegmentReader(log.reading, log.index, log.codec.decode)
-    run = log.index.runs_after(A, 0)[1]
+    batch = log.index.batches_after(A, 0)[1]
     failed: list[int] = []
 
     def bad_block(call: Call) -> None:
-        is_hit = call.offset <= run.lengths_at < call.offset + call.size
+        is_hit = call.offset <= batch.lengths_at < call.offset + call.size
         if call.operation == "read" and is_hit and (lasting or not failed):
             failed.append(call.size)
             raise OSError(errno.EIO, "Input/output error", call.path)
@@ -631,8 +632,8 @@ async def test_a_compressed_batch_whose_lengths_cannot_be_read_is_declared_only_
         with pytest.raises(RecoveryFailed) as caught:
             read_stream(reader, A)
         assert (caught.value.file, caught.value.offset, caught.value.errno) == (
-            run.segment.path,
-            run.payload_at,
+            batch.segment.path,
+            batch.payload_at,
             errno.EIO,
         )
     else:
@@ -668,8 +669,8 @@ async def test_flags_of_a_batch_are_kept() -> None:
     log = open_log_read_only(disk, LOG)
     assert list(log.index.streams_still_open()) == [B]
     assert log.report.open_streams == 1
-    assert [run.flags for run in log.index.runs_after(A, 0)] == [FLAG_OPENS, 0, FLAG_CLOSES]
-    assert isinstance(log.index.runs_after(A, 0)[0], Run)
+    assert [batch.flags for batch in log.index.batches_after(A, 0)] == [FLAG_OPENS, 0, FLAG_CLOSES]
+    assert isinstance(log.index.batches_after(A, 0)[0], IndexedBatch)
 
 
 @pytest.mark.parametrize(("forgotten", "gap"), [(slice(-1, None), Gap(4, 4)), (slice(0, 1), Gap(1, 2))])
@@ -700,20 +701,20 @@ def test_a_follower_meets_a_gap_where_an_index_forgets_a_frame_and_goes_on_behin
 @contextmanager
 def lying_about_pairs(index: LogIndex, **change: Any) -> Iterator[None]:
     """Have an index say something else of every batch of two records."""
-    honest = index.run_words
+    honest = index.batch_words
 
     def lying(part: Part, start: int, end: int) -> array[int]:
         words = honest(part, start, end)
         said = array("Q")
         for at in range(0, len(words), 5):
-            run = run_of(part.segment, words, at)
-            if run.records == 2:
-                run = run._replace(**change)
-            said.extend((run.first_seq, run.first_lsn, run.lengths_at << 32 | run.payload_at))
-            said.extend((run.records << 32 | run.size, run.crc << 32 | run.flags))
+            batch = batch_from_words(part.segment, words, at)
+            if batch.records == 2:
+                batch = batch._replace(**change)
+            said.extend((batch.first_seq, batch.first_lsn, batch.lengths_at << 32 | batch.payload_at))
+            said.extend((batch.records << 32 | batch.size, batch.crc << 32 | batch.flags))
         return said
 
-    with mock.patch.object(index, "run_words", lying):
+    with mock.patch.object(index, "batch_words", lying):
         yield
 
 

@@ -22,11 +22,11 @@ from stepstore.errors import CorruptLog, InvalidInput, NotFound, RecoveryFailed
 from stepstore.log.batch_codec import Compression
 from stepstore.log.footer import TRAILER_BYTES, IndexHead, Trailer, parse_head, parse_trailer
 from stepstore.log.frame import FLAG_CLOSES, FLAG_OPENS, FLAG_SNAPSHOT, FLAG_TOMBSTONE, HEADER_BYTES, KIND_MARK, Batch
+from stepstore.log.indexed_batch import IndexedBatch
 from stepstore.log.key_provider import LocalKeyProvider
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import LogOptions, open_log
 from stepstore.log.reading import Record, SegmentReader
-from stepstore.log.run import Run
 from stepstore.log.salvage import salvage_log
 from stepstore.log.salvage_report import SalvageReport
 from stepstore.log.sealing import sidecar_path, write_sidecar
@@ -550,13 +550,13 @@ def test_several_frames_without_header_are_all_restored_from_one_index() -> None
     assert len(report.places) == 3
 
 
-@pytest.mark.parametrize("table", ["streams", "runs"])
+@pytest.mark.parametrize("table", ["streams", "batches"])
 def test_an_index_whose_tables_are_damaged_is_not_believed(table: str) -> None:
     disk, truth, segment = one_closed_segment()
     trailer, head = index_of(disk, segment)
     frame = frames_of(disk, segment)[1]
     put(disk, segment, bytes(HEADER_BYTES), at=frame.at)
-    flip(disk, segment, trailer.index_at + (head.streams_at if table == "streams" else head.runs_at) + 9)
+    flip(disk, segment, trailer.index_at + (head.streams_at if table == "streams" else head.batches_at) + 9)
     report = salvaged(disk, truth)
     (place,) = report.places
     assert (place.lost, place.streams_known) == (True, False)
@@ -742,15 +742,15 @@ def test_what_is_compressed_is_copied_as_it_is(monkeypatch: pytest.MonkeyPatch) 
         assert (report.lost, report.kept_records) == (False, 12)
         assert read_back(image, SMALL) == truth
         stored = content(disk, segments(disk)[0])
-        (run,) = [run for run in _runs(image, A) if run.first_seq == 1]
-        assert run.flags & 16
-        assert content(image, run.segment.path)[run.payload_at :][: run.size] in stored
+        (batch,) = [batch for batch in _batches(image, A) if batch.first_seq == 1]
+        assert batch.flags & 16
+        assert content(image, batch.segment.path)[batch.payload_at :][: batch.size] in stored
 
 
-def _runs(disk: MemoryFileSystem, stream: bytes) -> list[Run]:
+def _batches(disk: MemoryFileSystem, stream: bytes) -> list[IndexedBatch]:
     log = open_log(disk, NEW, SMALL)
     try:
-        return log.index.runs_after(stream, 0)
+        return log.index.batches_after(stream, 0)
     finally:
         log.release()
 
@@ -762,7 +762,7 @@ def test_what_is_encrypted_is_set_aside_without_its_key_and_encrypted_anew_with_
     report = salvage_log(LOG, NEW, files=disk, options=options)
     assert (report.lost, report.kept_records) == (False, 12)
     assert read_back(disk, options) == truth
-    assert all(run.flags & 32 for run in _runs(disk, A)), "nothing of it is in clear in the new log"
+    assert all(batch.flags & 32 for batch in _batches(disk, A)), "nothing of it is in clear in the new log"
 
     report = salvage_log(LOG, NEW, files=without, options=SMALL)
     assert (report.lost, report.kept_records, report.behind_records) == (True, 0, 12)

@@ -14,11 +14,11 @@ from stepstore.log import segment_header as sh
 from stepstore.log.files import OsFileSystem
 from stepstore.log.footer import TRAILER_BYTES, IndexHead, Trailer, parse_head, parse_trailer
 from stepstore.log.frame import MAX_BATCH_BYTES
+from stepstore.log.indexed_batch import fields_from_words
 from stepstore.log.live_index import LiveIndex
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import LogOptions, open_log
 from stepstore.log.problems import NO_RECORD, SALVAGE
-from stepstore.log.run import run_fields
 from stepstore.log.sealing import sidecar_path
 from stepstore.log.tolerant_file import TolerantFile, TolerantFiles
 from stepstore.log.verify import VerifyReport, verify_log
@@ -434,7 +434,7 @@ def test_a_stream_whose_first_record_is_damaged_has_no_name() -> None:
 def test_a_damaged_index_costs_the_names_that_it_would_have_found_and_nothing_else() -> None:
     disk, first, second = two_sealed_segments()
     trailer, head = index_of(disk, first)
-    flip(disk, first, trailer.index_at + head.runs_at + 3)
+    flip(disk, first, trailer.index_at + head.batches_at + 3)
     damage(disk, second, b"three", b"last")
     problems = verify_log(LOG, files=disk).problems
     assert [problem.advice == NO_RECORD for problem in problems] == [True, True, False, False]
@@ -453,7 +453,7 @@ def test_an_index_that_names_a_first_record_of_gigabytes_costs_that_name_and_is_
     read = TolerantFile.read
 
     def lying(words: tuple[int, ...], at: int = 0) -> tuple[int, ...]:
-        fields = run_fields(words, at)
+        fields = fields_from_words(words, at)
         if lied_about:
             return fields
         lied_about.append(fields[0])
@@ -463,7 +463,7 @@ def test_an_index_that_names_a_first_record_of_gigabytes_costs_that_name_and_is_
         asked.append(size)
         return read(file, offset, size)
 
-    monkeypatch.setattr(salvage_source, "run_fields", lying)
+    monkeypatch.setattr(salvage_source, "fields_from_words", lying)
     monkeypatch.setattr(TolerantFile, "read", noted)
     assert named(disk) == {(A.hex(), 3): "", (B.hex(), 3): "stream name B", (C.hex(), 3): "stream name C"}
     assert lied_about
@@ -486,7 +486,7 @@ def test_a_name_that_cannot_be_read_is_left_out_and_the_damage_is_told() -> None
 
     def before(call: Call) -> None:
         nonlocal reads
-        if (call.operation, call.path, call.offset) == ("read", first, trailer.index_at + head.runs_at):
+        if (call.operation, call.path, call.offset) == ("read", first, trailer.index_at + head.batches_at):
             reads += 1
             if reads > 1:  # verify has read it once, to check it
                 raise OSError(errno.EMFILE, "Too many open files", first)

@@ -40,6 +40,7 @@ from stepstore.log.frame import (
 )
 from stepstore.log.index import INDEX_BYTES
 from stepstore.log.index_building import rebuild_index, settle_doubts
+from stepstore.log.indexed_batch import batch_from_words
 from stepstore.log.indexed_segment import IndexedSegment
 from stepstore.log.live_index import LiveIndex
 from stepstore.log.manifest import Manifest, manifest_of, name_manifest, prepare_manifest, superseded_manifests
@@ -49,7 +50,6 @@ from stepstore.log.open_streams import open_streams_after
 from stepstore.log.opening import OpenLog
 from stepstore.log.packed_table import UnsoundIndex
 from stepstore.log.reading import SegmentReader
-from stepstore.log.run import run_of
 from stepstore.log.scan import Window
 from stepstore.log.sealed_index import SealedIndex
 from stepstore.log.sealing import open_index, sidecar_path
@@ -272,8 +272,8 @@ class Rewriting:
         newest = self._newest_snapshot.get(stream)
         if newest is None:
             # Of a deleted stream as well, if its tombstone is not taken up yet: else what was found dead would be kept.
-            run = self._log.index.newest_snapshot(stream)
-            newest = self._newest_snapshot[stream] = lsn if run is None else run.first_lsn
+            found = self._log.index.newest_snapshot(stream)
+            newest = self._newest_snapshot[stream] = lsn if found is None else found.first_lsn
         return lsn < newest
 
     def _is_repeat(self, batch: StoredBatch) -> bool:
@@ -283,17 +283,17 @@ class Rewriting:
         entry = self._index.find(batch.stream)
         assert entry is not None, "a batch of the stream was copied, and is in a frame by now"
         assert self._file is not None
-        for n in range(entry.runs):
-            run = run_of(self.sources[0], self._index.run_words(entry, n, n + 1))
-            same = (run.first_seq, run.records, run.size, run.crc, run.flags) == (
+        for n in range(entry.batches):
+            indexed = batch_from_words(self.sources[0], self._index.batch_words(entry, n, n + 1))
+            same = (indexed.first_seq, indexed.records, indexed.size, indexed.crc, indexed.flags) == (
                 batch.first_seq,
                 batch.records,
                 len(batch.content),
                 batch.crc,
                 batch.flags & 0xFFFF,
             )
-            if same and self._file.read(run.payload_at, run.size) == batch.content:
-                return self._file.read(run.lengths_at, 4 * run.records) == batch.lengths
+            if same and self._file.read(indexed.payload_at, indexed.size) == batch.content:
+                return self._file.read(indexed.lengths_at, 4 * indexed.records) == batch.lengths
         return False
 
     def _add(self, batch: StoredBatch) -> None:

@@ -5,8 +5,8 @@ Dead are the records of deleted streams, but not their tombstones, and snapshots
 Nothing is decoded for this: the indexes know. A segment is *taken up* once, when it has ended, oldest first. Those with
 neither a tombstone nor a snapshot in them, which their index's head tells, cost nothing; else each tombstone in it is
 looked for in every older segment, in memory (4 bytes of a stream's id, bisected, about half a microsecond), and where
-that finds any, its tables of streams and runs are read through, which are at most a few MiB, in a few large reads. The
-ids of deleted streams are kept in memory.
+that finds any, its tables of streams and batches are read through, which are at most a few MiB, in a few large reads.
+The ids of deleted streams are kept in memory.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from stepstore.log.index import LogIndex
+from stepstore.log.indexed_batch import IndexedBatch
 from stepstore.log.indexed_segment import IndexedSegment
 from stepstore.log.live_index import STREAM_DELETED
-from stepstore.log.run import Run
 
 _LOW = 0xFFFFFFFF
 _AMOUNTS, _WORDS = 3, 5
-"""Which of the five words of a run holds records << 32 | bytes."""
+"""Which of the five words of a batch holds records << 32 | bytes."""
 
 
 class Amount(NamedTuple):
@@ -88,9 +88,9 @@ class DeadRecords:
         dead = Amount(int(superseded > 0), superseded)
         dead = dead.plus(self._deleted(segment, deleted))
         made_dead = [(other, self._deleted(other, new)) for other in older] if new else []
-        for stream, run in self._index.snapshots_in(segment) if segment.index.snapshot_count else ():
+        for stream, snapshot in self._index.snapshots_in(segment) if segment.index.snapshot_count else ():
             if any(self._snapshot(other, stream) is not None for other in later):
-                dead = dead.plus(Amount(1, run.size))
+                dead = dead.plus(Amount(1, snapshot.size))
             elif segment not in self._rewritten:
                 before = next((found for other in reversed(older) if (found := self._snapshot(other, stream))), None)
                 if before is not None:
@@ -104,10 +104,10 @@ class DeadRecords:
         """What a segment has of deleted streams, their tombstones left out."""
         held = {stream for stream in streams if segment.index.might_hold(stream)}
         batches = size = 0
-        for entry, words in self._index.runs_of_many(segment, held) if held else ():
-            batches += entry.runs
+        for entry, words in self._index.batches_of_many(segment, held) if held else ():
+            batches += entry.batches
             size += sum(words[_AMOUNTS::_WORDS]) & _LOW  # a file, so their sum too, is shorter than 4 GiB
-            if entry.flags & STREAM_DELETED and entry.runs:
+            if entry.flags & STREAM_DELETED and entry.batches:
                 batches -= 1
                 size -= words[_AMOUNTS - _WORDS] & _LOW
         for stream, snapshot in self._index.snapshots_in(segment) if held and segment.index.snapshot_count else ():
@@ -116,7 +116,7 @@ class DeadRecords:
                 size += snapshot.size
         return Amount(batches, size)
 
-    def _snapshot(self, segment: IndexedSegment, stream: bytes) -> Run | None:
+    def _snapshot(self, segment: IndexedSegment, stream: bytes) -> IndexedBatch | None:
         """The snapshot that makes an older one dead, or is made dead. A segment that has a snapshot of a stream and
         nothing else of it is passed over: that costs space until the segment is rewritten, and saves reading."""
         return self._index.snapshot_in(segment, stream) if segment.index.might_hold(stream) else None

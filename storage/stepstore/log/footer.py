@@ -1,12 +1,12 @@
 """The index of a segment as bytes: what a footer frame and a sidecar file hold, and the trailer that says where it is.
 
-    index    = head, fingerprints, open set, frame table, stream table, run table, snapshot table
+    index    = head, fingerprints, open set, frame table, stream table, batch table, snapshot table
 
 The head is a fixed struct with its own CRC and holds the counts, from which every offset follows, a copy of the segment
 header, and the BLAKE2b-256 digest of the segment's bytes before the footer. Fingerprints (the first 4 bytes of each
 stream id, sorted) and the open set (16 bytes for each stream that was open when the segment ended, in the order in
 which they were opened) are read whole; the
-tables are paged (`packed_table`) and read where needed. Stream entries are sorted by id, the runs of a stream lie
+tables are paged (`packed_table`) and read where needed. Stream entries are sorted by id, the batches of a stream lie
 together, oldest first.
 
 The trailer is the last 64 bytes of a sealed segment, and of a sidecar: one CBOR byte string within one sector.
@@ -23,12 +23,12 @@ from stepstore.log.packed_table import UnsoundIndex, table_bytes
 FRAME_ENTRY = struct.Struct(">QQ")
 """first LSN, offset of the frame's header."""
 STREAM_ENTRY = struct.Struct(">16sIIQQQI")
-"""stream id, number of its first run, runs, first seq, last seq, first LSN, flags."""
-RUN_WORDS = 5
-RUN_BYTES = RUN_WORDS * 8
+"""stream id, number of its first batch, batches, first seq, last seq, first LSN, flags."""
+BATCH_WORDS = 5
+BATCH_ENTRY_BYTES = BATCH_WORDS * 8
 """first seq; first LSN; offsets of the u32 lengths and of the payloads (32 bits each); records and bytes; CRC and
 flags."""
-SNAPSHOT_BYTES = 16 + RUN_BYTES
+SNAPSHOT_BYTES = 16 + BATCH_ENTRY_BYTES
 FINGERPRINT_BYTES, OPEN_BYTES = 4, 16
 
 _HEAD = struct.Struct(">8sI512sQQQIqqQQQIIIIII32sIII")
@@ -62,7 +62,7 @@ class IndexHead(NamedTuple):
     superseded_bytes: int
     frames: int
     streams: int
-    runs: int
+    batches: int
     snapshots: int
     open_streams: int
     tombstones: int
@@ -88,12 +88,12 @@ class IndexHead(NamedTuple):
         return self.frames_at + table_bytes(self.frames, FRAME_ENTRY.size)
 
     @property
-    def runs_at(self) -> int:
+    def batches_at(self) -> int:
         return self.streams_at + table_bytes(self.streams, STREAM_ENTRY.size)
 
     @property
     def snapshots_at(self) -> int:
-        return self.runs_at + table_bytes(self.runs, RUN_BYTES)
+        return self.batches_at + table_bytes(self.batches, BATCH_ENTRY_BYTES)
 
     @property
     def size(self) -> int:

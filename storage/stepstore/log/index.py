@@ -16,10 +16,10 @@ from typing import NamedTuple, TypeVar
 
 from stepstore.errors import RecoveryFailed
 from stepstore.log.frame import FLAG_CLOSES, FLAG_OPENS, FLAG_TOMBSTONE, KIND_FLAGS, DirectoryEntry
+from stepstore.log.indexed_batch import IndexedBatch, SameRecords, batch_from_words
 from stepstore.log.indexed_segment import IndexedSegment, Rebuild, SegmentIndex
 from stepstore.log.live_index import STREAM_DELETED, STREAM_FORKED, STREAM_GAP, LiveIndex, StreamEntry
 from stepstore.log.packed_table import UnsoundIndex
-from stepstore.log.run import Run, SameRecords, run_of
 
 T = TypeVar("T")
 
@@ -30,8 +30,8 @@ _logger = logging.getLogger("stepstore.log")
 
 
 class Part(NamedTuple):
-    """What one segment has of a stream, from its run number `first` on. `source`: the index that `entry` is of; that of
-    the segment may be another by now."""
+    """What one segment has of a stream, from its batch number `first` on. `source`: the index that `entry` is of; that
+    of the segment may be another by now."""
 
     segment: IndexedSegment
     source: SegmentIndex
@@ -238,79 +238,81 @@ class LogIndex:
         return Located(() if flags & STREAM_DELETED else tuple(parts), last_seq, flags)
 
     def _pass_over(self, parts: list[Part], later: Part, last_seq: int) -> int:
-        """How many runs of a part only repeat what earlier ones hold; -1 if something in them differs (row 11)."""
+        """How many batches of a part only repeat what earlier ones hold; -1 if something in them differs (row 11)."""
         assert self._same_records is not None
-        earlier = [run for part in parts for run in self._runs_of(part)]
+        earlier = [batch for part in parts for batch in self._batches_of(part)]
         passed = 0
-        for run in self._runs_of(later):
-            if run.first_seq > last_seq:
+        for batch in self._batches_of(later):
+            if batch.first_seq > last_seq:
                 break
             for other in earlier:
-                if run.overlaps(other) and (run.last_seq > last_seq or not self._same_records(run, other)):
+                if batch.overlaps(other) and (batch.last_seq > last_seq or not self._same_records(batch, other)):
                     return -1
             passed += 1
         return passed
 
-    def _runs_of(self, part: Part) -> Iterator[Run]:
-        words = self.run_words(part, part.first, part.entry.runs)
+    def _batches_of(self, part: Part) -> Iterator[IndexedBatch]:
+        words = self.batch_words(part, part.first, part.entry.batches)
         for at in range(0, len(words), 5):
-            yield run_of(part.segment, words, at)
+            yield batch_from_words(part.segment, words, at)
 
-    def run_words(self, part: Part, start: int, end: int) -> array[int]:
-        """The words of runs `start` to `end` (not included) of a part; none if the index had lied about them."""
+    def batch_words(self, part: Part, start: int, end: int) -> array[int]:
+        """The words of batches `start` to `end` (not included) of a part; none if the index had lied about them."""
         segment, index, entry, _first = part
         try:
-            return index.run_words(entry, start, end)
+            return index.batch_words(entry, start, end)
         except UnsoundIndex as error:
             again = self._built_again(segment, index, error)
             found = again.find(entry.stream)
-            return array("Q") if found is None else again.run_words(found, start, end)
+            return array("Q") if found is None else again.batch_words(found, start, end)
 
-    def runs_after(self, stream: bytes, seq: int) -> list[Run]:
-        """All runs that hold records of the stream behind `seq`, oldest first. For short streams and for tests."""
-        return [run for part in self.locate(stream).parts for run in self._runs_of(part) if run.last_seq > seq]
+    def batches_after(self, stream: bytes, seq: int) -> list[IndexedBatch]:
+        """All batches that hold records of the stream behind `seq`, oldest first. For short streams and for tests."""
+        return [batch for part in self.locate(stream).parts for batch in self._batches_of(part) if batch.last_seq > seq]
 
-    def first_run_after(self, part: Part, seq: int) -> int:
-        """The number of the first run of a part that holds records behind `seq`."""
-        low, high = part.first, part.entry.runs
+    def first_batch_after(self, part: Part, seq: int) -> int:
+        """The number of the first batch of a part that holds records behind `seq`."""
+        low, high = part.first, part.entry.batches
         while low < high:
             middle = (low + high) // 2
-            words = self.run_words(part, middle, middle + 1)
-            if not words or run_of(part.segment, words).last_seq > seq:
+            words = self.batch_words(part, middle, middle + 1)
+            if not words or batch_from_words(part.segment, words).last_seq > seq:
                 high = middle
             else:
                 low = middle + 1
         return low
 
-    def snapshot_run(self, stream: bytes) -> Run | None:
+    def snapshot_batch(self, stream: bytes) -> IndexedBatch | None:
         """Where the newest snapshot of a stream lies, None if it has none or is deleted."""
         return None if self.tail(stream)[1] & STREAM_DELETED else self.newest_snapshot(stream)
 
-    def newest_snapshot(self, stream: bytes) -> Run | None:
+    def newest_snapshot(self, stream: bytes) -> IndexedBatch | None:
         """Where the newest snapshot of a stream lies, deleted or not. May read from the medium."""
         for segment in reversed(self.segments):
-            run = self.snapshot_in(segment, stream)
-            if run is not None:
-                return run
+            batch = self.snapshot_in(segment, stream)
+            if batch is not None:
+                return batch
         return None
 
     # ---- one segment -------------------------------------------------------------------------------------------------
 
-    def runs_of_many(self, segment: IndexedSegment, streams: Collection[bytes]) -> list[tuple[StreamEntry, array[int]]]:
-        """Those of these streams that a segment has, with the words of all their runs. May read from the medium."""
-        return self.ask(segment, lambda index: list(index.runs_of_many(streams)))
+    def batches_of_many(
+        self, segment: IndexedSegment, streams: Collection[bytes]
+    ) -> list[tuple[StreamEntry, array[int]]]:
+        """Those of these streams that a segment has, with the words of all their batches. May read from the medium."""
+        return self.ask(segment, lambda index: list(index.batches_of_many(streams)))
 
-    def snapshot_in(self, segment: IndexedSegment, stream: bytes) -> Run | None:
+    def snapshot_in(self, segment: IndexedSegment, stream: bytes) -> IndexedBatch | None:
         """The newest snapshot of a stream that lies in a segment. May read from the medium."""
         if not segment.index.snapshot_count:
             return None
         words = self.ask(segment, lambda index: index.snapshot(stream))
-        return None if words is None else run_of(segment, words)
+        return None if words is None else batch_from_words(segment, words)
 
-    def snapshots_in(self, segment: IndexedSegment) -> list[tuple[bytes, Run]]:
+    def snapshots_in(self, segment: IndexedSegment) -> list[tuple[bytes, IndexedBatch]]:
         """The newest snapshot of each stream that has one in a segment. May read from the medium."""
         found = self.ask(segment, lambda index: list(index.snapshot_words()))
-        return [(stream, run_of(segment, words)) for stream, words in found]
+        return [(stream, batch_from_words(segment, words)) for stream, words in found]
 
     def deleted_in(self, segment: IndexedSegment) -> list[bytes]:
         """The streams whose tombstone lies in a segment. Reads its table of streams, if there are any."""

@@ -7,9 +7,9 @@ import gc
 from stepstore.errors import CorruptLog
 from stepstore.log.files import FileSystem
 from stepstore.log.frame import DirectoryEntry, FrameHeader
+from stepstore.log.indexed_batch import SameRecords, batch_from_words
 from stepstore.log.indexed_segment import IndexedSegment
 from stepstore.log.live_index import LiveIndex
-from stepstore.log.run import SameRecords, run_of
 from stepstore.log.scan import SegmentScan, Window, open_for_reading, scan_segment
 from stepstore.log.segment_header import SegmentHeader
 
@@ -63,14 +63,14 @@ def settle_doubts(segment: IndexedSegment, same_records: SameRecords) -> int:
         return 0
     duplicates = 0
     for stream, words in live.doubts:
-        run = run_of(segment, words)
+        batch = batch_from_words(segment, words)
         kept = live.find(stream)
         assert kept is not None
-        mine = [run_of(segment, live.run_words(kept, n, n + 1)) for n in range(kept.runs)]
-        shared = [other for other in mine if run.overlaps(other)]
-        covered = kept.first_seq <= run.first_seq and run.last_seq <= kept.last_seq
-        if covered and all(same_records(run, other) for other in shared):
-            duplicates += run.records
+        mine = [batch_from_words(segment, live.batch_words(kept, n, n + 1)) for n in range(kept.batches)]
+        shared = [other for other in mine if batch.overlaps(other)]
+        covered = kept.first_seq <= batch.first_seq and batch.last_seq <= kept.last_seq
+        if covered and all(same_records(batch, other) for other in shared):
+            duplicates += batch.records
         else:
-            live.mark_forked(stream, run.first_lsn)
+            live.mark_forked(stream, batch.first_lsn)
     return duplicates

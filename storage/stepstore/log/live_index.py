@@ -1,7 +1,8 @@
 """The index of one segment in memory: of the one being written, and of any that had to be scanned.
 
-A run is one batch of one stream: contiguous payloads in one frame. The runs of a stream are five machine words each in
-an array of their own, so that a million of them cost the garbage collector nothing and sealing only has to join them.
+A batch is records of one stream that were stored together: contiguous payloads in one frame. The batches of a stream
+are five machine words each in an array of their own, so that a million of them cost the garbage collector nothing and
+sealing only has to join them.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ _TURNS = FLAG_OPENS | FLAG_CLOSES | FLAG_TOMBSTONE
 
 
 class StreamEntry(NamedTuple):
-    """A stream as one segment has it. `flags`: STREAM_… bits set by this segment alone. `first_run`: the number of its
-    first run in the segment's table of runs (0 in memory, where each stream has a table of its own)."""
+    """A stream as one segment has it. `flags`: STREAM_… bits set by this segment alone. `first_batch`: the number of
+    its first batch in the segment's batch table (0 in memory, where each stream has a table of its own)."""
 
     stream: bytes
-    first_run: int
-    runs: int
+    first_batch: int
+    batches: int
     first_seq: int
     last_seq: int
     first_lsn: int
@@ -36,7 +37,7 @@ class StreamEntry(NamedTuple):
 
 
 Doubt = tuple[bytes, tuple[int, int, int, int, int]]
-"""A batch whose numbers the stream had before (rows 10 and 11): stream, and the words of the run."""
+"""A batch whose numbers the stream had before (rows 10 and 11): stream, and its words in the index."""
 
 
 class LiveIndex:
@@ -47,7 +48,7 @@ class LiveIndex:
         self._first_seq = array("Q")
         self._last_seq = array("Q")
         self._flags = array("I")
-        self._runs: list[array[int]] = []
+        self._batches: list[array[int]] = []
         self._frame_lsns = array("Q")
         self._frame_offsets = array("Q")
         self._turns = array("Q")  # streams opened and closed, in that order: number, and in the lowest bit "closed"
@@ -57,13 +58,13 @@ class LiveIndex:
         self.records = 0
         self.payload_bytes = 0
         self.superseded_bytes = 0
-        self.run_count = 0
+        self.batch_count = 0
 
     def add_frame(self, offset: int, first_lsn: int, entries: Iterable[DirectoryEntry]) -> None:
         """Take up one frame. A number that does not continue its stream marks the stream unsound."""
         self._frame_lsns.append(first_lsn)
         self._frame_offsets.append(offset)
-        numbers, last_seqs, all_flags, all_runs = self._numbers, self._last_seq, self._flags, self._runs
+        numbers, last_seqs, all_flags, all_batches = self._numbers, self._last_seq, self._flags, self._batches
         for stream, first_seq, entry_lsn, count, size, crc, flags, payload_at, lengths_at in entries:
             self.records += count
             self.payload_bytes += size
@@ -86,10 +87,10 @@ class LiveIndex:
                 self._first_seq.append(first_seq)
                 last_seqs.append(first_seq + count - 1)
                 all_flags.append(0)
-                all_runs.append(array("Q", words))
+                all_batches.append(array("Q", words))
                 numbers[stream] = number  # last: a reader in another thread that finds it finds all of it
             elif first_seq == last_seqs[number] + 1:
-                all_runs[number].extend(words)
+                all_batches[number].extend(words)
                 last_seqs[number] = first_seq + count - 1
             else:
                 if first_seq > last_seqs[number]:
@@ -97,7 +98,7 @@ class LiveIndex:
                 else:
                     self.doubts.append((stream, words))
                 continue
-            self.run_count += 1
+            self.batch_count += 1
             if flags:
                 if flags & FLAG_OPENS:
                     all_flags[number] &= ~FLAG_CLOSES  # a stream may be opened again
@@ -131,10 +132,10 @@ class LiveIndex:
         it has behind that may continue either, and is not readable."""
         number = self._numbers[stream]
         self._flags[number] |= STREAM_FORKED
-        words = self._runs[number]
-        while not self._flags[number] & STREAM_DELETED and words[1 - ft.RUN_WORDS] > lsn:
-            del words[-ft.RUN_WORDS :]
-            self.run_count -= 1
+        words = self._batches[number]
+        while not self._flags[number] & STREAM_DELETED and words[1 - ft.BATCH_WORDS] > lsn:
+            del words[-ft.BATCH_WORDS :]
+            self.batch_count -= 1
 
     def __contains__(self, stream: bytes) -> bool:
         return stream in self._numbers
@@ -153,10 +154,10 @@ class LiveIndex:
         number = self._numbers.get(stream)
         if number is None:
             return None
-        words = self._runs[number]
-        runs = len(words) // ft.RUN_WORDS
+        words = self._batches[number]
+        batches = len(words) // ft.BATCH_WORDS
         return StreamEntry(
-            stream, 0, runs, self._first_seq[number], self._last_seq[number], words[1], self._flags[number]
+            stream, 0, batches, self._first_seq[number], self._last_seq[number], words[1], self._flags[number]
         )
 
     def tail(self, stream: bytes) -> tuple[int, int] | None:
@@ -164,9 +165,9 @@ class LiveIndex:
         number = self._numbers.get(stream)
         return None if number is None else (self._last_seq[number], self._flags[number])
 
-    def run_words(self, entry: StreamEntry, start: int, end: int) -> array[int]:
-        """The words of runs `start` to `end` (not included) of a stream, counted from its first."""
-        return self._runs[self._numbers[entry.stream]][start * ft.RUN_WORDS : end * ft.RUN_WORDS]
+    def batch_words(self, entry: StreamEntry, start: int, end: int) -> array[int]:
+        """The words of batches `start` to `end` (not included) of a stream, counted from its first."""
+        return self._batches[self._numbers[entry.stream]][start * ft.BATCH_WORDS : end * ft.BATCH_WORDS]
 
     def snapshot(self, stream: bytes) -> tuple[int, int, int, int, int] | None:
         """The words of the newest snapshot of a stream in this segment."""
@@ -179,12 +180,12 @@ class LiveIndex:
             assert entry is not None
             yield entry
 
-    def runs_of_many(self, streams: Collection[bytes]) -> Iterator[tuple[StreamEntry, array[int]]]:
-        """Those of these streams that the segment has, with the words of all their runs."""
+    def batches_of_many(self, streams: Collection[bytes]) -> Iterator[tuple[StreamEntry, array[int]]]:
+        """Those of these streams that the segment has, with the words of all their batches."""
         for stream in streams:
             entry = self.find(stream)
             if entry is not None:
-                yield entry, self.run_words(entry, 0, entry.runs)
+                yield entry, self.batch_words(entry, 0, entry.batches)
 
     def check_streams(self) -> None:
         """Nothing in memory can be unsound."""
@@ -207,7 +208,10 @@ class LiveIndex:
         """How large the index would be as bytes, about, without the open streams."""
         streams = len(self._numbers) * (ft.FINGERPRINT_BYTES + ft.STREAM_ENTRY.size)
         return (
-            streams + self.run_count * ft.RUN_BYTES + self.frame_count * ft.FRAME_ENTRY.size + len(self.snapshots) * 56
+            streams
+            + self.batch_count * ft.BATCH_ENTRY_BYTES
+            + self.frame_count * ft.FRAME_ENTRY.size
+            + len(self.snapshots) * 56
         )
 
     def encode(
@@ -231,12 +235,12 @@ class LiveIndex:
         stream_parts: list[bytes] = []
         at = 0
         for stream, number in ordered:
-            words = self._runs[number]
-            runs = len(words) // ft.RUN_WORDS
+            words = self._batches[number]
+            batches = len(words) // ft.BATCH_WORDS
             first, last = self._first_seq[number], self._last_seq[number]
-            stream_parts.append(pack(stream, at, runs, first, last, words[1], self._flags[number]))
-            at += runs
-        runs_bytes = _big_endian(b"".join([self._runs[number] for _stream, number in ordered]))
+            stream_parts.append(pack(stream, at, batches, first, last, words[1], self._flags[number]))
+            at += batches
+        batches_bytes = _big_endian(b"".join([self._batches[number] for _stream, number in ordered]))
         frames = array("Q", bytes(16 * self.frame_count))
         frames[::2], frames[1::2] = self._frame_lsns[: self.frame_count], self._frame_offsets[: self.frame_count]
         snapshots = b"".join(
@@ -256,7 +260,7 @@ class LiveIndex:
                 superseded_bytes=self.superseded_bytes,
                 frames=self.frame_count,
                 streams=len(ordered),
-                runs=at,
+                batches=at,
                 snapshots=len(self.snapshots),
                 open_streams=len(still_open) // ft.OPEN_BYTES,
                 tombstones=len(self.deleted),
@@ -271,7 +275,7 @@ class LiveIndex:
             still_open,
             pack_table(_big_endian(frames.tobytes()), ft.FRAME_ENTRY.size),
             pack_table(b"".join(stream_parts), ft.STREAM_ENTRY.size),
-            pack_table(runs_bytes, ft.RUN_BYTES),
+            pack_table(batches_bytes, ft.BATCH_ENTRY_BYTES),
             pack_table(snapshots, ft.SNAPSHOT_BYTES),
         )
         return b"".join(parts), int.from_bytes(head[-4:], "big")

@@ -247,7 +247,7 @@ class Proof:
             index = open_index(self._log.reading, path, trailer)
             for stream in self._deleted:
                 entry = index.find(stream) if index.might_hold(stream) else None
-                if entry is not None and (entry.runs > 1 or not entry.flags & STREAM_DELETED):
+                if entry is not None and (entry.batches > 1 or not entry.flags & STREAM_DELETED):
                     self._note(f"{path}: its index has records of {stream.hex()}")
                 if index.snapshot_count and index.snapshot(stream) is not None:
                     self._note(f"{path}: its index has a snapshot of {stream.hex()}")

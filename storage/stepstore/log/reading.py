@@ -17,10 +17,10 @@ from stepstore.log import frame as fr
 from stepstore.log.batch_codec import DecodeFailed
 from stepstore.log.frame import FLAG_SNAPSHOT, FLAG_TOMBSTONE, KIND_FLAGS
 from stepstore.log.index import LogIndex, Part
+from stepstore.log.indexed_batch import CODED, IndexedBatch, places_of_batch
 from stepstore.log.indexed_segment import IndexedSegment
 from stepstore.log.open_files import OpenFiles
 from stepstore.log.places import Place, Span, read_places, spans_of
-from stepstore.log.run import CODED, Run, places_of_batch
 from stepstore.log.segment_header import HEADER_BYTES
 
 _WORDS = 256
@@ -46,10 +46,11 @@ class Record(NamedTuple):
 
 
 _make_record: Callable[[Iterable[object]], Record] = partial(tuple.__new__, Record)
-_make_run: Callable[[Iterable[object]], Run] = partial(tuple.__new__, Run)
+_make_indexed_batch: Callable[[Iterable[object]], IndexedBatch] = partial(tuple.__new__, IndexedBatch)
 
 _Fields = tuple[IndexedSegment, int, int, int, int, int, int, int, int]
-"""Those of a `Run`, which is made of them only where one is needed: not for a record that is stored by itself."""
+"""Those of an `IndexedBatch`, which is made of them only where one is needed: not for a record that is stored by
+itself."""
 
 
 def _records(stream: bytes, first_seq: int, first_lsn: int, payloads: list[bytes]) -> list[Record]:
@@ -124,7 +125,7 @@ class Position(NamedTuple):
     version: int = -1
     parts: tuple[Part, ...] = ()
     part: int = 0
-    run: int = 0
+    batch: int = 0
     flags: int = 0
     last_seq: int = 0
 
@@ -178,7 +179,7 @@ class SegmentReader:
             version = index.version
             located = index.locate(stream)
             parts, part, number, flags, last_seq = located.parts, 0, -1, located.flags, located.last_seq
-        runs: list[_Fields] = []
+        batches: list[_Fields] = []
         wanted: list[tuple[str, list[Place]]] = []
         lie: _Fields | None = None
         taken = taken_bytes = 0
@@ -188,8 +189,8 @@ class SegmentReader:
                 part, number = part + 1, -1
                 continue
             if number < 0:
-                number = index.first_run_after(here, after) if after else here.first
-            words = index.run_words(here, number, min(number + _WORDS, here.entry.runs))
+                number = index.first_batch_after(here, after) if after else here.first
+            words = index.batch_words(here, number, min(number + _WORDS, here.entry.batches))
             if not words:  # an index that had lied, and was built again meanwhile
                 part, number = part + 1, -1
                 continue
@@ -198,42 +199,42 @@ class SegmentReader:
             wanted.append((segment.path, of_segment))
             end_offset = segment.end_offset  # asked behind the words: where all of those up to `upto` end at least
             for first_seq, first_lsn, at, amounts, crc_flags in zip(*[iter(words)] * 5, strict=True):
-                many, run_bytes, stored = amounts >> 32, amounts & 0xFFFFFFFF, crc_flags & 0xFFFFFFFF
+                many, batch_bytes, stored = amounts >> 32, amounts & 0xFFFFFFFF, crc_flags & 0xFFFFFFFF
                 payload_at, lengths_at = at & 0xFFFFFFFF, at >> 32
-                places = places_of_batch(end_offset, many, run_bytes, stored, payload_at, lengths_at)
+                places = places_of_batch(end_offset, many, batch_bytes, stored, payload_at, lengths_at)
                 crc = crc_flags >> 32
-                run = (segment, first_seq, first_lsn, many, run_bytes, crc, stored, payload_at, lengths_at)
+                fields = (segment, first_seq, first_lsn, many, batch_bytes, crc, stored, payload_at, lengths_at)
                 if stored & CODED and places:
-                    run_bytes = self._decoded_size(_make_run(run))
-                if first_lsn > upto or (runs and (taken + many > records or taken_bytes + run_bytes > size)):
+                    batch_bytes = self._decoded_size(_make_indexed_batch(fields))
+                if first_lsn > upto or (batches and (taken + many > records or taken_bytes + batch_bytes > size)):
                     full = True
                     break
-                runs.append(run)
-                taken, taken_bytes, number = taken + many, taken_bytes + run_bytes, number + 1
+                batches.append(fields)
+                taken, taken_bytes, number = taken + many, taken_bytes + batch_bytes, number + 1
                 if places is None:  # the index lies: nothing behind it will be given
-                    full, lie = True, run
+                    full, lie = True, fields
                     break
                 of_segment += places
             if full:
                 break
-            if number >= here.entry.runs:
+            if number >= here.entry.batches:
                 part, number = part + 1, -1
-        pieces = iter(self._read_together(wanted, runs))
+        pieces = iter(self._read_together(wanted, batches))
         found: list[Record] = []
         due = after + 1
-        for run in runs:
-            _segment, first_seq, first_lsn, many, stored_size, crc, stored, _payload_at, _lengths_at = run
+        for fields in batches:
+            _segment, first_seq, first_lsn, many, stored_size, crc, stored, _payload_at, _lengths_at = fields
             try:
                 # Its index names a place where none can be, or a batch out of turn.
-                if run is lie or not first_seq <= due < first_seq + many:
-                    raise _damaged(stream, _make_run(run))
+                if fields is lie or not first_seq <= due < first_seq + many:
+                    raise _damaged(stream, _make_indexed_batch(fields))
                 if many == 1 and not stored & CODED:
                     data = next(pieces)
                     if len(data) != stored_size or zlib.crc32(data) != crc:
-                        raise _damaged(stream, _make_run(run))
+                        raise _damaged(stream, _make_indexed_batch(fields))
                     found.append(_make_record((stream, first_seq, first_lsn, data)))
                 else:
-                    batch = _make_run(run)
+                    batch = _make_indexed_batch(fields)
                     found += self._records_of(stream, batch, [next(pieces) for _ in batch.places or ()])
                 due = first_seq + many
             except (Damaged, KeyDestroyed, Unavailable, InvalidInput):
@@ -246,16 +247,16 @@ class SegmentReader:
         end = found[-1].seq if found else after
         return found, Position(end, version, parts, part, number, flags, last_seq)
 
-    def _decoded_size(self, run: Run) -> int:
+    def _decoded_size(self, batch: IndexedBatch) -> int:
         """How many bytes the records of a batch will take that is stored compressed, or encrypted."""
         try:
-            lengths = self._files.read(run.segment.path, run.lengths_at, run.records * 4)
+            lengths = self._files.read(batch.segment.path, batch.lengths_at, batch.records * 4)
         except OSError:
-            return run.size  # reading the batch will say what is wrong
+            return batch.size  # reading the batch will say what is wrong
         return sum(length for (length,) in struct.iter_unpack(">I", lengths[: len(lengths) // 4 * 4]))
 
-    def _read_together(self, wanted: list[tuple[str, list[Place]]], runs: Sequence[_Fields]) -> list[bytes]:
-        """The bytes at each of these places of each file; `runs` are whose they are, in the same order."""
+    def _read_together(self, wanted: list[tuple[str, list[Place]]], batches: Sequence[_Fields]) -> list[bytes]:
+        """The bytes at each of these places of each file; `batches` are whose they are, in the same order."""
         spans = [spans_of(places) for _path, places in wanted]
         if sum(map(len, spans)) > 1:
             self._fetch_together([(path, some) for (path, _places), some in zip(wanted, spans, strict=True)])
@@ -266,8 +267,10 @@ class SegmentReader:
                     for piece in read_places(file.read, places, of_file):
                         found.append(piece)  # one by one: how many there are says which could not be read
             except OSError as error:
-                each = map(_make_run, runs)
-                whose = itertools.chain.from_iterable(itertools.repeat(run, len(run.places or ())) for run in each)
+                each = map(_make_indexed_batch, batches)
+                whose = itertools.chain.from_iterable(
+                    itertools.repeat(batch, len(batch.places or ())) for batch in each
+                )
                 at = next(itertools.islice(whose, len(found), None)).payload_at
                 raise RecoveryFailed.from_os_error("read", error, file=path, offset=at) from error
         return found
@@ -280,32 +283,32 @@ class SegmentReader:
             except OSError:
                 return  # a hint; the read itself will say what is wrong
 
-    def read_run(self, stream: bytes, run: Run) -> list[Record]:
+    def read_batch(self, stream: bytes, batch: IndexedBatch) -> list[Record]:
         """The records of one batch.
 
         Raises: `Damaged` if the bytes are not those that were written, `RecoveryFailed` on an I/O error.
         """
-        places = run.places
+        places = batch.places
         if places is None:
-            raise _damaged(stream, run)
-        return self._records_of(stream, run, self._read_together([(run.segment.path, list(places))], [run]))
+            raise _damaged(stream, batch)
+        return self._records_of(stream, batch, self._read_together([(batch.segment.path, list(places))], [batch]))
 
-    def _records_of(self, stream: bytes, run: Run, pieces: list[bytes]) -> list[Record]:
+    def _records_of(self, stream: bytes, batch: IndexedBatch, pieces: list[bytes]) -> list[Record]:
         data = pieces[-1]
-        if run.records == 1 and not run.flags & CODED:
-            if len(data) == run.size and zlib.crc32(data) == run.crc:
-                return [Record(stream, run.first_seq, run.first_lsn, data)]
-            raise _damaged(stream, run)
-        lengths_size = run.records * 4
+        if batch.records == 1 and not batch.flags & CODED:
+            if len(data) == batch.size and zlib.crc32(data) == batch.crc:
+                return [Record(stream, batch.first_seq, batch.first_lsn, data)]
+            raise _damaged(stream, batch)
+        lengths_size = batch.records * 4
         lengths = pieces[0][:lengths_size]
         if len(pieces) == 1:
-            data = data[run.payload_at - run.lengths_at :]
+            data = data[batch.payload_at - batch.lengths_at :]
         payloads = None
-        if len(lengths) == lengths_size and len(data) == run.size and zlib.crc32(data) == run.crc:
-            payloads = self._split(stream, run.first_seq, run.flags, lengths, data)
+        if len(lengths) == lengths_size and len(data) == batch.size and zlib.crc32(data) == batch.crc:
+            payloads = self._split(stream, batch.first_seq, batch.flags, lengths, data)
         if payloads is None:
-            raise _damaged(stream, run)
-        return _records(stream, run.first_seq, run.first_lsn, payloads)
+            raise _damaged(stream, batch)
+        return _records(stream, batch.first_seq, batch.first_lsn, payloads)
 
     def _split(
         self, stream: bytes, first_seq: int, flags: int, lengths: bytes | memoryview, data: bytes | memoryview
@@ -330,16 +333,16 @@ class SegmentReader:
         while True:
             version = self._index.version
             try:
-                run = self._index.snapshot_run(stream)
-                return None if run is None else self.read_run(stream, run)[0]
+                batch = self._index.snapshot_batch(stream)
+                return None if batch is None else self.read_batch(stream, batch)[0]
             except RecoveryFailed as error:
                 if not self._index.was_replaced(version, error):
                     raise
 
-    def same_records(self, one: Run, other: Run) -> bool:
-        """Whether what two runs of one stream have in common is equal, byte for byte."""
-        mine = {record.seq: record.payload for record in self.read_run(b"", one)}
-        return all(mine.get(record.seq, record.payload) == record.payload for record in self.read_run(b"", other))
+    def same_records(self, one: IndexedBatch, other: IndexedBatch) -> bool:
+        """Whether what two batches of one stream have in common is equal, byte for byte."""
+        mine = {record.seq: record.payload for record in self.read_batch(b"", one)}
+        return all(mine.get(record.seq, record.payload) == record.payload for record in self.read_batch(b"", other))
 
     # ---- in log order ------------------------------------------------------------------------------------------------
 
@@ -509,15 +512,15 @@ def between(batch: StoredBatch | RecordBatch, after: int, upto: int) -> StoredBa
     return RecordBatch(stream, first_seq + cut, first_lsn + cut, payloads[cut : max(0, upto + 1 - first_lsn)])
 
 
-def _damaged(stream: bytes, run: Run) -> Damaged:
-    path = run.segment.path
+def _damaged(stream: bytes, batch: IndexedBatch) -> Damaged:
+    path = batch.segment.path
     return Damaged(
-        f"records {run.first_seq} to {run.last_seq} of a stream are damaged in {path!r} at offset {run.payload_at}; "
-        "every other stream is fine. Run `stepwell verify`.",
+        f"records {batch.first_seq} to {batch.last_seq} of a stream are damaged in {path!r} at offset "
+        f"{batch.payload_at}; every other stream is fine. Run `stepwell verify`.",
         file=path,
-        offset=run.payload_at,
-        first_lsn=run.first_lsn,
-        last_lsn=run.first_lsn + run.records - 1,
+        offset=batch.payload_at,
+        first_lsn=batch.first_lsn,
+        last_lsn=batch.first_lsn + batch.records - 1,
         streams=(stream,),
         row=8,
     )

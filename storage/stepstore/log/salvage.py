@@ -20,6 +20,7 @@ from stepstore.log import frame as fr
 from stepstore.log.batch_codec import FLAG_ENCRYPTED, BatchCodec, Compression, DecodeFailed
 from stepstore.log.files import FileSystem, OsFileSystem
 from stepstore.log.frame import FLAG_CLOSES, FLAG_OPENS, FLAG_SNAPSHOT, FLAG_TOMBSTONE, KIND_FLAGS, Batch
+from stepstore.log.indexed_batch import CODED
 from stepstore.log.key_ring import KeyRing
 from stepstore.log.names import KEYS, QUARANTINE, SALVAGED
 from stepstore.log.new_log import NewLog
@@ -27,7 +28,6 @@ from stepstore.log.open_files import OpenFiles
 from stepstore.log.opening import LogOptions
 from stepstore.log.problems import StreamName, TouchedStream
 from stepstore.log.reading import Position, Record
-from stepstore.log.run import CODED
 from stepstore.log.salvage_listing import list_sources
 from stepstore.log.salvage_report import (
     DamagedPlace,
@@ -307,8 +307,8 @@ class _Salvage:
         that cannot be compared, are set aside (row 11), and what comes behind equal ones is new."""
         self._log.flush()
         if payloads is None:
-            runs = self._log.index.runs_after(batch.stream, batch.first_seq - 1)
-            same = [run for run in runs if (run.first_seq, run.last_seq) == (batch.first_seq, batch.last_seq)]
+            stored = self._log.index.batches_after(batch.stream, batch.first_seq - 1)
+            same = [one for one in stored if (one.first_seq, one.last_seq) == (batch.first_seq, batch.last_seq)]
             if same and same[0].crc == zlib.crc32(batch.stored):
                 self.report.duplicates += len(batch.lengths)
             else:

@@ -16,12 +16,12 @@ from stepstore.log import segment_header as sh
 from stepstore.log.files import FileSystem
 from stepstore.log.footer import HEAD_BYTES, TRAILER_BYTES, Trailer, parse_head, parse_trailer
 from stepstore.log.frame import FLAG_TOMBSTONE, KIND_DATA, KIND_FLAGS, DirectoryEntry, FrameHeader
+from stepstore.log.indexed_batch import CODED, fields_from_words
 from stepstore.log.live_index import STREAM_DELETED
 from stepstore.log.names import SegmentName
 from stepstore.log.open_files import OpenFiles
 from stepstore.log.packed_table import UnsoundIndex
 from stepstore.log.resync import Break, End, FoundFrame, guess_tag, walk
-from stepstore.log.run import CODED, run_fields
 from stepstore.log.scan import SegmentScan, Window, scan_segment
 from stepstore.log.sealed_index import SealedIndex
 from stepstore.log.sealing import open_index, read_trailer, sidecar_path
@@ -106,7 +106,7 @@ class Source:
         self.last_lsn = 0
         self._tag: int | None = None
         self._seal: tuple[str, Trailer] | None = None
-        self._runs: list[tuple[int, bytes, DirectoryEntry]] | None = None
+        self._batches: list[tuple[int, bytes, DirectoryEntry]] | None = None
         self._find_header()
 
     @property
@@ -323,7 +323,7 @@ class Source:
             progress(self.size - told)
         finally:
             file.close()
-            self._runs = None
+            self._batches = None
 
     def _of_frame(self, window: Window, at: int) -> Iterator[FoundBatch | Lost]:
         head = fr.parse_header(window.at(at, fr.HEADER_BYTES))
@@ -354,14 +354,14 @@ class Source:
 
     def _by_index(self, window: Window, found: Break, what: str) -> Iterator[FoundBatch | Lost]:
         """What the index of the segment knows to lie in a broken place, as far as it can be read there."""
-        runs = self._index_runs()
-        if runs is None:
+        batches = self._index_batches()
+        if batches is None:
             yield Lost(*self._place(found), None, what)
             return
         parts: list[LostPart] = []
         saved: list[FoundBatch] = []
-        first = bisect_left(runs, (found.first_lsn,))
-        for lsn, stream, entry in runs[first:]:
+        first = bisect_left(batches, (found.first_lsn,))
+        for lsn, stream, entry in batches[first:]:
             if found.last_lsn is not None and lsn > found.last_lsn:
                 break
             _stream, first_seq, _lsn, count, size, crc, flags, payload_at, lengths_at = entry
@@ -405,7 +405,7 @@ class Source:
                 entry = index.find(stream) if index.might_hold(stream) else None
                 if entry is None or entry.first_seq != 1:
                     continue
-                _seq, _lsn, count, size, crc, flags, at, lengths_at = run_fields(index.run_words(entry, 0, 1))
+                _seq, _lsn, count, size, crc, flags, at, lengths_at = fields_from_words(index.batch_words(entry, 0, 1))
                 if size > fr.MAX_BATCH_BYTES:  # it lies
                     continue
                 data = file.read(at, size)
@@ -425,19 +425,19 @@ class Source:
         except (UnsoundIndex, OSError, StepwellError):
             return None
 
-    def _index_runs(self) -> list[tuple[int, bytes, DirectoryEntry]] | None:
+    def _index_batches(self) -> list[tuple[int, bytes, DirectoryEntry]] | None:
         """Every batch that the index names, by LSN: (LSN, stream, entry). None if there is no sound index."""
-        if self._runs is not None:
-            return self._runs
+        if self._batches is not None:
+            return self._batches
         index = self._index()
         if index is None:
             return None
         found: list[tuple[int, bytes, DirectoryEntry]] = []
         try:
             for entry in index.streams():
-                words = index.run_words(entry, 0, entry.runs)
+                words = index.batch_words(entry, 0, entry.batches)
                 for at in range(0, len(words), 5):
-                    first_seq, lsn, count, size, crc, flags, *places = run_fields(words, at)
+                    first_seq, lsn, count, size, crc, flags, *places = fields_from_words(words, at)
                     if entry.flags & STREAM_DELETED and at + 5 == len(words):
                         flags |= FLAG_TOMBSTONE
                     packed = (entry.stream, first_seq, lsn, count, size, crc, flags, places[0], places[1])
@@ -445,7 +445,7 @@ class Source:
         except (UnsoundIndex, OSError, StepwellError):
             return None
         found.sort()
-        self._runs = found
+        self._batches = found
         return found
 
     def _deleted_by_index(self, deleted: set[bytes]) -> None:

@@ -16,7 +16,7 @@ from stepstore.log.live_index import STREAM_DELETED, StreamEntry
 from stepstore.log.packed_table import PackedTable, ReadAt, UnsoundIndex
 
 _SLICE = 1024
-_RUN_SLICE = 16 * 1024
+_BATCH_SLICE = 16 * 1024
 _SNAPSHOT = struct.Struct(">16s5Q")
 
 
@@ -28,7 +28,7 @@ class SealedIndex:
         self._read, self._base = read, base
         self._frames = PackedTable(read, base + head.frames_at, head.frames, ft.FRAME_ENTRY.size)
         self._streams = PackedTable(read, base + head.streams_at, head.streams, ft.STREAM_ENTRY.size)
-        self._runs = PackedTable(read, base + head.runs_at, head.runs, ft.RUN_BYTES)
+        self._batches = PackedTable(read, base + head.batches_at, head.batches, ft.BATCH_ENTRY_BYTES)
         self._snapshots = PackedTable(read, base + head.snapshots_at, head.snapshots, ft.SNAPSHOT_BYTES)
         self._fingerprints = self._load_fingerprints()
         self._frame_slice: tuple[int, bytes] = (0, b"")
@@ -96,26 +96,29 @@ class SealedIndex:
         entry = self.find(stream)
         return None if entry is None else (entry.last_seq, entry.flags)
 
-    def run_words(self, entry: StreamEntry, start: int, end: int) -> array[int]:
-        """The words of runs `start` to `end` (not included) of a stream, counted from its first."""
-        return self._words(entry.first_run + start, entry.first_run + end)
+    def batch_words(self, entry: StreamEntry, start: int, end: int) -> array[int]:
+        """The words of batches `start` to `end` (not included) of a stream, counted from its first."""
+        return self._words(entry.first_batch + start, entry.first_batch + end)
 
-    def runs_of_many(self, streams: Collection[bytes]) -> Iterator[tuple[StreamEntry, array[int]]]:
-        """Those of these streams that the segment has, with the words of all their runs: for many streams in few reads
-        (each of which may have to wait for the GIL)."""
+    def batches_of_many(self, streams: Collection[bytes]) -> Iterator[tuple[StreamEntry, array[int]]]:
+        """Those of these streams that the segment has, with the words of all their batches: for many streams in few
+        reads (each of which may have to wait for the GIL)."""
         begin = end = 0
         words = array("Q")
-        for entry in self.streams():  # sorted, and their runs lie in the same order
+        for entry in self.streams():  # sorted, and their batches lie in the same order
             if entry.stream in streams:
-                last = entry.first_run + entry.runs
-                if entry.first_run < begin or last > end:
-                    begin, end = entry.first_run, max(last, min(entry.first_run + _RUN_SLICE, self._runs.count))
+                last = entry.first_batch + entry.batches
+                if entry.first_batch < begin or last > end:
+                    begin, end = (
+                        entry.first_batch,
+                        max(last, min(entry.first_batch + _BATCH_SLICE, self._batches.count)),
+                    )
                     words = self._words(begin, end)
-                yield entry, words[(entry.first_run - begin) * ft.RUN_WORDS : (last - begin) * ft.RUN_WORDS]
+                yield entry, words[(entry.first_batch - begin) * ft.BATCH_WORDS : (last - begin) * ft.BATCH_WORDS]
 
     def _words(self, start: int, end: int) -> array[int]:
         found = array("Q")
-        found.frombytes(self._runs.entries(start, end))
+        found.frombytes(self._batches.entries(start, end))
         if sys.byteorder == "little":
             found.byteswap()
         return found
@@ -131,7 +134,7 @@ class SealedIndex:
             elif found[:16] > stream:
                 high = middle
             else:
-                a, b, c, d, e = (int.from_bytes(found[16 + n * 8 : 24 + n * 8], "big") for n in range(ft.RUN_WORDS))
+                a, b, c, d, e = (int.from_bytes(found[16 + n * 8 : 24 + n * 8], "big") for n in range(ft.BATCH_WORDS))
                 return a, b, c, d, e
         return None
 
@@ -195,5 +198,5 @@ class SealedIndex:
         """Read every part of the index once."""
         self._load_fingerprints()
         self.open_streams()
-        for table in (self._frames, self._streams, self._runs, self._snapshots):
+        for table in (self._frames, self._streams, self._batches, self._snapshots):
             table.check()

@@ -529,9 +529,9 @@ async def test_ciphertext_changed_with_its_checksums_made_right_hurts_its_own_ep
         await memory._journal.rotate()
         journal = memory._journal
         assert isinstance(journal, SegmentLogJournal)
-        run = journal._log.index.runs_after(E, 1)[0]
+        batch = journal._log.index.batches_after(E, 1)[0]
     log = {path: bytearray(content(files, path)) for path in segments(files)}
-    log[run.segment.path][run.payload_at + run.size // 2] ^= 1
+    log[batch.segment.path][batch.payload_at + batch.size // 2] ^= 1
     relink(list(log.values()))
     for path, data in log.items():
         put(files, path, bytes(data))
@@ -543,7 +543,7 @@ async def test_ciphertext_changed_with_its_checksums_made_right_hurts_its_own_ep
         assert len((await memory.get_episode("f")).steps) == 1
         async with memory.follow() as events:
             found = [await events.receive() for _ in range(4)]
-        assert [item for item in found if isinstance(item, Gap)] == [Gap(run.first_lsn, run.first_lsn)]
+        assert [item for item in found if isinstance(item, Gap)] == [Gap(batch.first_lsn, batch.first_lsn)]
         await memory.delete_episode("e")
         with pytest.raises(NotFound):
             await memory.get_episode("e")

@@ -352,7 +352,7 @@ async def test_a_burst_of_appends_is_cut_into_batches_of_which_a_short_window_re
         journal = memory._journal
         assert isinstance(journal, SegmentLogJournal)
         (part,) = journal._log.index.locate(generation_id(THREAD_STREAM, "t", 1)).parts
-        amounts = [word >> 32 for word in journal._log.index.run_words(part, part.first, part.entry.runs)[3::5]]
+        amounts = [word >> 32 for word in journal._log.index.batch_words(part, part.first, part.entry.batches)[3::5]]
         assert sum(amounts) == 3_000
         assert max(amounts) <= BATCH_MESSAGES
         assert [message.content for message in await memory.short_term.load("t", 3)] == ["2997", "2998", "2999"]

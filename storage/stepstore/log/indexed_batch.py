@@ -16,7 +16,7 @@ CODED = 0xFFFF & ~(FLAG_OPENS | FLAG_CLOSES)
 """Flag bits that say a batch is not stored as it is."""
 
 
-class Run(NamedTuple):
+class IndexedBatch(NamedTuple):
     """One batch of a stream: `records` of them from `first_seq` and `first_lsn` on. `flags`: how they are stored."""
 
     segment: IndexedSegment
@@ -42,19 +42,19 @@ class Run(NamedTuple):
         segment, _seq, _lsn, records, size, _crc, flags, payload_at, lengths_at = self
         return places_of_batch(segment.end_offset, records, size, flags, payload_at, lengths_at)
 
-    def overlaps(self, other: Run) -> bool:
-        """Whether two runs of one stream have a number in common."""
+    def overlaps(self, other: IndexedBatch) -> bool:
+        """Whether two batches of one stream have a number in common."""
         return self.first_seq <= other.last_seq and other.first_seq <= self.last_seq
 
 
-SameRecords = Callable[[Run, Run], bool]
-"""Whether what two runs of a stream have in common is equal, byte for byte. Raises `StepwellError`."""
+SameRecords = Callable[[IndexedBatch, IndexedBatch], bool]
+"""Whether what two batches of a stream have in common is equal, byte for byte. Raises `StepwellError`."""
 
 
 def places_of_batch(
     end_offset: int, records: int, size: int, flags: int, payload_at: int, lengths_at: int
 ) -> tuple[tuple[int, int], ...] | None:
-    """As `Run.places`, of a batch in a segment that ends at `end_offset`."""
+    """As `IndexedBatch.places`, of a batch in a segment that ends at `end_offset`."""
     behind = lengths_at + records * 4
     if not HEADER_BYTES <= lengths_at <= behind <= payload_at or size > MAX_BATCH_BYTES:
         return None
@@ -68,13 +68,15 @@ def places_of_batch(
     return (lengths_at, records * 4), (payload_at, size)
 
 
-def run_of(segment: IndexedSegment, words: array[int] | tuple[int, ...], at: int = 0) -> Run:
-    """The run whose five words begin at place `at`."""
-    return Run(segment, *run_fields(words, at))
+def batch_from_words(segment: IndexedSegment, words: array[int] | tuple[int, ...], at: int = 0) -> IndexedBatch:
+    """The batch whose five words begin at place `at`."""
+    return IndexedBatch(segment, *fields_from_words(words, at))
 
 
-def run_fields(words: array[int] | tuple[int, ...], at: int = 0) -> tuple[int, int, int, int, int, int, int, int]:
-    """The fields of a `Run` behind its segment, from the five words that begin at place `at`."""
+def fields_from_words(
+    words: array[int] | tuple[int, ...], at: int = 0
+) -> tuple[int, int, int, int, int, int, int, int]:
+    """The fields of an `IndexedBatch` behind its segment, from the five words that begin at place `at`."""
     first_seq, first_lsn, places, amounts, crc_flags = words[at : at + 5]
     return (
         first_seq,
