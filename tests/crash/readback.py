@@ -11,7 +11,7 @@ from stepstore.journal.segment_log import SegmentLogJournal
 from stepstore.log import verify
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import LogOptions
-from stepstore.log.reading import Gap
+from stepstore.log.records import Gap
 from tests.crash.specimen import STREAMS, Contents, Specimen
 from tests.stepstore.log_lab import LOG
 

@@ -11,7 +11,7 @@ import pytest
 
 from stepstore.errors import CorruptLog
 from stepstore.journal.segment_log import SegmentLogJournal
-from stepstore.log import frame, reading, verify
+from stepstore.log import frame, frame_reader, stream_reader, verify
 from stepstore.log.files import FileSystem
 from stepstore.log.verify import VerifyReport
 from tests.crash import bit_flips
@@ -118,7 +118,8 @@ def test_a_verify_that_only_notes_is_objected_to(monkeypatch: pytest.MonkeyPatch
 
 def test_a_reader_that_ignores_checksums_is_objected_to(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(frame, "body_is_sound", lambda *_args: True)
-    monkeypatch.setattr(reading, "zlib", SimpleNamespace(crc32=lambda _data: mock.ANY))
+    for reader in (stream_reader, frame_reader):
+        monkeypatch.setattr(reader, "zlib", SimpleNamespace(crc32=lambda _data: mock.ANY))
     specimen = field_of(SEED)[0].specimen
     last = specimen.frames[specimen.segments[1]][0]
     payload_bits = [

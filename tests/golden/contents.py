@@ -12,10 +12,12 @@ import trio
 
 from stepstore.journal.segment_log import SegmentLogJournal
 from stepstore.log.files import OsFileSystem
+from stepstore.log.frame_reader import FramePosition, FrameReader
 from stepstore.log.key_provider import LocalKeyProvider
 from stepstore.log.opening import LogOptions, OpenLog, open_log, open_log_read_only
-from stepstore.log.reading import FramePosition, Gap, Position, SegmentReader
+from stepstore.log.records import Gap
 from stepstore.log.stream_listing import streams_of
+from stepstore.log.stream_reader import Position, StreamReader
 from stepwell import MemoryConfig, open_memory
 
 HERE = Path(__file__).parent
@@ -47,7 +49,8 @@ def log_contents(path: Path, *, write: bool = False) -> dict[str, Any]:
 
 
 def _contents(log: OpenLog) -> dict[str, Any]:
-    reader = SegmentReader(log.reading, log.index, log.codec.decode)
+    reader = StreamReader(log.reading, log.index, log.codec.decode)
+    frame_reader = FrameReader(log.reading, log.index, log.codec.decode)
     streams: dict[str, Any] = {}
     for stream in streams_of(log.index):
         records: list[list[Any]] = []
@@ -65,7 +68,7 @@ def _contents(log: OpenLog) -> dict[str, Any]:
     order: list[Any] = []
     place = FramePosition(0)
     while True:
-        items, place = reader.read_frames(place, log.end_lsn, 1_000)
+        items, place = frame_reader.read_frames(place, log.end_lsn, 1_000)
         if not items:
             break
         order += [

@@ -505,7 +505,7 @@ MUTANTS = (
     ),
     mutant(
         "deletion: a follower that comes later sees the tombstone only",
-        "reading.py",
+        "frame_reader.py",
         "if deleting and flags & KIND_FLAGS != FLAG_TOMBSTONE and self._index.is_deleted_in(deleting, stream):",
         "if False:",
         CONTRACT,
@@ -546,7 +546,7 @@ MUTANTS = (
     ),
     mutant(
         "snapshot: no follower sees it",
-        "reading.py",
+        "frame_reader.py",
         "if flags & KIND_FLAGS == FLAG_SNAPSHOT or lsn + count - 1 <= after:",
         "if lsn + count - 1 <= after:",
         CONTRACT,

@@ -362,7 +362,7 @@ MUTANTS = (
     # ---- row 8: contained damage -------------------------------------------------------------------------------------
     mutant(
         "row 8: the checksum of a single record is checked when it is read",
-        "reading.py",
+        "stream_reader.py",
         "if len(data) != stored_size or zlib.crc32(data) != crc:",
         "if len(data) != stored_size:",
         READING,
@@ -371,7 +371,7 @@ MUTANTS = (
     ),
     mutant(
         "row 8: the checksum of a single record is checked when its batch alone is read",
-        "reading.py",
+        "stream_reader.py",
         "if len(data) == batch.size and zlib.crc32(data) == batch.crc:\n                return",
         "if len(data) == batch.size:\n                return",
         READING,
@@ -379,9 +379,9 @@ MUTANTS = (
     ),
     mutant(
         "row 8: the checksum of a batch is checked when it is read",
-        "reading.py",
-        "len(data) == batch.size and zlib.crc32(data) == batch.crc:\n            payloads = self._split",
-        "len(data) == batch.size:\n            payloads = self._split",
+        "stream_reader.py",
+        "len(data) == batch.size and zlib.crc32(data) == batch.crc:\n            payloads = payloads_of",
+        "len(data) == batch.size:\n            payloads = payloads_of",
         READING,
         "row_08",
     ),
@@ -395,7 +395,7 @@ MUTANTS = (
     ),
     mutant(
         "row 8: a directory that is not sound gives a follower a gap",
-        "reading.py",
+        "frame_reader.py",
         "and (whole or fr.directory_is_sound(header, body)):",
         "and (whole or True):",
         READING,
@@ -403,7 +403,7 @@ MUTANTS = (
     ),
     mutant(
         "row 8: where the directory is sound only the damaged batches are a gap",
-        "reading.py",
+        "frame_reader.py",
         "and (whole or fr.directory_is_sound(header, body)):",
         "and whole:",
         READING,
@@ -411,7 +411,7 @@ MUTANTS = (
     ),
     mutant(
         "row 8: a follower is given no batch whose checksum fails",
-        "reading.py",
+        "frame_reader.py",
         "if whole or zlib.crc32(body[payload_at - base : payload_at - base + size]) == crc:",
         "if True:",
         READING,
@@ -419,7 +419,7 @@ MUTANTS = (
     ),
     mutant(
         "row 8: a frame of other records than the index says is a gap",
-        "reading.py",
+        "frame_reader.py",
         "if entries is None or header is None or header.first_lsn != first_lsn:",
         "if entries is None or header is None:",
         READING,
@@ -520,7 +520,7 @@ MUTANTS = (
     ),
     mutant(
         "row 11: a fork is told by comparing the bytes",
-        "reading.py",
+        "stream_reader.py",
         "return all(mine.get(record.seq, record.payload) == record.payload",
         "return all(True",
         FOREIGN,

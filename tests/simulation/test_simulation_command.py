@@ -155,15 +155,15 @@ def a_follower_skips_an_event(patch: pytest.MonkeyPatch) -> None:
 
 
 def a_follower_skips_what_a_larger_frame_holds(patch: pytest.MonkeyPatch) -> None:
-    from stepstore.log.reading import SegmentReader
+    from stepstore.log.frame_reader import FrameReader
 
-    read = SegmentReader._read_frames
+    read = FrameReader._read_frames
 
-    def reading(self: SegmentReader, position: Any, upto: int, records: int) -> Any:
+    def reading(self: FrameReader, position: Any, upto: int, records: int) -> Any:
         found, there = read(self, position, upto, records)
         return found, there._replace(after=there.after + 1) if found and there.after % 5 == 0 else there
 
-    patch.setattr(SegmentReader, "_read_frames", reading)
+    patch.setattr(FrameReader, "_read_frames", reading)
 
 
 def reads_do_not_wait_for_what_was_accepted(patch: pytest.MonkeyPatch) -> None:

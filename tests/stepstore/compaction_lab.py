@@ -14,11 +14,13 @@ from stepstore.log.caretaker import LogCaretaker
 from stepstore.log.compactor import CompactionReport
 from stepstore.log.files import FileSystem
 from stepstore.log.frame import FLAG_CLOSES, FLAG_OPENS, FLAG_SNAPSHOT, FLAG_TOMBSTONE, KIND_FLAGS, Batch
+from stepstore.log.frame_reader import FramePosition, FrameReader
 from stepstore.log.manifest import Manifest, read_manifest
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import LogOptions, OpenLog, open_log
-from stepstore.log.reading import FramePosition, Gap, Record, SegmentReader
+from stepstore.log.records import Gap, Record
 from stepstore.log.stream_listing import streams_of
+from stepstore.log.stream_reader import StreamReader
 from stepstore.log.submission import Submission
 from stepstore.log.verify import verify_log
 from stepstore.log.writer import LogWriter
@@ -30,7 +32,7 @@ QUIET = LogOptions(segment_bytes=16 * 1024, compaction_bytes_per_second=0)
 
 def _follow(log: OpenLog) -> list[Record | Gap]:
     """What a follower is given of all that is there now."""
-    reader = SegmentReader(log.reading, log.index)
+    reader = FrameReader(log.reading, log.index)
     found: list[Record | Gap] = []
     place = FramePosition(0)
     while True:
@@ -95,7 +97,7 @@ class Kept:
         assert all(gone[item.lsn] == item for item in followed if item.lsn in gone), after
         if compacted:
             assert not [item for item in followed if item.lsn in gone], after
-        reader = SegmentReader(log.reading, log.index)
+        reader = StreamReader(log.reading, log.index)
         by_stream = [record for stream in streams_of(log.index) for record in read_stream(reader, stream)]
         assert sorted(by_stream, key=lambda record: record.lsn) == [
             record for record in self.alive if record.stream not in self.deleted

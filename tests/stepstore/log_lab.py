@@ -22,14 +22,16 @@ from stepstore.log.caretaker import LogCaretaker
 from stepstore.log.files import File, FileStat, FileSystem
 from stepstore.log.footer import TRAILER_BYTES, parse_head, parse_trailer
 from stepstore.log.frame import Batch, DirectoryEntry, FrameHeader
+from stepstore.log.frame_reader import FramePosition, FrameReader
 from stepstore.log.indexed_segment import IndexedSegment
 from stepstore.log.live_index import LiveIndex
 from stepstore.log.memory_files import MemoryFile, MemoryFileSystem
 from stepstore.log.opening import LogOptions, OpenLog, RecoveryReport, open_log
-from stepstore.log.reading import FramePosition, Gap, Position, Record, SegmentReader
+from stepstore.log.records import Gap, Record
 from stepstore.log.sealed_index import SealedIndex
 from stepstore.log.segment_header import SegmentHeader
 from stepstore.log.stream_listing import streams_of
+from stepstore.log.stream_reader import Position, StreamReader
 from stepstore.log.submission import Submission
 from stepstore.log.writer import LogWriter
 
@@ -534,7 +536,7 @@ def write_log(
 
 def follow_log(log: OpenLog, after: int = 0, slice_records: int = 256) -> list[Record | Gap]:
     """What a follower of all that was there at the opening is given."""
-    reader = SegmentReader(log.reading, log.index)
+    reader = FrameReader(log.reading, log.index)
     found: list[Record | Gap] = []
     place = FramePosition(after)
     while True:
@@ -546,7 +548,7 @@ def follow_log(log: OpenLog, after: int = 0, slice_records: int = 256) -> list[R
 
 def read_log(log: OpenLog) -> list[Record]:
     """Every record in log order, read frame by frame and again stream by stream, which must agree."""
-    reader = SegmentReader(log.reading, log.index)
+    reader = StreamReader(log.reading, log.index)
     found: list[Record] = []
     for item in follow_log(log):
         assert isinstance(item, Record), item
@@ -559,7 +561,7 @@ def read_log(log: OpenLog) -> list[Record]:
     return found
 
 
-def read_stream(reader: SegmentReader, stream: bytes, after: int = 0) -> list[Record]:
+def read_stream(reader: StreamReader, stream: bytes, after: int = 0) -> list[Record]:
     """The records of one stream, slice by slice."""
     records: list[Record] = []
     position = Position(after)

@@ -11,12 +11,14 @@ import trio.testing
 
 from stepstore.errors import RecoveryFailed
 from stepstore.log.frame import FLAG_CLOSES, FLAG_OPENS, Batch
+from stepstore.log.frame_reader import FramePosition, FrameReader
 from stepstore.log.listing import again_if_replaced
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.names import manifest_name
 from stepstore.log.opening import OpenLog, open_log, open_log_read_only
-from stepstore.log.reading import FramePosition, Position, Record, SegmentReader
+from stepstore.log.records import Record
 from stepstore.log.refreshing import refresh
+from stepstore.log.stream_reader import Position, StreamReader
 from tests.stepstore.log_lab import (
     LOG,
     SMALL,
@@ -143,7 +145,8 @@ async def test_readers_go_on_where_they_were() -> None:
     stored: list[Record] = []
     async with tended(open_log(disk, LOG, SMALL)) as (writer, _caretaker):
         beside = open_log_read_only(disk, LOG)
-        reader = SegmentReader(beside.reading, beside.index)
+        reader = StreamReader(beside.reading, beside.index)
+        frame_reader = FrameReader(beside.reading, beside.index)
         slices, frames = Position(0), FramePosition(0)
         by_stream: list[Record] = []
         in_order: list[object] = []
@@ -152,7 +155,7 @@ async def test_readers_go_on_where_they_were() -> None:
             refresh(beside)
             part, slices = reader.read_slice(A, Position(slices.after), beside.end_lsn, 100, 10**6)
             by_stream += part
-            items, frames = reader.read_frames(frames, beside.end_lsn, 100)
+            items, frames = frame_reader.read_frames(frames, beside.end_lsn, 100)
             in_order += items
             assert by_stream == in_order == stored
         beside.release()

@@ -22,9 +22,10 @@ from stepstore.log.frame import FLAG_CLOSES, FLAG_OPENS, Batch
 from stepstore.log.live_index import LiveIndex
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import LogOptions, OpenLog, open_log
-from stepstore.log.reading import Position, Record, SegmentReader
+from stepstore.log.records import Record
 from stepstore.log.sealed_index import SealedIndex
 from stepstore.log.sealing import sidecar_path
+from stepstore.log.stream_reader import Position, StreamReader
 from stepstore.log.verify import verify_log
 from stepstore.log.writer import LogWriter
 from tests.stepstore.log_lab import (
@@ -97,7 +98,7 @@ async def test_segments_that_are_left_get_a_footer_and_their_index_leaves_the_me
     async with tended(log) as (writer, caretaker):
         for n in range(12):
             stored += records_of(await store(writer, (A, [payload(7000, n)]), (B, [b"%d" % n])))
-            reader = SegmentReader(log.reading, log.index)
+            reader = StreamReader(log.reading, log.index)
             for stream in (A, B):
                 assert read_stream(reader, stream) == [record for record in stored if record.stream == stream]
         await caretaker.wait_sealed()
@@ -206,7 +207,7 @@ async def test_a_seal_that_fails_is_logged_and_harms_nothing(
         assert not log.unsealed
         assert not [file for file in files.open_files if file.path == first]
         stored += records_of(await store(writer, (A, [b"2"])))
-        assert read_stream(SegmentReader(log.reading, log.index), A) == stored
+        assert read_stream(StreamReader(log.reading, log.index), A) == stored
         await writer.rotate()
         await caretaker.finish()
         assert caretaker.errors == 1, "the next one is sealed"
@@ -234,7 +235,7 @@ async def test_a_footer_that_cannot_be_read_back_leaves_the_index_in_memory(
         assert (first.sealed, first.index_path) == (True, "")
         assert isinstance(first.index, LiveIndex)
         assert is_sealed(disk, first.path)
-        assert read_stream(SegmentReader(log.reading, log.index), A) == stored
+        assert read_stream(StreamReader(log.reading, log.index), A) == stored
 
 
 async def test_a_crash_at_any_call_of_a_seal_leaves_a_sound_log() -> None:
@@ -769,7 +770,7 @@ def test_the_files_of_a_crashed_log_are_indexed_behind_the_first_reads() -> None
     assert verify_log(LOG, files=disk).problems == []
     log = open_log(disk, LOG, SMALL)
     assert all(isinstance(segment.index, SealedIndex) for segment in log.index.segments)
-    reader, position = SegmentReader(log.reading, log.index), Position(0)
+    reader, position = StreamReader(log.reading, log.index), Position(0)
     found, _position = reader.read_slice(A, position, 2**63, 100, 10**6)
     assert found == stored
     log.release()

@@ -26,13 +26,15 @@ from stepstore.log import frame as fr
 from stepstore.log.compaction import Weight, choose
 from stepstore.log.dead_records import DeadRecords
 from stepstore.log.frame import FLAG_CLOSES, FLAG_OPENS, FLAG_SNAPSHOT, FLAG_TOMBSTONE, Batch
+from stepstore.log.frame_reader import FramePosition, FrameReader
 from stepstore.log.index import INDEX_BYTES
 from stepstore.log.live_index import STREAM_FORKED
 from stepstore.log.manifest import Manifest, encode_manifest, parse_manifest
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import LogOptions, open_log, open_log_read_only
-from stepstore.log.reading import FramePosition, Gap, Position, Record, SegmentReader
+from stepstore.log.records import Gap, Record
 from stepstore.log.stream_listing import streams_of
+from stepstore.log.stream_reader import Position, StreamReader
 from stepstore.log.verify import verify_log
 from tests.stepstore.compaction_lab import (
     QUIET,
@@ -285,7 +287,7 @@ async def test_a_snapshot_is_superseded_by_a_later_one_in_whichever_file_that_is
             await writer.rotate()
         report = await caretaker.compact()
         assert (report.files_rewritten, report.records_removed) == (2, 2)
-        reader = SegmentReader(log.reading, log.index)
+        reader = StreamReader(log.reading, log.index)
         assert reader.read_snapshot(A) == Record(A, 3, 8, payload(6000, 2))
     kept.check_reopened(disk, compacted=True)
 
@@ -320,9 +322,10 @@ async def test_readers_in_the_middle_go_on_in_the_rewritten_files() -> None:
     disk = MemoryFileSystem()
     kept = await a_log_with_dead_records(disk)
     async with life(disk, kept) as (_writer, caretaker, log):
-        reader = SegmentReader(log.reading, log.index)
+        reader = StreamReader(log.reading, log.index)
+        frame_reader = FrameReader(log.reading, log.index)
         slow, position = reader.read_slice(A, Position(0), log.end_lsn, 4, 2000)
-        followed, place = reader.read_frames(FramePosition(0), log.end_lsn, 20)
+        followed, place = frame_reader.read_frames(FramePosition(0), log.end_lsn, 20)
         streams = streams_of(log.index)
         seen = [next(streams)]
         await caretaker.compact()
@@ -333,7 +336,7 @@ async def test_readers_in_the_middle_go_on_in_the_rewritten_files() -> None:
             slow += found
         assert slow == [record for record in kept.alive if record.stream == A]
         while True:
-            items, place = reader.read_frames(place, log.end_lsn, 20)
+            items, place = frame_reader.read_frames(place, log.end_lsn, 20)
             if not items:
                 break
             followed += items
@@ -351,7 +354,7 @@ async def test_a_follower_that_reads_up_to_the_middle_of_a_joined_frame_misses_n
         await caretaker.compact()
         end = log.index.segments[-1].end_lsn
         for upto in range(1, end):
-            reader = SegmentReader(log.reading, log.index)
+            reader = FrameReader(log.reading, log.index)
             found: list[Record | Gap] = []
             place = FramePosition(0)
             for limit in (upto, end):
@@ -379,16 +382,17 @@ async def test_a_log_opened_for_reading_finds_the_rewritten_files() -> None:
     disk = MemoryFileSystem()
     kept = await a_log_with_dead_records(disk)
     looking = open_log_read_only(disk, LOG)
-    reader = SegmentReader(looking.reading, looking.index)
+    reader = StreamReader(looking.reading, looking.index)
+    frame_reader = FrameReader(looking.reading, looking.index)
     first, position = reader.read_slice(A, Position(0), looking.end_lsn, 2, 100)
-    _items, place = reader.read_frames(FramePosition(0), looking.end_lsn, 10)
+    _items, place = frame_reader.read_frames(FramePosition(0), looking.end_lsn, 10)
     streams = streams_of(looking.index)
     assert next(streams) == A
     await compact(disk, kept)
     looking.reading.close()  # what it had open would still be readable
     rest, _position = reader.read_slice(A, position, looking.end_lsn, 1000, 10**6)
     assert first + rest == [record for record in kept.alive if record.stream == A]
-    followed, _place = reader.read_frames(place, looking.end_lsn, 1000)
+    followed, _place = frame_reader.read_frames(place, looking.end_lsn, 1000)
     assert [item for item in kept.alive if item.lsn > place.after] == followed
     assert list(streams) == [C, b"another stream.."]
     kept.check(looking, compacted=True)
@@ -401,7 +405,7 @@ async def test_whatever_is_asked_first_after_a_compaction_finds_the_rewritten_fi
     disk = MemoryFileSystem()
     kept = await a_log_with_dead_records(disk)
     looking = open_log_read_only(disk, LOG)
-    reader = SegmentReader(looking.reading, looking.index)
+    reader = StreamReader(looking.reading, looking.index)
     await compact(disk, kept)
     looking.reading.close()  # what it had open would still be readable
     if first_asked == "snapshots":
@@ -418,7 +422,7 @@ async def test_row_18_a_read_error_of_a_snapshot_is_declared() -> None:
     kept = await a_log_with_dead_records(disk)
     files = WatchedFiles(disk)
     looking = open_log_read_only(files, LOG)
-    reader = SegmentReader(looking.reading, looking.index)
+    reader = StreamReader(looking.reading, looking.index)
     assert reader.read_snapshot(A) == kept.snapshots[A]
 
     def before(call: Call) -> None:
@@ -1176,7 +1180,7 @@ async def test_row_11_a_forked_stream_is_forked_after_compaction_too() -> None:
     for part in range(3):
         log = open_log(disk, LOG, QUIET)
         assert log.index.flags(A) & STREAM_FORKED
-        assert [r.payload for r in read_stream(SegmentReader(log.reading, log.index), A)] == [b"one", b"two"]
+        assert [r.payload for r in read_stream(StreamReader(log.reading, log.index), A)] == [b"one", b"two"]
         assert len([item for item in follow_log(log) if isinstance(item, Record) and item.stream == A]) == 4
         log.release()
         async with life(disk, kept) as (writer, caretaker, log):
@@ -1224,7 +1228,7 @@ async def test_a_snapshot_covers_what_is_there_and_moves_nothing() -> None:
             with pytest.raises(InvalidInput):
                 writer.submit([bad])
         await put(writer, kept, (A, [b"s3"], FLAG_SNAPSHOT))
-        assert SegmentReader(log.reading, log.index).read_snapshot(A) == Record(A, 3, 5, b"s3")
+        assert StreamReader(log.reading, log.index).read_snapshot(A) == Record(A, 3, 5, b"s3")
         kept.check(log)
     kept.check_reopened(disk)
 

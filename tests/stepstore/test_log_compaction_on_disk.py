@@ -10,9 +10,11 @@ import trio
 from stepstore.log.archive import restore_archive
 from stepstore.log.files import OsFileSystem
 from stepstore.log.frame import FLAG_TOMBSTONE, Batch
+from stepstore.log.frame_reader import FramePosition, FrameReader
 from stepstore.log.opening import LogOptions, open_log, open_log_read_only
-from stepstore.log.reading import FramePosition, Gap, Position, Record, SegmentReader
+from stepstore.log.records import Gap, Record
 from stepstore.log.stream_listing import streams_of
+from stepstore.log.stream_reader import Position, StreamReader
 from stepstore.log.verify import verify_log
 from stepstore.log.writer import LogWriter
 from tests.stepstore.log_lab import payload, stream_id, tended
@@ -34,7 +36,8 @@ async def test_everything_at_once_on_a_real_disk(tmp_path: pathlib.Path) -> None
     kept, doomed = list(expected)[::2], list(expected)[1::2]
     written = 0
     async with tended(log, close=True) as (writer, caretaker):
-        reader = SegmentReader(log.reading, log.index)
+        reader = StreamReader(log.reading, log.index)
+        frame_reader = FrameReader(log.reading, log.index)
         limiter = trio.CapacityLimiter(1)
         half_written, finished = trio.Event(), trio.Event()
 
@@ -54,7 +57,7 @@ async def test_everything_at_once_on_a_real_disk(tmp_path: pathlib.Path) -> None
             place, seen = FramePosition(0), 0
             while not (finished.is_set() and place.after >= writer.watermark.lsn):
                 upto = writer.watermark.lsn
-                items, place = await trio.to_thread.run_sync(reader.read_frames, place, upto, 50, limiter=limiter)
+                items, place = await trio.to_thread.run_sync(frame_reader.read_frames, place, upto, 50, limiter=limiter)
                 for item in items:
                     assert isinstance(item, Record)
                     assert item.lsn > seen
@@ -101,7 +104,7 @@ async def test_everything_at_once_on_a_real_disk(tmp_path: pathlib.Path) -> None
     assert not any(data in left for data in gone)
     assert verify_log(path, digests=True).problems == []
     log = open_log_read_only(OsFileSystem(), path)
-    reader = SegmentReader(log.reading, log.index)
+    reader = StreamReader(log.reading, log.index)
     assert set(streams_of(log.index)) == set(kept)
     for stream in kept:
         found, _position = reader.read_slice(stream, Position(0), log.end_lsn, 10**6, 10**9)
@@ -110,7 +113,7 @@ async def test_everything_at_once_on_a_real_disk(tmp_path: pathlib.Path) -> None
     archived = restore_archive(archive, restored)
     assert verify_log(restored, digests=True).records == archived.records
     log = open_log(OsFileSystem(), restored, OPTIONS)
-    items, _place = SegmentReader(log.reading, log.index).read_frames(FramePosition(0), log.end_lsn, 10**6)
+    items, _place = FrameReader(log.reading, log.index).read_frames(FramePosition(0), log.end_lsn, 10**6)
     assert not [item for item in items if isinstance(item, Gap)]
     for item in items:
         assert isinstance(item, Record)

@@ -22,7 +22,7 @@ import trio
 from stepstore.errors import StepwellError
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import LogOptions, open_log
-from stepstore.log.reading import Record
+from stepstore.log.records import Record
 from stepstore.log.submission import Submission
 from stepstore.log.writer import LogWriter
 from tests.stepstore.log_lab import (

@@ -17,7 +17,8 @@ from stepstore.log.footer import TRAILER_BYTES
 from stepstore.log.frame import DirectoryEntry
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import OpenLog, open_log
-from stepstore.log.reading import Gap, Record, SegmentReader
+from stepstore.log.records import Gap, Record
+from stepstore.log.stream_reader import StreamReader
 from stepstore.log.verify import verify_log
 from tests.stepstore.log_lab import (
     LOG,
@@ -151,7 +152,7 @@ def cost_of(at: int, frames: list[FoundFrame], directories: list[list[DirectoryE
 
 
 def check_what_is_read(log: OpenLog, stored: list[Record], expected: Expected, at: int) -> None:
-    reader = SegmentReader(log.reading, log.index)
+    reader = StreamReader(log.reading, log.index)
     for stream in (A, B):
         if stream in expected.damaged:
             with pytest.raises(Damaged) as caught:

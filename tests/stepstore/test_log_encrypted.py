@@ -8,11 +8,13 @@ import pytest
 
 from stepstore.errors import KeyDestroyed
 from stepstore.log.frame import FLAG_TOMBSTONE, Batch
+from stepstore.log.frame_reader import FramePosition, FrameReader
 from stepstore.log.key_provider import LocalKeyProvider
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import LogOptions, open_log
-from stepstore.log.reading import FramePosition, Record, SegmentReader
+from stepstore.log.records import Record
 from stepstore.log.stream_listing import streams_of
+from stepstore.log.stream_reader import StreamReader
 from stepstore.log.verify import verify_log
 from tests.stepstore.log_lab import (
     LOG,
@@ -70,7 +72,7 @@ async def test_a_file_of_keys_that_fails_is_left_for_another_and_nothing_is_refu
     assert disk.list_names(f"{LOG}/keys") == ["KEYS-2"]
     for image in (clone(disk), disk.durable_copy()):
         log = open_log(image, LOG, ENCRYPTED)
-        reader = SegmentReader(log.reading, log.index, log.codec.decode)
+        reader = FrameReader(log.reading, log.index, log.codec.decode)
         assert reader.read_frames(FramePosition(0), 10, 10)[0] == stored
         log.release()
 
@@ -103,7 +105,7 @@ async def test_whatever_a_power_cut_leaves_of_a_group_its_keys_are_there_if_it_i
     seen: set[int] = set()
     for image in [*images, clone(disk)]:
         log = open_log(image, LOG, ENCRYPTED)
-        reader = SegmentReader(log.reading, log.index, log.codec.decode)
+        reader = StreamReader(log.reading, log.index, log.codec.decode)
         found = [record for stream in streams_of(log.index) for record in read_stream(reader, stream)]
         assert found == stored[: len(found)]
         seen.add(len(found))
@@ -138,7 +140,7 @@ async def test_a_tombstone_is_readable_when_the_key_of_its_stream_is_gone_and_ot
         await store(writer, (A, [b"secret"]))
         await writer.submit([Batch(A, 2, [b"deleted"], FLAG_TOMBSTONE), Batch(B, 1, [b"kept"], 0)]).wait()
     log = open_log(disk, LOG, ENCRYPTED)
-    reader = SegmentReader(log.reading, log.index, log.codec.decode)
+    reader = FrameReader(log.reading, log.index, log.codec.decode)
     found, _place = reader.read_frames(FramePosition(0), log.end_lsn, 100)
     assert found == [Record(A, 2, 2, b"deleted"), Record(B, 1, 3, b"kept")]
     assert b"secret" not in content(disk, segments(disk)[0])

@@ -16,8 +16,8 @@ from stepstore.log.frame import FLAG_TOMBSTONE, Batch
 from stepstore.log.live_index import STREAM_FORKED
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import LogOptions, open_log
-from stepstore.log.reading import SegmentReader
 from stepstore.log.recovery import recover
+from stepstore.log.stream_reader import StreamReader
 from tests.stepstore.log_lab import (
     LOG,
     SMALL,
@@ -109,7 +109,7 @@ def test_row_10_records_that_one_segment_holds_twice_are_kept_once_and_counted(l
     found = recover(disk, LOG, must_exist(disk, LOG))
     assert found.duplicates == 4
     assert found.end_lsn == 8
-    reader = SegmentReader(found.reading, found.index)
+    reader = StreamReader(found.reading, found.index)
     assert [(record.seq, record.lsn) for record in read_stream(reader, A)] == [(1, 1), (2, 2), (3, 3)]
     assert [(record.seq, record.lsn) for record in read_stream(reader, B)] == [(1, 6)]
     assert not found.index.flags(A) & STREAM_FORKED
@@ -133,7 +133,7 @@ async def test_row_11_two_records_of_one_number_in_one_segment_fork_their_stream
     opened = open_log(disk, LOG, SMALL)
     assert opened.index.flags(A) & STREAM_FORKED
     assert not opened.index.flags(B) & STREAM_FORKED
-    reader = SegmentReader(opened.reading, opened.index)
+    reader = StreamReader(opened.reading, opened.index)
     assert [record.payload for record in read_stream(reader, A)] == [b"one", payload(300), b"three"]
     async with writing(opened) as writer:
         with pytest.raises(InvalidState, match="forked"):

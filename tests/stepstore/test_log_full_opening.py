@@ -12,8 +12,9 @@ from stepstore.errors import Closed, Fenced, LogFull, RecoveryFailed
 from stepstore.log.admission import RETRY_FULL_SECONDS
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import open_log
-from stepstore.log.reading import Record, SegmentReader
+from stepstore.log.records import Record
 from stepstore.log.sealing import sidecar_path
+from stepstore.log.stream_reader import StreamReader
 from stepstore.log.verify import verify_log
 from stepstore.log.writer import LogWriter
 from tests.stepstore.log_lab import (
@@ -87,7 +88,7 @@ async def test_a_torn_log_on_a_full_disk_is_read_and_written_to_once_there_is_ro
         await trio.sleep(RETRY_FULL_SECONDS + 0.1)
         assert not is_full(writer)
         stored += records_of(await store(writer, (A, [b"there is room"]), (B, [b"again"])))
-        assert read_stream(SegmentReader(log.reading, log.index), A) == [r for r in stored if r.stream == A]
+        assert read_stream(StreamReader(log.reading, log.index), A) == [r for r in stored if r.stream == A]
     assert len(disk.list_names(f"{LOG}/quarantine")) == 1
     for image in (clone(disk), disk.durable_copy()):
         assert verify_log(LOG, files=image).problems == []

@@ -20,10 +20,11 @@ from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.open_files import OpenFiles
 from stepstore.log.opening import OpenLog, open_log, open_log_read_only
 from stepstore.log.packed_table import PAGE_BYTES
-from stepstore.log.reading import Record, SegmentReader
+from stepstore.log.records import Record
 from stepstore.log.sealed_index import SealedIndex
 from stepstore.log.sealing import SIDECAR_INDEX_AT, find_seal, read_trailer, sidecar_path
 from stepstore.log.stream_listing import streams_of
+from stepstore.log.stream_reader import StreamReader
 from stepstore.log.verify import verify_log
 from tests.stepstore.log_lab import (
     LOG,
@@ -393,7 +394,7 @@ def test_damage_that_shows_only_when_the_index_is_read_is_contained() -> None:
     segment = log.index.segments[0]
     assert isinstance(segment.index, SealedIndex)
     flip(disk, segment.path, segment.index._base + segment.index.head.streams_at + 5)
-    reader = SegmentReader(log.reading, log.index)
+    reader = StreamReader(log.reading, log.index)
     assert read_stream(reader, A) == [record for record in stored if record.stream == A]
     assert log.index.index_rebuilds == 1
     log.release()

@@ -16,13 +16,15 @@ from stepstore.errors import Damaged, RecoveryFailed
 from stepstore.log import frame as fr
 from stepstore.log.batch_codec import Compression, DecodeFailed
 from stepstore.log.frame import FLAG_CLOSES, FLAG_OPENS, FLAG_SNAPSHOT, Batch
+from stepstore.log.frame_reader import FramePosition, FrameReader
 from stepstore.log.index import LogIndex, Part
 from stepstore.log.indexed_batch import IndexedBatch, batch_from_words
 from stepstore.log.live_index import LiveIndex
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import LogOptions, OpenLog, open_log, open_log_read_only
-from stepstore.log.reading import FramePosition, Gap, Position, Record, SegmentReader
+from stepstore.log.records import Gap, Record
 from stepstore.log.stream_listing import streams_of
+from stepstore.log.stream_reader import Position, StreamReader
 from tests.stepstore.log_lab import (
     LOG,
     SMALL,
@@ -50,8 +52,12 @@ from tests.stepstore.log_lab import (
 )
 
 
-def reader_of(log: OpenLog) -> SegmentReader:
-    return SegmentReader(log.reading, log.index)
+def reader_of(log: OpenLog) -> StreamReader:
+    return StreamReader(log.reading, log.index)
+
+
+def frame_reader_of(log: OpenLog) -> FrameReader:
+    return FrameReader(log.reading, log.index)
 
 
 def places_of(log: OpenLog) -> list[tuple[str, int, int]]:
@@ -282,7 +288,7 @@ def test_a_position_that_was_kept_goes_on_where_it_was() -> None:
     disk = MemoryFileSystem()
     stored = write_log(disk, [[(A, [payload(3000, n)])] for n in range(30)])
     log = open_log_read_only(disk, LOG)
-    reader, position, found = reader_of(log), FramePosition(0), []
+    reader, position, found = frame_reader_of(log), FramePosition(0), []
     for upto in (3, 4, 4, 17, 30):
         while position.after < upto:
             items, position = reader.read_frames(position, upto, 2)
@@ -320,7 +326,7 @@ async def test_a_frame_that_is_added_while_the_last_one_is_read_is_not_passed_ov
         for n in (b"1", b"2", b"3"):
             stored += records_of(await store(writer, (A, [n])))
         asked = 0
-        reader, position, found = reader_of(log), FramePosition(0), []
+        reader, position, found = frame_reader_of(log), FramePosition(0), []
         while position.after < writer.watermark.lsn:
             items, position = reader.read_frames(position, writer.watermark.lsn, 256)
             found += items
@@ -336,7 +342,7 @@ def test_a_log_without_a_segment_is_empty() -> None:
         disk.unlink(segment)
     log = open_log_read_only(disk, LOG)
     assert (log.end_lsn, log.index.records, log.report.segments) == (0, 0, 0)
-    assert reader_of(log).read_frames(FramePosition(0), 10, 10) == ([], FramePosition(0))
+    assert frame_reader_of(log).read_frames(FramePosition(0), 10, 10) == ([], FramePosition(0))
     assert read_stream(reader_of(log), A) == []
     assert list(streams_of(log.index)) == []
     assert log.index.last_seq(A) == 0
@@ -487,12 +493,13 @@ def test_a_read_error_is_recovery_failed_and_not_damage() -> None:
     log = open_log_read_only(files, LOG)
     files.before = bad_block
     reader = reader_of(log)
+    frame_reader = frame_reader_of(log)
     (batch,) = log.index.batches_after(A, 0)
     (segment,) = log.index.segments
     reads: list[Callable[[], object]] = [
         lambda: reader.read_batch(A, batch),
         lambda: reader.read_slice(A, Position(0), 10, 10, 10),
-        lambda: reader.read_frames(FramePosition(0), 10, 10),
+        lambda: frame_reader.read_frames(FramePosition(0), 10, 10),
     ]
     for read in reads:
         with pytest.raises(RecoveryFailed) as caught:
@@ -534,10 +541,11 @@ async def test_a_compressed_batch_is_read_through_its_decoder(needs_thread: bool
         stored += records_of(await store(writer, (A, [b"short"]), (B, [TEXT])))
     log = open_log_read_only(disk, LOG)
     assert TEXT not in content(disk, segments(disk)[0])
-    reader = SegmentReader(log.reading, log.index, log.codec.decode)
+    reader = StreamReader(log.reading, log.index, log.codec.decode)
+    frame_reader = FrameReader(log.reading, log.index, log.codec.decode)
     for stream in (A, B):
         assert read_stream(reader, stream) == [record for record in stored if record.stream == stream]
-    assert reader.read_frames(FramePosition(0), 10, 10)[0] == stored
+    assert frame_reader.read_frames(FramePosition(0), 10, 10)[0] == stored
     with pytest.raises(RecoveryFailed, match="compressed or encrypted"):
         read_stream(reader_of(log), A)
 
@@ -553,11 +561,12 @@ async def test_row_08_a_compressed_batch_that_cannot_be_decoded_is_damaged() -> 
             raise DecodeFailed("no")
         return log.codec.decode(stream, first_seq, flags, data, lengths)
 
-    reader = SegmentReader(log.reading, log.index, cannot)
+    reader = StreamReader(log.reading, log.index, cannot)
+    frame_reader = FrameReader(log.reading, log.index, cannot)
     with pytest.raises(Damaged):
         read_stream(reader, A)
     assert read_stream(reader, B) == stored[1:]
-    assert reader.read_frames(FramePosition(0), 10, 10)[0] == [Gap(1, 1), stored[1]]
+    assert frame_reader.read_frames(FramePosition(0), 10, 10)[0] == [Gap(1, 1), stored[1]]
 
 
 async def test_a_gap_behind_the_end_that_was_asked_for_comes_with_the_next_frames() -> None:
@@ -574,7 +583,7 @@ async def test_a_gap_behind_the_end_that_was_asked_for_comes_with_the_next_frame
             raise DecodeFailed("no")
         return log.codec.decode(stream, first_seq, flags, data, lengths)
 
-    reader = SegmentReader(log.reading, log.index, cannot)
+    reader = FrameReader(log.reading, log.index, cannot)
     found, position = reader.read_frames(FramePosition(0), 1, 10)
     assert found == stored[:1]
     found, position = reader.read_frames(position, 2, 10)
@@ -605,7 +614,7 @@ async def a_compressed_stream() -> MemoryFileSystem:
 async def test_a_slice_counts_what_compressed_records_will_take_and_not_what_is_stored_for_them() -> None:
     disk = await a_compressed_stream()
     log = open_log_read_only(disk, LOG)
-    reader = SegmentReader(log.reading, log.index, log.codec.decode)
+    reader = StreamReader(log.reading, log.index, log.codec.decode)
     found, _position = reader.read_slice(A, Position(0), 2**63, 100, 2 * (len(TEXT) + 1))
     assert [record.seq for record in found] == [1, 2, 3, 4]
 
@@ -617,7 +626,7 @@ async def test_a_compressed_batch_whose_lengths_cannot_be_read_is_declared_only_
     disk = await a_compressed_stream()
     files = WatchedFiles(disk)
     log = open_log_read_only(files, LOG)
-    reader = SegmentReader(log.reading, log.index, log.codec.decode)
+    reader = StreamReader(log.reading, log.index, log.codec.decode)
     batch = log.index.batches_after(A, 0)[1]
     failed: list[int] = []
 
@@ -685,7 +694,7 @@ def test_a_follower_meets_a_gap_where_an_index_forgets_a_frame_and_goes_on_behin
     frames = [segment.index.frame_place(n) for n in range(3)]
     del frames[forgotten]
     segment.index = Forgetful(segment.index, frames)  # type: ignore[assignment]
-    reader = reader_of(log)
+    reader = frame_reader_of(log)
     kept = [record for record in stored if not gap.first_lsn <= record.lsn <= gap.last_lsn]
     found, position = reader.read_frames(FramePosition(0), 4, 100)
     assert found == ([*kept, gap] if gap.first_lsn > 1 else [gap, *kept])
@@ -742,7 +751,7 @@ async def test_of_a_batch_that_an_index_names_where_none_can_be_nothing_is_read(
         stored += records_of(await store(writer, (A, [TEXT])))
     files = WatchedFiles(disk)
     log = open_log_read_only(files, LOG)
-    reader = SegmentReader(log.reading, log.index, log.codec.decode)
+    reader = StreamReader(log.reading, log.index, log.codec.decode)
     end = log.index.segments[0].end_offset
 
     files.calls.clear()

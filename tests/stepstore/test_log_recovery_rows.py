@@ -25,9 +25,10 @@ from stepstore.log.frame import KIND_MARK, Batch
 from stepstore.log.live_index import STREAM_FORKED
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import LogOptions, open_log, open_log_read_only
-from stepstore.log.reading import Record, SegmentReader
+from stepstore.log.records import Record
 from stepstore.log.recovery import recover
 from stepstore.log.sealing import sidecar_path
+from stepstore.log.stream_reader import StreamReader
 from stepstore.log.verify import verify_log
 from tests.stepstore.log_lab import (
     LOG,
@@ -880,7 +881,7 @@ def read_a(disk: MemoryFileSystem) -> tuple[list[bytes], int]:
     """What can be read of A after an opening, and what is wrong with it."""
     log = open_log(disk, LOG, SMALL)
     try:
-        reader = SegmentReader(log.reading, log.index)
+        reader = StreamReader(log.reading, log.index)
         return [record.payload for record in read_stream(reader, A)], log.index.flags(A)
     finally:
         log.release()
@@ -949,7 +950,7 @@ def test_row_11_a_number_with_different_bytes_is_a_fork_and_ends_what_is_readabl
         assert flags & STREAM_FORKED
         assert found == [b"one", b"two", b"three"][:readable]
         log = open_log(disk, LOG, SMALL)
-        assert read_stream(SegmentReader(log.reading, log.index), B) == others
+        assert read_stream(StreamReader(log.reading, log.index), B) == others
         log.release()
 
 

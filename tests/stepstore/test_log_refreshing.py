@@ -10,12 +10,14 @@ import trio.testing
 from stepstore.errors import RecoveryFailed
 from stepstore.log import frame as fr
 from stepstore.log.frame import FLAG_CLOSES, FLAG_OPENS, Batch
+from stepstore.log.frame_reader import FramePosition, FrameReader
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import OpenLog, open_log, open_log_read_only
-from stepstore.log.reading import FramePosition, Position, Record, SegmentReader
+from stepstore.log.records import Record
 from stepstore.log.refreshing import refresh
 from stepstore.log.scan import Window
 from stepstore.log.sealed_index import SealedIndex
+from stepstore.log.stream_reader import Position, StreamReader
 from tests.stepstore.log_lab import (
     LOG,
     SMALL,
@@ -158,9 +160,10 @@ async def test_a_reader_that_had_begun_goes_on_behind_a_refresh() -> None:
         for n in range(6):
             stored += records_of(await store(writer, (A, [payload(3000, n)])))
         log = open_log_read_only(disk, LOG)
-        reader = SegmentReader(log.reading, log.index)
+        reader = StreamReader(log.reading, log.index)
+        frame_reader = FrameReader(log.reading, log.index)
         found, place = reader.read_slice(A, Position(0), 2**63, 2, 10**6)
-        items, frames = reader.read_frames(FramePosition(0), log.end_lsn, 2)
+        items, frames = frame_reader.read_frames(FramePosition(0), log.end_lsn, 2)
         assert (found, items) == (stored[:2], stored[:2])
         for n in range(6):
             stored += records_of(await store(writer, (A, [payload(3000, n + 6)])))
@@ -170,7 +173,7 @@ async def test_a_reader_that_had_begun_goes_on_behind_a_refresh() -> None:
             part, place = reader.read_slice(A, place, 2**63, 2, 10**6)
             found += part
         while frames.after < log.end_lsn:
-            more, frames = reader.read_frames(frames, log.end_lsn, 2)
+            more, frames = frame_reader.read_frames(frames, log.end_lsn, 2)
             items += more
     assert found == stored
     assert items == stored

@@ -14,7 +14,7 @@ from stepstore.log.footer import HEAD_BYTES, TRAILER_BYTES, parse_trailer
 from stepstore.log.frame import MAX_FRAME_BYTES
 from stepstore.log.memory_files import MemoryFile, MemoryFileSystem
 from stepstore.log.opening import open_log
-from stepstore.log.reading import Record
+from stepstore.log.records import Record
 from stepstore.log.repair import put_on_medium
 from tests.stepstore.log_lab import (
     CHANGES,

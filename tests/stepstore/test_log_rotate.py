@@ -14,7 +14,7 @@ import trio.testing
 from stepstore.errors import Closed, Fenced
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import open_log
-from stepstore.log.reading import Record
+from stepstore.log.records import Record
 from stepstore.log.verify import verify_log
 from stepstore.log.writer import LogWriter
 from tests.stepstore.log_lab import (

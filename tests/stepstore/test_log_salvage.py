@@ -26,11 +26,12 @@ from stepstore.log.indexed_batch import IndexedBatch
 from stepstore.log.key_provider import LocalKeyProvider
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import LogOptions, open_log
-from stepstore.log.reading import Record, SegmentReader
+from stepstore.log.records import Record
 from stepstore.log.salvage import salvage_log
 from stepstore.log.salvage_report import SalvageReport
 from stepstore.log.sealing import sidecar_path, write_sidecar
 from stepstore.log.stream_listing import streams_of
+from stepstore.log.stream_reader import StreamReader
 from stepstore.log.tolerant_file import TolerantFile
 from stepstore.log.verify import verify_log
 from tests.stepstore.compaction_lab import Kept, a_log_with_dead_records, compact
@@ -725,7 +726,7 @@ def coded_log(options: LogOptions) -> tuple[MemoryFileSystem, Truth]:
 
 def read_back(disk: MemoryFileSystem, options: LogOptions) -> Truth:
     log = open_log(disk, NEW, options)
-    reader = SegmentReader(log.reading, log.index, log.codec.decode)
+    reader = StreamReader(log.reading, log.index, log.codec.decode)
     found = {stream: [record.payload for record in read_stream(reader, stream)] for stream in streams_of(log.index)}
     log.release()
     return found
@@ -803,7 +804,7 @@ def test_an_encrypted_snapshot_without_its_key_is_left_out_and_no_record_with_it
     report = salvage_log(LOG, NEW, files=disk, options=SMALL)
     assert (report.lost, report.kept_records, report.behind_records) == (False, 2, 0)
     log = open_log(disk, NEW, SMALL)
-    reader = SegmentReader(log.reading, log.index)
+    reader = StreamReader(log.reading, log.index)
     assert reader.read_snapshot(A) is None
     assert truth_of(read_log(log)) == {A: [b"one", b"two"]}
     log.release()
@@ -836,7 +837,7 @@ def compacted_log() -> tuple[MemoryFileSystem, Truth]:
 
 def read_without_snapshots(disk: MemoryFileSystem) -> Truth:
     log = open_log(disk, NEW, SMALL)
-    reader = SegmentReader(log.reading, log.index, log.codec.decode)
+    reader = StreamReader(log.reading, log.index, log.codec.decode)
     found = {stream: [record.payload for record in read_stream(reader, stream)] for stream in streams_of(log.index)}
     log.release()
     return found
@@ -851,7 +852,7 @@ def test_a_compacted_log_is_copied_whole_with_its_newest_snapshots() -> None:
     snapshots: list[list[tuple[int, bytes]]] = []
     for path in (LOG, NEW):
         log = open_log(disk, path, SMALL)
-        reader = SegmentReader(log.reading, log.index)
+        reader = StreamReader(log.reading, log.index)
         found = [reader.read_snapshot(stream) for stream in (A, C)]
         snapshots.append([(record.seq, record.payload) for record in found if record is not None])
         log.release()

@@ -14,7 +14,7 @@ from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.open_files import OpenFiles
 from stepstore.log.opening import LogOptions, open_log, open_log_read_only
 from stepstore.log.packed_table import UnsoundIndex
-from stepstore.log.reading import Record
+from stepstore.log.records import Record
 from stepstore.log.sealing import SIDECAR_INDEX_AT, find_seal, open_index, read_trailer, sidecar_path
 from stepstore.log.verify import verify_log
 from tests.stepstore.log_lab import (

@@ -17,7 +17,7 @@ from stepstore.log.footer import TRAILER_BYTES
 from stepstore.log.frame import Batch
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import LogOptions, open_log
-from stepstore.log.reading import Record
+from stepstore.log.records import Record
 from stepstore.log.submission import Submission
 from stepstore.log.writer import LogWriter
 from tests.stepstore.log_lab import (

@@ -21,7 +21,7 @@ from stepstore.log.files import FileSystem
 from stepstore.log.frame import FLAG_CLOSES, Batch
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import LogOptions, open_log
-from stepstore.log.reading import Record
+from stepstore.log.records import Record
 from stepstore.log.segment_header import HEADER_BYTES
 from stepstore.log.submission import Submission
 from stepstore.log.verify import verify_log

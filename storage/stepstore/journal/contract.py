@@ -27,13 +27,13 @@ from stepstore.log.frame import FLAG_TOMBSTONE as FLAG_TOMBSTONE
 from stepstore.log.frame import Batch as Batch
 from stepstore.log.opening import RecoveryReport
 from stepstore.log.purge import DeletionReport as DeletionReport
-from stepstore.log.reading import Gap as Gap
-from stepstore.log.reading import Record as Record
-from stepstore.log.reading import RecordBatch as RecordBatch
-from stepstore.log.reading import Stored as Stored
-from stepstore.log.reading import StoredBatch as StoredBatch
-from stepstore.log.reading import between as between
-from stepstore.log.reading import last_lsn_of as last_lsn_of
+from stepstore.log.records import Gap as Gap
+from stepstore.log.records import Record as Record
+from stepstore.log.records import RecordBatch as RecordBatch
+from stepstore.log.records import Stored as Stored
+from stepstore.log.records import StoredBatch as StoredBatch
+from stepstore.log.records import between as between
+from stepstore.log.records import last_lsn_of as last_lsn_of
 from stepstore.log.submission import Gate as Gate
 from stepstore.log.submission import Submission as Submission
 from stepstore.log.writer_stats import WriterStats

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import trio
 
-from stepstore.log.reading import Gap, Record, RecordBatch, Stored
+from stepstore.log.records import Gap, Record, RecordBatch, Stored
 
 T = TypeVar("T")
 

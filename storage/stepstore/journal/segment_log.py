@@ -28,12 +28,14 @@ from stepstore.log.caretaker import LogCaretaker
 from stepstore.log.compactor import CompactionReport
 from stepstore.log.cursor import Cursor, epoch_of, judge_cursor, parse_cursor
 from stepstore.log.files import FileSystem, OsFileSystem
+from stepstore.log.frame_reader import FramePosition, FrameReader
 from stepstore.log.live_index import STREAM_DELETED, STREAM_FORKED, STREAM_GAP
 from stepstore.log.opening import LogOptions, OpenLog, open_log, open_log_read_only
-from stepstore.log.reading import FramePosition, Gap, Position, SegmentReader, Stored
+from stepstore.log.records import Gap, Stored
 from stepstore.log.refreshing import refresh
 from stepstore.log.scrubber import LogScrubber
 from stepstore.log.stream_listing import streams_of
+from stepstore.log.stream_reader import Position, StreamReader
 from stepstore.log.writer import LogWriter
 from stepstore.log.writer_stats import WriterStats
 from stepstore.notices import Notices
@@ -55,7 +57,8 @@ class SegmentLogJournal:
         self._log = log
         self._writer = LogWriter(log) if log.sequence is not None else None
         self._caretaker = None if self._writer is None else LogCaretaker(log, self._writer)
-        self._reader = SegmentReader(log.reading, log.index, log.codec.decode)
+        self._streams = StreamReader(log.reading, log.index, log.codec.decode)
+        self._frames = FrameReader(log.reading, log.index, log.codec.decode)
         self._read_limiter = trio.CapacityLimiter(1)
         self._released = False
         self.report: JournalReport = log.report
@@ -221,7 +224,7 @@ class SegmentLogJournal:
             await self._blocking(self._log.keys.destroy, [stream])
 
     async def read_snapshot(self, stream: bytes) -> Record | None:
-        return await self._blocking(self._reader.read_snapshot, stream)
+        return await self._blocking(self._streams.read_snapshot, stream)
 
     async def rotate(self) -> None:
         await trio.lowlevel.checkpoint()
@@ -321,7 +324,7 @@ class StreamSlices:
         if self._must_catch_up:  # in the same turn of the reader's thread: each turn costs what reading ten steps does
             refresh(self._journal._log)
             self._upto, self._must_catch_up = self._journal.durable_lsn, False
-        return self._journal._reader.read_slice(self._stream, self._position, self._upto, self._at_once, SLICE_BYTES)
+        return self._journal._streams.read_slice(self._stream, self._position, self._upto, self._at_once, SLICE_BYTES)
 
     def _nothing_more(self, position: Position) -> list[Record]:
         if position.flags & STREAM_DELETED or not position.flags & (STREAM_FORKED | STREAM_GAP):
@@ -361,7 +364,7 @@ class SegmentLogFollower(FollowedSlices):
         if self._ready:
             await trio.lowlevel.checkpoint()
             return self._ready.popleft()
-        found = await self._read(self._journal._reader.read_frames, SLICE_RECORDS)
+        found = await self._read(self._journal._frames.read_frames, SLICE_RECORDS)
         if not found:
             return found
         self._ready.extend(found[start : start + SLICE_RECORDS] for start in range(0, len(found), SLICE_RECORDS))
@@ -369,7 +372,7 @@ class SegmentLogFollower(FollowedSlices):
 
     async def next_digest(self, records: int, digest: Callable[[Sequence[Stored]], T]) -> T | None:
         def read(position: FramePosition, upto: int, records: int) -> tuple[T, FramePosition]:
-            found, position = self._journal._reader.read_stored(position, upto, records)
+            found, position = self._journal._frames.read_stored(position, upto, records)
             return digest(found), position
 
         return await self._read(read, records)

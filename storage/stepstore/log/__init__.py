@@ -35,7 +35,10 @@ General layout, in reading order:
 - `repair`: carries out what recovery decided, in the order that survives a crash at any point.
 - `live_index`, `sealed_index`: which records of which stream lie where in one segment, in memory or read from its
   footer; `index` puts the segments together (`indexed_segment`: one of them, `indexed_batch`: a batch in it,
-  `open_streams`, `stream_listing`). `reading`: fetches records; `open_files`: what it reads through.
+  `open_streams`, `stream_listing`).
+- `records`: what is read: a record, a batch of them, a gap. `stream_reader`: fetches those of one stream, by the index;
+  `frame_reader`: those of all streams, frame by frame in log order (`read_ahead`: many small ones in one read).
+  `stored_payloads`: decodes what a batch holds. `open_files`, `places`: what they read through, and together.
 - `directory`, `names`: LOCK, FORMAT, names, the first open. `segment`: a segment being written. `reserve`, `forking`.
 - `batch_codec`: compression and encryption of batches. `key_ring`: the keys of streams; `key_store`, `keys_file`: where
   they are kept, and the bytes of that; `key_provider`: what wraps them.

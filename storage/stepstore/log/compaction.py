@@ -49,12 +49,12 @@ from stepstore.log.open_files import OpenFiles
 from stepstore.log.open_streams import open_streams_after
 from stepstore.log.opening import OpenLog
 from stepstore.log.packed_table import UnsoundIndex
-from stepstore.log.reading import SegmentReader
 from stepstore.log.scan import Window
 from stepstore.log.sealed_index import SealedIndex
 from stepstore.log.sealing import open_index, sidecar_path
 from stepstore.log.segment import Cut, write_seal
 from stepstore.log.segment_header import SegmentHeader
+from stepstore.log.stream_reader import StreamReader
 
 STEP_BYTES = 8 * 1024 * 1024
 """One step reads about so much, unless one frame is larger, and so much is written at a time: closing a log waits for
@@ -376,7 +376,7 @@ class Rewriting:
             return
         reading = OpenFiles(self._log.files)
         try:
-            settle_doubts(self.indexed(self.path), SegmentReader(reading, self._log.index).same_records)
+            settle_doubts(self.indexed(self.path), StreamReader(reading, self._log.index).same_records)
         finally:
             reading.close()
 

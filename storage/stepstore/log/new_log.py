@@ -12,9 +12,9 @@ from stepstore.log.index import LogIndex
 from stepstore.log.live_index import LiveIndex
 from stepstore.log.names import FORMAT
 from stepstore.log.opening import LogOptions, OpenLog, open_log
-from stepstore.log.reading import SegmentReader
 from stepstore.log.sealing import open_index
 from stepstore.log.segment import Segment
+from stepstore.log.stream_reader import StreamReader
 
 UNFINISHED = "FORMAT.unfinished"
 
@@ -33,7 +33,7 @@ class NewLog:
         self._stored: dict[tuple[bytes, int], tuple[bytes, int]] = {}
         self._cost = 0
         self._codec = self._log.codec
-        self.reader = SegmentReader(self._log.reading, self._log.index, self._codec.decode)
+        self.reader = StreamReader(self._log.reading, self._log.index, self._codec.decode)
         try:
             self._rename(FORMAT, UNFINISHED)
         except BaseException:

@@ -63,12 +63,12 @@ from stepstore.log.listing import list_log
 from stepstore.log.live_index import LiveIndex
 from stepstore.log.open_files import OpenFiles
 from stepstore.log.open_streams import open_streams_after
-from stepstore.log.reading import SegmentReader
 from stepstore.log.recovered import Recovered, SegmentState
 from stepstore.log.scan import SegmentScan
 from stepstore.log.seal_ends import from_seal, heed_footer, is_sidecar_stale
 from stepstore.log.sealing import sidecar_path
 from stepstore.log.segment_header import SegmentHeader
+from stepstore.log.stream_reader import StreamReader
 from stepstore.log.tail_verdict import TailPolicy, corrupt_at, judge_newest, note_of_a_cut
 
 
@@ -141,7 +141,7 @@ def _recover(
         check_listed(found.segment, listing.end_lsn_of(name))
         states.append(found)
     segments = [state.segment for state in states]
-    reader_of: list[SegmentReader] = []
+    reader_of: list[StreamReader] = []
 
     def rebuild(segment: IndexedSegment) -> LiveIndex:
         return rebuild_index(files, segment)
@@ -152,7 +152,7 @@ def _recover(
         rebuild=rebuild,
         same_records=lambda one, other: reader_of[0].same_records(one, other),
     )
-    reader_of.append(SegmentReader(reading, index))
+    reader_of.append(StreamReader(reading, index))
     duplicates = sum(settle_doubts(segment, reader_of[0].same_records) for segment in index.segments)
     return Recovered(states, index, reading, torn, notes, duplicates, listing.manifest, tuple(leftovers))
 

@@ -27,7 +27,7 @@ from stepstore.log.new_log import NewLog
 from stepstore.log.open_files import OpenFiles
 from stepstore.log.opening import LogOptions
 from stepstore.log.problems import StreamName, TouchedStream
-from stepstore.log.reading import Position, Record
+from stepstore.log.records import Record
 from stepstore.log.salvage_listing import list_sources
 from stepstore.log.salvage_report import (
     DamagedPlace,
@@ -37,6 +37,7 @@ from stepstore.log.salvage_report import (
 )
 from stepstore.log.salvage_source import FoundBatch, Lost, Source
 from stepstore.log.set_aside import Describe, SetAside
+from stepstore.log.stream_reader import Position
 from stepstore.log.verify import is_locked
 
 
