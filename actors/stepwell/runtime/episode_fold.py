@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from stepstore.catalog import CatalogOptions, Change, LogReading, Projection
+from stepstore.giving_way import give_way
 from stepstore.journal import Gap, Journal, Record, RecordBatch
 from stepwell.errors import EpisodeUnavailable
 from stepwell.model.analysis import RewardScore
@@ -117,6 +118,7 @@ class EpisodeCatalogFold:
             touched.failed += failed
             touched.last_step_ns = item.last_ns
         for start in range(0, len(others), _TOGETHER):
+            give_way()
             self._take_others(others[start : start + _TOGETHER])
 
     def take(self, items: Sequence[Record | Gap]) -> None:

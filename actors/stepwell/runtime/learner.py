@@ -17,6 +17,7 @@ import trio
 
 from stepstore.catalog import CatalogOptions, Change, LogReading, Projection
 from stepstore.errors import Damaged, Forked, KeyDestroyed
+from stepstore.giving_way import give_way
 from stepstore.journal import Gap, Journal, Record, RecordBatch
 from stepwell.errors import EpisodeUnavailable
 from stepwell.learning.extraction import domain_of, ended_ns, extract, success_of
@@ -186,6 +187,7 @@ class LearningFold:
         patterns: dict[str, tuple[str, str, str, str]] = {}
         evidence: list[tuple[Any, ...]] = []
         for stream, payloads in ended.items():
+            give_way()
             episode = _episode(stream, payloads)
             if episode is None or episode.outcome is None:
                 continue

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from stepstore.catalog import CatalogOptions, Change, LogReading, Projection
+from stepstore.giving_way import give_way
 from stepstore.journal import Gap, Journal, Record, RecordBatch
 from stepwell.errors import EpisodeUnavailable
 from stepwell.model.analysis import EpisodeSummary, RewardScore
@@ -75,6 +76,7 @@ class RetrievalFold:
                 if not payload.startswith(plain) and payload.startswith(heads):
                     telling.append(Record(item.stream, item.first_seq + number, item.first_lsn + number, payload))
         for start in range(0, len(telling), _TOGETHER):
+            give_way()
             self._take_together(telling[start : start + _TOGETHER])
 
     def take(self, items: Sequence[Record | Gap]) -> None:
@@ -102,6 +104,7 @@ class RetrievalFold:
         """What to change for what was taken since."""
         added, changed, retagged = [], [], []
         for stream, it in self._touched.items():
+            give_way()
             if stream in self._deleted or not it.last_seq:
                 continue
             if it.start is not None:

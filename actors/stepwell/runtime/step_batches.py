@@ -15,6 +15,7 @@ from itertools import accumulate, chain, islice, pairwise, repeat
 import msgspec
 
 from stepstore.catalog import LogReading
+from stepstore.giving_way import give_way
 from stepstore.journal import Gap, Journal, Record, RecordBatch, Stored, StoredBatch
 from stepwell.errors import EpisodeUnavailable
 from stepwell.model.codec import PLAIN_STEP, failures_in, is_failed_step, may_have_failed, plain_step_time_ns
@@ -81,6 +82,7 @@ def _told_stored(batches: list[StoredBatch]) -> list[Told]:
         if batch.at != before.at + size or batch.content is not before.content
     ]
     for first, behind in pairwise([0, *cuts, len(batches)]):
+        give_way()
         found += _told_together(batches[first:behind])
     return found
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import trio
 
+from stepstore.giving_way import Hurry
 from stepstore.journal import Gap, Journal, RecordBatch, Stored, StoredBatch, between, last_lsn_of
 from stepstore.journal.following import FollowedSlices
 
@@ -65,6 +66,7 @@ class LogReading:
         self._followers: list[LogFollower] = []
         self._reading = trio.Lock()
         self.pace = Pace()
+        self.hurry = Hurry()
 
     def follow(self, after: int) -> LogFollower:
         """One who follows behind an LSN, within a `with` block and in one task."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import trio
@@ -12,6 +13,7 @@ from stepstore.catalog.catalog import Catalog
 from stepstore.catalog.log_reading import LogFollower, LogReading, Pace
 from stepstore.catalog.store import Change, is_damage
 from stepstore.errors import Closed, CorruptLog, InvalidInput, InvalidState, Unavailable
+from stepstore.giving_way import give_way, giving_way
 from stepstore.journal import Gap, Journal, Record
 from stepstore.restarting import error_text
 
@@ -31,6 +33,8 @@ RESTED_RECORDS, SLICE_RECORDS = 16_384, 1_024
 """The same between two rests; fewer, where folding them takes so long that LONGEST_REST_SECONDS would not make up."""
 SHARE_OF_WHAT_IS_BEHIND = 2
 """More than that between two rests once it is no longer at ease: such a part of what it is behind."""
+GIVING_WAY_ITEMS = 1_024
+"""So many batches, each of which may be one step, are taken up by a fold before it gives way."""
 PLACE_RECORDS = 10_000
 """So many records at most are behind the place that is stored where they change nothing."""
 LINGER_SECONDS = 0.2
@@ -208,7 +212,8 @@ class Projector:
                     most = self._rested_records
                     if behind > AT_EASE_BEHIND:
                         most = max(most, behind // SHARE_OF_WHAT_IS_BEHIND)
-                changes = await self._take(fold, follower, most if self._catalog.in_threads else INLINE_RECORDS)
+                with giving_way(self._reading.hurry) if gives_way else nullcontext():
+                    changes = await self._take(fold, follower, most if self._catalog.in_threads else INLINE_RECORDS)
                 self._worked(trio.current_time() - began, gives_way)
                 await folded.send(_Folded(changes, follower.position, journal.cursor(follower.position)))
 
@@ -309,6 +314,7 @@ class Projector:
         Raises: `Unavailable` (the projector is parked), `Closed` (it ended before that).
         """
         self._waiters += 1
+        self._reading.hurry.waiters += 1
         self._hurry.unpark_all()
         try:
             await trio.lowlevel.checkpoint()
@@ -321,6 +327,7 @@ class Projector:
                 await self._moved.park()
         finally:
             self._waiters -= 1
+            self._reading.hurry.waiters -= 1
 
 
 class _Folded(NamedTuple):
@@ -341,7 +348,9 @@ def _adapted(records: int, seconds: float) -> int:
 
 def _take(fold: Fold, told: list[Any]) -> None:
     if isinstance(fold, BatchFold):
-        fold.take_batches(told)
+        for start in range(0, len(told), GIVING_WAY_ITEMS):
+            give_way()
+            fold.take_batches(told[start : start + GIVING_WAY_ITEMS])
         return
     for item in told:
         fold.take([item] if isinstance(item, Gap) else item.records())

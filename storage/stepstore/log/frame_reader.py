@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from stepstore.errors import InvalidInput, KeyDestroyed, RecoveryFailed, Unavailable
+from stepstore.giving_way import give_way
 from stepstore.log import frame as fr
 from stepstore.log.frame import FLAG_SNAPSHOT, FLAG_TOMBSTONE, KIND_FLAGS
 from stepstore.log.index import LogIndex
@@ -80,6 +81,7 @@ class FrameReader:
         deleting = index.holding_deletions()
         ahead = ReadAhead(self._files)
         while count < records and size < _SLICE_BYTES and after < upto:
+            give_way()
             ends = segment.end_lsn  # asked first: a frame taken up meanwhile is counted before this moves
             is_behind = number >= segment.index.frame_count
             lsn, offset = (ends + 1, 0) if is_behind else index.frame_place(segment, number)
