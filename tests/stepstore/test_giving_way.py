@@ -121,7 +121,7 @@ async def test_a_catalog_is_folded_giving_way_unless_somebody_waits_for_it(
                 await wait_all_tasks_blocked()
             await journal.submit([Batch(STREAM, 1, (b"record",) * 10, 0)]).wait()
             while follower.position < 10:
-                await trio.sleep(0.001)
+                await follower._moved.park()
             nursery.cancel_scope.cancel()
     await catalog.close()
     assert (clock.slept == []) is is_waited_for
