@@ -95,7 +95,7 @@ async def episode_task(
                 lifecycle.tell("restarted", episode_id=cell.episode_id, detail=detail)
             with trio.move_on_after(delay):
                 while not cell.deleting:
-                    await cell.park()
+                    await trio.lowlevel.wait_task_rescheduled(cell.until_woken())
 
 
 def _stored_seq(cell: EpisodeCell, journal: Journal, otherwise: int) -> int:
@@ -213,7 +213,7 @@ async def run_incarnation(cell: EpisodeCell, journal: Journal, limits: Limits) -
             if finish_drain(cell):
                 return
         else:
-            await cell.park()
+            await trio.lowlevel.wait_task_rescheduled(cell.until_woken())
 
 
 async def serve_ended(cell: EpisodeCell, journal: Journal) -> None:
@@ -233,7 +233,7 @@ async def serve_ended(cell: EpisodeCell, journal: Journal) -> None:
         elif cell.is_holding_back:
             cell.drain()
         else:
-            await cell.park()
+            await trio.lowlevel.wait_task_rescheduled(cell.until_woken())
 
 
 async def _write_ending(cell: EpisodeCell, journal: Journal, limits: Limits, request: EndingRequest) -> bool:

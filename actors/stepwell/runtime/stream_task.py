@@ -66,7 +66,7 @@ async def stream_task(
             )
             with trio.move_on_after(delay):
                 while not cell.deleting:
-                    await cell.park()
+                    await trio.lowlevel.wait_task_rescheduled(cell.until_woken())
 
 
 def _stored_seq(cell: StreamCell, journal: Journal, otherwise: int) -> int:

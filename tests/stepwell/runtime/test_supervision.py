@@ -88,7 +88,7 @@ async def test_a_crash_while_a_batch_is_at_the_journal_stores_it_once(
             await real(cell, *arguments)  # type: ignore[arg-type]
             return
         while len(cell.pending_commits) == 0 or not cell.should_send:
-            await cell.park()
+            await trio.lowlevel.wait_task_rescheduled(cell.until_woken())
         cell.send()
         crashes -= 1
         raise Crash
