@@ -30,6 +30,9 @@ LOOKED_AT = (
     "stepstore/log/submission.py",
     "stepstore/log/caretaker.py",
     "stepstore/log/compactor.py",
+    "stepstore/log/segment_rewriter.py",
+    "stepstore/log/purger.py",
+    "stepstore/log/archiver.py",
     "stepstore/log/scrubber.py",
 )
 """What runs in the tasks of callers or of the runtime; the rest is pure, or blocking calls of a worker thread."""

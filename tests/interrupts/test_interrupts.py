@@ -14,7 +14,9 @@ import trio
 from stepstore.journal.following import FollowedSlices
 from stepstore.log.caretaker import LogCaretaker
 from stepstore.log.compactor import LogCompactor
+from stepstore.log.purger import LogPurger
 from stepstore.log.scrubber import LogScrubber
+from stepstore.log.segment_rewriter import SegmentRewriter
 from stepwell.memory.handle import StepScope
 from stepwell.memory.opening import OpenMemory
 from stepwell.memory.run_scope import RunScope
@@ -114,7 +116,7 @@ def without_protection(function: Any) -> Iterator[None]:
         (LogCaretaker.run, "logging", None, "KeyboardInterrupt did not come out"),
         (LogCompactor.run, "logging", None, "KeyboardInterrupt did not come out"),
         (LogScrubber.run, "logging", None, "KeyboardInterrupt did not come out"),
-        (LogCompactor.purge, "purging", LogCompactor._rewrite, "failed half way"),
+        (LogPurger.purge, "purging", SegmentRewriter.rewrite, "failed half way"),
         (FollowedSlices.receive, "following", None, "TrioInternalError"),
     ],
 )

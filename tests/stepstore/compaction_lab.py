@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import trio
 
 from stepstore.log.caretaker import LogCaretaker
-from stepstore.log.compactor import CompactionReport
+from stepstore.log.compaction_report import CompactionReport
 from stepstore.log.files import FileSystem
 from stepstore.log.frame import FLAG_CLOSES, FLAG_OPENS, FLAG_SNAPSHOT, FLAG_TOMBSTONE, KIND_FLAGS, Batch
 from stepstore.log.frame_reader import FramePosition, FrameReader

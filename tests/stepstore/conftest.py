@@ -24,7 +24,7 @@ def same_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
     from tests.stepstore.log_lab import DICE, throw_dice_anew
 
     throw_dice_anew(20240229)
-    for module in ("segment", "compaction"):
+    for module in ("segment", "compaction_output"):
         monkeypatch.setattr(f"stepstore.log.{module}.secrets", SimpleNamespace(randbits=DICE.getrandbits))
         monkeypatch.setattr(f"stepstore.log.{module}.time", SimpleNamespace(time_ns=lambda: 1_709_164_800_000_000_000))
     monkeypatch.setattr(

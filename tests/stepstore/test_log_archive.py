@@ -14,7 +14,7 @@ from stepstore.errors import CorruptLog, InvalidInput, NotFound, RecoveryFailed,
 from stepstore.log import archive, names
 from stepstore.log.archive import restore_archive
 from stepstore.log.caretaker import LogCaretaker
-from stepstore.log.compaction import CompactionReport
+from stepstore.log.compaction_report import CompactionReport
 from stepstore.log.cursor import Cursor, judge_cursor
 from stepstore.log.directory import must_exist
 from stepstore.log.files import FileSystem
@@ -170,18 +170,18 @@ class SlowCopies:
     """An archive that waits between pinning and copying."""
 
     def __init__(self, caretaker: LogCaretaker):
-        self._caretaker, compactor = caretaker, caretaker.compactor
+        self._caretaker, archiver = caretaker, caretaker._archiver
         self.pinned, self.go_on, self.end_lsn = trio.Event(), trio.Event(), 0
-        blocking = compactor._blocking
+        blocking = archiver._blocking
 
         async def slowly(call: object, *args: object) -> object:
             name = getattr(call, "__name__", "")
-            if name == "_has_more" and not self.pinned.is_set():
+            if name == "has_more" and not self.pinned.is_set():
                 self.pinned.set()
                 await self.go_on.wait()
             return await blocking(call, *args)  # type: ignore[arg-type]
 
-        compactor._blocking = slowly  # type: ignore[assignment]
+        archiver._blocking = slowly  # type: ignore[assignment]
 
     async def archive(self) -> None:
         self.end_lsn = (await self._caretaker.archive(ARCHIVE)).end_lsn

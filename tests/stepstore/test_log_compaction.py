@@ -21,9 +21,9 @@ from cddl_verifier import Validator
 
 import stepstore.log
 from stepstore.errors import Closed, CorruptLog, InvalidInput, InvalidState, RecoveryFailed, StepwellError, Unavailable
-from stepstore.log import compaction
+from stepstore.log import compaction_output
 from stepstore.log import frame as fr
-from stepstore.log.compaction import Weight, choose
+from stepstore.log.compaction_policy import Weight, choose
 from stepstore.log.dead_records import DeadRecords
 from stepstore.log.frame import FLAG_CLOSES, FLAG_OPENS, FLAG_SNAPSHOT, FLAG_TOMBSTONE, Batch
 from stepstore.log.frame_reader import FramePosition, FrameReader
@@ -204,7 +204,7 @@ async def test_a_file_in_which_everything_is_dead_becomes_one_frame_without_reco
 
 
 async def test_holes_longer_than_a_frame_can_span_are_covered_by_several(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compaction, "MAX_SPAN", 5)
+    monkeypatch.setattr(compaction_output, "MAX_SPAN", 5)
     disk, kept = MemoryFileSystem(), Kept()
     async with life(disk, kept) as (writer, caretaker, _log):
         for n in range(4):
@@ -223,7 +223,7 @@ async def test_holes_longer_than_a_frame_can_span_are_covered_by_several(monkeyp
 async def test_frames_are_joined_up_to_a_bound_and_a_large_batch_has_one_of_its_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(compaction, "FRAME_BYTES", 2000)
+    monkeypatch.setattr(compaction_output, "FRAME_BYTES", 2000)
     disk, kept = MemoryFileSystem(), Kept()
     async with life(disk, kept, options=LogOptions(segment_bytes=64 * 1024)) as (writer, caretaker, _log):
         for n in range(10):
@@ -1301,7 +1301,7 @@ async def test_a_file_is_not_rewritten_again_and_again_while_a_tombstone_is_in_t
 async def test_a_follower_meets_a_gap_where_the_index_of_a_rewritten_file_forgets_a_frame(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(compaction, "FRAME_BYTES", 3000)
+    monkeypatch.setattr(compaction_output, "FRAME_BYTES", 3000)
     disk = MemoryFileSystem()
     kept = await a_log_with_dead_records(disk)
     await compact(disk, kept)

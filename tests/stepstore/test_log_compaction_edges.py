@@ -15,7 +15,7 @@ import trio
 import trio.testing
 
 from stepstore.errors import Closed, CorruptLog, Fenced, RecoveryFailed, Unavailable
-from stepstore.log import compaction
+from stepstore.log import compaction, compaction_output
 from stepstore.log import frame as fr
 from stepstore.log.caretaker import LogCaretaker
 from stepstore.log.compaction import Rewriting
@@ -260,7 +260,7 @@ async def test_a_rewriting_reads_and_writes_in_few_large_pieces(monkeypatch: pyt
     written yet is in memory, and so bounded."""
     disk, _kept, path = await one_dead_enough()
     sizes = [frame.head.frame_len for frame in frames_of(disk, path) if frame.head.kind == fr.KIND_DATA]
-    monkeypatch.setattr(compaction, "FRAME_BYTES", sizes[0] - fr.HEADER_BYTES)  # a batch that is alive each
+    monkeypatch.setattr(compaction_output, "FRAME_BYTES", sizes[0] - fr.HEADER_BYTES)  # a batch that is alive each
     # In steps of one frame each, of three and two, and of all five. What the last batch is in is written by `seal`.
     for step_bytes, frame_writes, frame_reads in ((1, 4, 10), (sum(sizes[:2]) + 1, 2, None), (2 * sum(sizes), 1, 1)):
         monkeypatch.setattr(compaction, "STEP_BYTES", step_bytes)
@@ -312,7 +312,7 @@ async def test_a_file_that_would_be_longer_than_its_index_can_say_is_not_written
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     disk, kept, path = await one_dead_enough()
-    monkeypatch.setattr(compaction, "MAX_FILE_BYTES", 400)
+    monkeypatch.setattr(compaction_output, "MAX_FILE_BYTES", 400)
     async with life(disk, kept) as (_writer, caretaker, log):
         with pytest.raises(Unavailable, match="longer than its index can say"):
             await caretaker.compact()
@@ -326,7 +326,7 @@ async def test_dead_records_behind_the_last_that_is_alive_are_covered_by_frames_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """More of them than one frame can span."""
-    monkeypatch.setattr(compaction, "MAX_SPAN", 5)
+    monkeypatch.setattr(compaction_output, "MAX_SPAN", 5)
     disk, kept = MemoryFileSystem(), Kept()
     async with life(disk, kept) as (writer, caretaker, _log):
         await store(writer, kept, (A, [b"alive"] * 2, 0))
@@ -341,7 +341,7 @@ async def test_dead_records_behind_the_last_that_is_alive_are_covered_by_frames_
 
 
 async def test_a_batch_larger_than_a_frame_is_to_be_may_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compaction, "FRAME_BYTES", 500)
+    monkeypatch.setattr(compaction_output, "FRAME_BYTES", 500)
     disk, kept = MemoryFileSystem(), Kept()
     async with life(disk, kept) as (writer, caretaker, _log):
         await store(writer, kept, (A, [payload(900)], 0))

@@ -188,7 +188,7 @@ async def test_the_proof_finds_what_a_salvage_has_set_aside_of_a_deleted_stream(
     disk.make_directory(f"{LOG}/salvaged")
     path = f"{LOG}/salvaged/{B.hex()}.jsonl"
     put_file(disk, path, b'{"seq": 9, "payload": "c2VjcmV0"}')
-    monkeypatch.setattr("stepstore.log.compactor.clean_salvaged", lambda _log, _deleted: [])
+    monkeypatch.setattr("stepstore.log.purger.clean_salvaged", lambda _log, _deleted: [])
     async with life(disk, kept) as (_writer, caretaker, _log):
         report = await purge(caretaker)
         assert report.found == (f"{path}: records of a deleted stream, set aside by a salvage",)

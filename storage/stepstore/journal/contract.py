@@ -19,7 +19,7 @@ from typing import NamedTuple, Protocol
 
 from stepstore.journal.following import FollowedSlices as FollowedSlices
 from stepstore.log.archive import ArchiveReport as ArchiveReport
-from stepstore.log.compactor import CompactionReport as CompactionReport
+from stepstore.log.compaction_report import CompactionReport as CompactionReport
 from stepstore.log.frame import FLAG_CLOSES as FLAG_CLOSES
 from stepstore.log.frame import FLAG_OPENS as FLAG_OPENS
 from stepstore.log.frame import FLAG_SNAPSHOT as FLAG_SNAPSHOT

@@ -25,7 +25,7 @@ from stepstore.journal.contract import SLICE_BYTES, SLICE_RECORDS, Batch, Gate, 
 from stepstore.journal.following import FollowedSlices
 from stepstore.log.archive import ArchiveReport
 from stepstore.log.caretaker import LogCaretaker
-from stepstore.log.compactor import CompactionReport
+from stepstore.log.compaction_report import CompactionReport
 from stepstore.log.cursor import Cursor, epoch_of, judge_cursor, parse_cursor
 from stepstore.log.files import FileSystem, OsFileSystem
 from stepstore.log.frame_reader import FramePosition, FrameReader

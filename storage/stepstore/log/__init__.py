@@ -44,15 +44,18 @@ General layout, in reading order:
   they are kept, and the bytes of that; `key_provider`: what wraps them.
 - `opening` puts these together; `refreshing` keeps a read-only opening up with the writer; `cursor` says how far a
   follower has come.
-- `compaction`: rewrites segments without what is dead in them; `dead_records` knows how much that is; `purge` proves
-  that nothing of deleted streams is left. `archive`: copies a log while it is written to, and restores the copy.
+- `compaction`: rewrites segments without what is dead in them: `compaction_policy` says which, `compaction_input` is
+  what it reads and `compaction_output` what it writes, `segment_replacement` makes that count. `dead_records` knows how
+  much is dead; `purge` proves that nothing of deleted streams is left. `compaction_report`: what was done.
+- `archive`: copies a log while it is written to, and restores the copy.
 - `writer`: the one task that commits groups. Of its parts, `commit_queue` checks what is submitted and holds what waits
   (`submission`: one of them), `admission` says whether anything is taken, `group_commit` writes and acknowledges a
   group, `active_segment` is where to, `write_errors` what is done when that fails, `watermark` how far the log is
   durable. `writer_stats`, `latency`: what is counted, and how long commits took.
 - `caretaker`: the task that seals, marks and tidies up behind the writer; `compactor`: the one that compacts, by itself
-  and on request; `scrubber`: the one that reads sealed segments again (`scrub`: one, block by block). `worker_thread`:
-  where they make blocking calls. The tasks and the parts of the writer alone know Trio.
+  and on request (`segment_rewriter`: one rewriting at a time; `purger`, `archiver`: what else is done on request);
+  `scrubber`: the one that reads sealed segments again (`scrub`: one, block by block). `worker_thread`: where they make
+  blocking calls. The tasks and their parts alone know Trio.
 - `verify`: checks every byte of a log without touching it. `survey`: what its indexes tell of it.
 - `salvage`: writes a new log (`new_log`) from what is sound in the files of a damaged one (`salvage_listing`,
   `salvage_source`; `resync` follows frames across damage), sets aside what a hole cuts off (`set_aside`), and lists

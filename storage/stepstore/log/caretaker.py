@@ -16,7 +16,8 @@ import trio
 from stepstore.errors import StepwellError, Unavailable
 from stepstore.log.active_segment import SPARE_WHEN_USED
 from stepstore.log.archive import ArchiveReport
-from stepstore.log.compaction import CompactionReport
+from stepstore.log.archiver import LogArchiver
+from stepstore.log.compaction_report import CompactionReport
 from stepstore.log.compactor import LogCompactor
 from stepstore.log.footer import Trailer
 from stepstore.log.index_building import rebuild_index
@@ -26,6 +27,7 @@ from stepstore.log.open_streams import open_streams_after
 from stepstore.log.opening import OpenLog
 from stepstore.log.packed_table import UnsoundIndex
 from stepstore.log.purge import DeletionReport
+from stepstore.log.purger import LogPurger
 from stepstore.log.sealing import open_index, write_sidecar
 from stepstore.log.segment import Segment
 from stepstore.log.worker_thread import WorkerThread
@@ -50,6 +52,8 @@ class LogCaretaker:
         self.sealed = trio.lowlevel.ParkingLot()
         self.errors = self.settled = 0
         self.compactor = LogCompactor(log, writer, self._blocking)
+        self._purger = LogPurger(log, writer, self.compactor.rewriter, self._blocking)
+        self._archiver = LogArchiver(log, writer, self.compactor.rewriter, self._blocking)
 
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
@@ -72,14 +76,14 @@ class LogCaretaker:
     async def compact(self, *, purge: bool = False) -> CompactionReport: ...
     async def compact(self, *, purge: bool = False) -> CompactionReport:
         """Compact everything that is worth it now, while `run` runs; or (`purge`) everything that holds a dead record,
-        and prove that nothing of deleted streams is left. See `LogCompactor.compact` and `purge`."""
+        and prove that nothing of deleted streams is left. See `LogCompactor.compact`, `LogPurger.purge`."""
         if purge:
-            return await self.compactor.purge(self.wait_settled)
+            return await self._purger.purge(self.wait_settled)
         return await self.compactor.compact(self.wait_settled)
 
     async def archive(self, target: str) -> ArchiveReport:
-        """Copy the log into an archive, while `run` runs. See `LogCompactor.archive`."""
-        return await self.compactor.archive(target, self.wait_settled)
+        """Copy the log into an archive, while `run` runs. See `LogArchiver.archive`."""
+        return await self._archiver.archive(target, self.wait_settled)
 
     @trio.lowlevel.enable_ki_protection
     def give_up(self, error: Exception) -> None:

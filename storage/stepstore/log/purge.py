@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from stepstore.errors import StepwellError
 from stepstore.log import names
 from stepstore.log import segment_header as sh
-from stepstore.log.compaction import CompactionReport
+from stepstore.log.compaction_report import CompactionReport
 from stepstore.log.files import File, FileSystem
 from stepstore.log.frame import FLAG_TOMBSTONE, KIND_FLAGS, DirectoryEntry, FrameHeader
 from stepstore.log.live_index import STREAM_DELETED

@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 from dataclasses import dataclass
 
-from stepstore.log.compactor import is_dead_enough
+from stepstore.log.compaction_policy import is_dead_enough
 from stepstore.log.dead_records import DeadRecords
 from stepstore.log.files import FileSystem, OsFileSystem
 from stepstore.log.names import QUARANTINE

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Generator
+from typing import Any, Protocol, TypeVar
 
 import trio
 
 from stepstore.log.opening import OpenLog
 
 T = TypeVar("T")
+
+
+class Blocking(Protocol):
+    """Makes a blocking call in a worker thread. Started, it is finished, whatever is cancelled meanwhile."""
+
+    def __call__(self, call: Callable[..., T], *args: Any) -> Awaitable[T]: ...
+
+
+def has_more(steps: Generator[None, None, None]) -> bool:
+    """Take one step of something long that is done in steps; False if that was the last."""
+    return next(steps, True) is None
 
 
 class WorkerThread:
