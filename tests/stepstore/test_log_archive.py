@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from stepstore.errors import CorruptLog, InvalidInput, NotFound, RecoveryFailed, StepwellError, Unavailable
-from stepstore.log import archive, names
+from stepstore.log import copying, names
 from stepstore.log.archive import restore_archive
 from stepstore.log.caretaker import LogCaretaker
 from stepstore.log.compaction_report import CompactionReport
@@ -606,7 +606,7 @@ async def test_a_file_is_compared_with_its_digest_wherever_the_blocks_it_is_read
 ) -> None:
     disk = MemoryFileSystem()
     kept = await a_log_with_dead_records(disk)
-    monkeypatch.setattr(archive, "_BLOCK", 1000)
+    monkeypatch.setattr(copying, "_BLOCK", 1000)
     async with life(disk, kept) as (_writer, caretaker, _log):
         await caretaker.archive(ARCHIVE)
         path = segments(disk)[0]

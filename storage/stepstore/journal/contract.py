@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from stepstore.journal.following import FollowedSlices as FollowedSlices
-from stepstore.log.archive import ArchiveReport as ArchiveReport
+from stepstore.log.archive_report import ArchiveReport as ArchiveReport
 from stepstore.log.compaction_report import CompactionReport as CompactionReport
 from stepstore.log.frame import FLAG_CLOSES as FLAG_CLOSES
 from stepstore.log.frame import FLAG_OPENS as FLAG_OPENS

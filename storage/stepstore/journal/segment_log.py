@@ -23,7 +23,7 @@ from stepstore.errors import (
 )
 from stepstore.journal.contract import SLICE_BYTES, SLICE_RECORDS, Batch, Gate, JournalReport, Record, Submission
 from stepstore.journal.following import FollowedSlices
-from stepstore.log.archive import ArchiveReport
+from stepstore.log.archive_report import ArchiveReport
 from stepstore.log.caretaker import LogCaretaker
 from stepstore.log.compaction_report import CompactionReport
 from stepstore.log.cursor import Cursor, epoch_of, judge_cursor, parse_cursor

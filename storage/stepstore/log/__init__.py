@@ -47,7 +47,8 @@ General layout, in reading order:
 - `compaction`: rewrites segments without what is dead in them: `compaction_policy` says which, `compaction_input` is
   what it reads and `compaction_output` what it writes, `segment_replacement` makes that count. `dead_records` knows how
   much is dead; `purge` proves that nothing of deleted streams is left. `compaction_report`: what was done.
-- `archive`: copies a log while it is written to, and restores the copy.
+- `archive`: copies a log while it is written to; `restore`: makes a log of the copy. `archive_list`: which files it
+  has, `archive_target`: where it is made, `archive_report`: what it holds; `copying`.
 - `writer`: the one task that commits groups. Of its parts, `commit_queue` checks what is submitted and holds what waits
   (`submission`: one of them), `admission` says whether anything is taken, `group_commit` writes and acknowledges a
   group, `active_segment` is where to, `write_errors` what is done when that fails, `watermark` how far the log is

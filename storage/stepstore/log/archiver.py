@@ -7,7 +7,8 @@ from contextlib import AsyncExitStack
 import trio
 
 from stepstore.errors import Unavailable
-from stepstore.log.archive import ArchiveReport, Archiving
+from stepstore.log.archive import Archiving
+from stepstore.log.archive_report import ArchiveReport
 from stepstore.log.compactor import WaitSettled
 from stepstore.log.opening import OpenLog
 from stepstore.log.segment_rewriter import SegmentRewriter

@@ -15,7 +15,7 @@ import trio
 
 from stepstore.errors import StepwellError, Unavailable
 from stepstore.log.active_segment import SPARE_WHEN_USED
-from stepstore.log.archive import ArchiveReport
+from stepstore.log.archive_report import ArchiveReport
 from stepstore.log.archiver import LogArchiver
 from stepstore.log.compaction_report import CompactionReport
 from stepstore.log.compactor import LogCompactor
