@@ -13,7 +13,7 @@ from stepstore.errors import CorruptLog
 from stepstore.journal.segment_log import SegmentLogJournal
 from stepstore.log import frame, frame_reader, stream_reader, verify
 from stepstore.log.files import FileSystem
-from stepstore.log.verify import VerifyReport
+from stepstore.log.verify_report import VerifyReport
 from tests.crash import bit_flips
 from tests.crash.bit_flips import Field, Flip, field_of, is_lone_bit, is_unwritten, try_flips
 from tests.crash.specimen import sealed, unclean_logs

@@ -17,7 +17,7 @@ from stepstore.errors import CorruptLog
 from stepstore.journal.segment_log import SegmentLogJournal
 from stepstore.log import verify
 from stepstore.log.files import FileSystem
-from stepstore.log.verify import VerifyReport
+from stepstore.log.verify_report import VerifyReport
 from tests.crash import fuzz, hostile, readback, reseal, survival
 from tests.crash.dice import BytesDice, RandomDice, hostile_number, pick
 from tests.crash.fuzz import Hunt

@@ -74,7 +74,7 @@ MUTANTS = (
     ),
     mutant(
         "footer: verify compares the digest",
-        "verify.py",
+        "segment_check.py",
         "if digest is not None and head.digest != digest:",
         "if False:",
         SEALS,
@@ -214,7 +214,7 @@ MUTANTS = (
     ),
     mutant(
         "sidecar: verify looks at it",
-        "verify.py",
+        "segment_check.py",
         "        if self.files.stat(self.sidecar) is None:\n            return 0\n",
         "        return 0\n",
         OPENING,
@@ -798,7 +798,7 @@ MUTANTS = (
     # ---- verify and scrub --------------------------------------------------------------------------------------------
     mutant(
         "verify: a file that does not end where the next one says is a problem",
-        "verify.py",
+        "segment_check.py",
         "            if _named_end(self.header, scan) != named:",
         "            if False:",
         VERIFY,
@@ -815,7 +815,7 @@ MUTANTS = (
     ),
     mutant(
         "verify: every page of an index is read",
-        "verify.py",
+        "segment_check.py",
         '            index.check()\n        except UnsoundIndex as error:\n            self._problem(f"its index',
         '            pass\n        except UnsoundIndex as error:\n            self._problem(f"its index',
         EVERYWHERE,
@@ -823,7 +823,7 @@ MUTANTS = (
     ),
     mutant(
         "verify: a part of a mark is damage",
-        "verify.py",
+        "segment_check.py",
         "if looks_like_header(file.read(mark_at, HEADER_BYTES)):",
         "if False:",
         SEALS,

@@ -21,7 +21,8 @@ from stepstore.log.opening import LogOptions, open_log
 from stepstore.log.problems import NO_RECORD, SALVAGE
 from stepstore.log.sealing import sidecar_path
 from stepstore.log.tolerant_file import TolerantFile, TolerantFiles
-from stepstore.log.verify import VerifyReport, verify_log
+from stepstore.log.verify import verify_log
+from stepstore.log.verify_report import VerifyReport
 from tests.stepstore.log_lab import (
     LOG,
     SMALL,
@@ -567,7 +568,7 @@ def test_where_the_kernel_has_no_table_of_locks_the_lock_itself_is_asked(
     def no_table(path: str, **_: str) -> None:
         raise FileNotFoundError(errno.ENOENT, "No such file or directory", path)
 
-    monkeypatch.setattr("stepstore.log.verify.open", no_table, raising=False)
+    monkeypatch.setattr("stepstore.log.lock_probe.open", no_table, raising=False)
     place = str(tmp_path / "log")
     files = OsFileSystem()
     write_log(files, [[(A, [b"one"])]], path=place)

@@ -13,7 +13,7 @@ from stepwell.cli.payloads import stream_name
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from stepstore.log.verify import VerifyReport
+    from stepstore.log.verify_report import VerifyReport
 
 
 def run_verify(directory: Path, *, as_json: bool) -> bool:

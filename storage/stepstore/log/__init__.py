@@ -57,7 +57,8 @@ General layout, in reading order:
   and on request (`segment_rewriter`: one rewriting at a time; `purger`, `archiver`: what else is done on request);
   `scrubber`: the one that reads sealed segments again (`scrub`: one, block by block). `worker_thread`: where they make
   blocking calls. The tasks and their parts alone know Trio.
-- `verify`: checks every byte of a log without touching it. `survey`: what its indexes tell of it.
+- `verify`: checks every byte of a log without touching it (`segment_check`: of one segment; `verify_report`,
+  `lock_probe`). `survey`: what its indexes tell of it.
 - `salvage`: writes a new log (`new_log`) from what is sound in the files of a damaged one (`salvage_listing`,
   `salvage_source`; `resync` follows frames across damage), sets aside what a hole cuts off (`set_aside`), and lists
   what is lost (`salvage_report`). `examine`, `problems`: what `verify` says of damage.

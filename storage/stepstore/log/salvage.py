@@ -22,6 +22,7 @@ from stepstore.log.files import FileSystem, OsFileSystem
 from stepstore.log.frame import FLAG_CLOSES, FLAG_OPENS, FLAG_SNAPSHOT, FLAG_TOMBSTONE, KIND_FLAGS, Batch
 from stepstore.log.indexed_batch import CODED
 from stepstore.log.key_ring import KeyRing
+from stepstore.log.lock_probe import is_locked
 from stepstore.log.names import KEYS, QUARANTINE, SALVAGED
 from stepstore.log.new_log import NewLog
 from stepstore.log.open_files import OpenFiles
@@ -38,7 +39,6 @@ from stepstore.log.salvage_report import (
 from stepstore.log.salvage_source import FoundBatch, Lost, Source
 from stepstore.log.set_aside import Describe, SetAside
 from stepstore.log.stream_reader import Position
-from stepstore.log.verify import is_locked
 
 
 def salvage_log(
