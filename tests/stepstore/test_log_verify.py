@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from stepstore.errors import InvalidInput, NotFound, RecoveryFailed
-from stepstore.log import salvage_source
+from stepstore.log import batch_search
 from stepstore.log import segment_header as sh
 from stepstore.log.files import OsFileSystem
 from stepstore.log.footer import TRAILER_BYTES, IndexHead, Trailer, parse_head, parse_trailer
@@ -464,7 +464,7 @@ def test_an_index_that_names_a_first_record_of_gigabytes_costs_that_name_and_is_
         asked.append(size)
         return read(file, offset, size)
 
-    monkeypatch.setattr(salvage_source, "fields_from_words", lying)
+    monkeypatch.setattr(batch_search, "fields_from_words", lying)
     monkeypatch.setattr(TolerantFile, "read", noted)
     assert named(disk) == {(A.hex(), 3): "", (B.hex(), 3): "stream name B", (C.hex(), 3): "stream name C"}
     assert lied_about

@@ -6,9 +6,12 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from stepstore.errors import StepwellError
+from stepstore.log.batch_search import batches_of, first_records
 from stepstore.log.frame import KIND_FLAGS
+from stepstore.log.frame_search import find_frames
 from stepstore.log.problems import NO_RECORD, Problem, StreamName, TouchedStream, advice_for
-from stepstore.log.salvage_source import FoundBatch, KnownEnd, Lost, Source
+from stepstore.log.salvage_findings import FoundBatch, Lost
+from stepstore.log.salvage_source import KnownEnd, Source
 from stepstore.log.segment_header import SegmentHeader
 
 
@@ -32,11 +35,11 @@ def examine(source: Source, successor: SegmentHeader | None, row: int) -> Examin
             cut = KnownEnd(successor.prev_end_offset, successor.prev_end_lsn, successor.prev_chain)
             named[successor.prev_seq] = cut
         source.find_end(named)
-    source.find_frames(set(), _ignore)
+    find_frames(source, set(), _ignore)
     problems: list[Problem] = []
     ends: dict[bytes, tuple[int, int]] = {}
     records = 0
-    for item in source.batches(_ignore):
+    for item in batches_of(source, _ignore):
         if isinstance(item, Lost):
             problems.append(problem_of(item, row))
             continue
@@ -89,7 +92,7 @@ def name_streams(problems: Iterable[Problem], sources: Iterable[Callable[[], Sou
         if not wanted:
             break
         try:
-            for stream, payload in open_source().first_records(wanted):
+            for stream, payload in first_records(open_source(), wanted):
                 names[stream.hex()] = name(payload) or ""
                 wanted.discard(stream)
         except (StepwellError, OSError):

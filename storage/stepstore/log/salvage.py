@@ -18,8 +18,10 @@ from dataclasses import dataclass, field
 from stepstore.errors import CorruptLog, InvalidInput, KeyDestroyed, RecoveryFailed, StepwellError, Unavailable
 from stepstore.log import frame as fr
 from stepstore.log.batch_codec import FLAG_ENCRYPTED, BatchCodec, Compression, DecodeFailed
+from stepstore.log.batch_search import batches_of
 from stepstore.log.files import FileSystem, OsFileSystem
 from stepstore.log.frame import FLAG_CLOSES, FLAG_OPENS, FLAG_SNAPSHOT, FLAG_TOMBSTONE, KIND_FLAGS, Batch
+from stepstore.log.frame_search import find_frames
 from stepstore.log.indexed_batch import CODED
 from stepstore.log.key_ring import KeyRing
 from stepstore.log.lock_probe import is_locked
@@ -29,6 +31,7 @@ from stepstore.log.open_files import OpenFiles
 from stepstore.log.opening import LogOptions
 from stepstore.log.problems import StreamName, TouchedStream
 from stepstore.log.records import Record
+from stepstore.log.salvage_findings import FoundBatch, Lost
 from stepstore.log.salvage_listing import list_sources
 from stepstore.log.salvage_report import (
     DamagedPlace,
@@ -36,7 +39,7 @@ from stepstore.log.salvage_report import (
     SalvageReport,
     write_report,
 )
-from stepstore.log.salvage_source import FoundBatch, Lost, Source
+from stepstore.log.salvage_source import Source
 from stepstore.log.set_aside import Describe, SetAside
 from stepstore.log.stream_reader import Position
 
@@ -140,7 +143,7 @@ class _Salvage:
     def run(self, options: LogOptions, name: StreamName | None) -> SalvageReport:
         self._note_surroundings()
         for segment in self.segments:
-            segment.find_frames(self._deleted, self._read)
+            find_frames(segment, self._deleted, self._read)
             self.report.notes += segment.notes
         self._log = NewLog(self.files, self.target, options)
         try:
@@ -195,7 +198,7 @@ class _Salvage:
                 parts = None if segment.first_lsn > end_lsn + 1 else ()
                 self._note_lost(Lost(self.source, 0, 0, end_lsn + 1, segment.first_lsn - 1, parts, what))
             end_seq = max(end_seq, last_seq)
-            for item in segment.batches(self._read):
+            for item in batches_of(segment, self._read):
                 if isinstance(item, Lost):
                     self._note_lost(item)
                     continue

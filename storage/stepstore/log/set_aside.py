@@ -11,7 +11,7 @@ from typing import Any
 
 from stepstore.log.files import File, FileSystem, write_all
 from stepstore.log.frame import FLAG_SNAPSHOT, FLAG_TOMBSTONE, KIND_FLAGS
-from stepstore.log.salvage_source import FoundBatch
+from stepstore.log.salvage_findings import FoundBatch
 
 Describe = Callable[[bytes], Any]
 """A payload as a JSON value for people, None if it is nothing that the caller knows."""
