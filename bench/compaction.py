@@ -58,7 +58,7 @@ async def _ingest(path: Path, steps: int) -> tuple[float, float]:
         journal = memory._journal
         assert isinstance(journal, SegmentLogJournal)
         assert journal._caretaker is not None
-        return seconds, float(journal._caretaker.compactor.bytes_read)
+        return seconds, float(journal._caretaker.compactor.rewriter.bytes_read)
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:

@@ -60,7 +60,7 @@ General layout, in reading order:
 - `verify`: checks every byte of a log without touching it (`segment_check`: of one segment; `verify_report`,
   `lock_probe`). `survey`: what its indexes tell of it.
 - `salvage`: writes a new log (`new_log`) from what is sound in the files of a damaged one (`salvage_listing`;
-  `salvage_source`: one of them), sets aside what a hole cuts off (`set_aside`), and lists what is lost
-  (`salvage_report`). `frame_search`, `resync`: find frames across damage; `batch_search`: reads what is in them;
-  `salvage_findings`: what that gives. `examine`, `problems`: what `verify` says of damage.
+  `salvage_source`: one of them), sets aside what a hole cuts off (`set_aside`), and tells what is lost
+  (`salvage_losses`, `salvage_report`). `frame_search`, `resync`: find frames across damage; `batch_search`: reads what
+  is in them; `salvage_findings`: what that gives. `examine`, `problems`: what `verify` says of damage.
 """

@@ -46,11 +46,6 @@ class LogCompactor:
         """Errors that were logged."""
         return self.rewriter.errors
 
-    @property
-    def bytes_read(self) -> int:
-        """Bytes of input, on request as well."""
-        return self.rewriter.bytes_read
-
     # ---- in the background -------------------------------------------------------------------------------------------
 
     def notice(self) -> None:

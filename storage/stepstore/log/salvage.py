@@ -1,7 +1,7 @@
 """Save what can be saved of a damaged log: write a new one that is sound, and a list of what is missing.
 
 The old log is only read. Every frame and every batch whose checksum holds is found, behind damage too
-(`salvage_source`). Of each stream the new log gets everything up to its first hole, numbered as before, in new LSNs;
+(`batch_search`). Of each stream the new log gets everything up to its first hole, numbered as before, in new LSNs;
 what lies behind a hole goes to `salvaged/<stream id, hex>.jsonl`. Deleted streams stay deleted: of them only the
 tombstone is copied. In memory is a number or two for each stream, and one batch.
 """
@@ -12,8 +12,7 @@ import itertools
 import posixpath
 import uuid
 import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 
 from stepstore.errors import CorruptLog, InvalidInput, KeyDestroyed, RecoveryFailed, StepwellError, Unavailable
 from stepstore.log import frame as fr
@@ -29,16 +28,12 @@ from stepstore.log.names import KEYS, QUARANTINE, SALVAGED
 from stepstore.log.new_log import NewLog
 from stepstore.log.open_files import OpenFiles
 from stepstore.log.opening import LogOptions
-from stepstore.log.problems import StreamName, TouchedStream
+from stepstore.log.problems import StreamName
 from stepstore.log.records import Record
 from stepstore.log.salvage_findings import FoundBatch, Lost
 from stepstore.log.salvage_listing import list_sources
-from stepstore.log.salvage_report import (
-    DamagedPlace,
-    SalvagedStream,
-    SalvageReport,
-    write_report,
-)
+from stepstore.log.salvage_losses import Losses
+from stepstore.log.salvage_report import SalvageReport, write_report
 from stepstore.log.salvage_source import Source
 from stepstore.log.set_aside import Describe, SetAside
 from stepstore.log.stream_reader import Position
@@ -102,16 +97,6 @@ def _check_target(files: FileSystem, source: str, target: str) -> None:
         raise RecoveryFailed.from_os_error("look into", error, file=target) from error
 
 
-@dataclass(slots=True)
-class _Trouble:
-    """A stream that is not whole: what was found behind its first hole, and what is known to be lost, as (first, last)
-    seqs."""
-
-    found: list[tuple[int, int]] = field(default_factory=list)
-    lost: list[tuple[int, int]] = field(default_factory=list)
-    why: str = ""
-
-
 class _Salvage:
     """One run."""
 
@@ -134,11 +119,10 @@ class _Salvage:
         self._deleted: set[bytes] = set()
         self._buried: set[bytes] = set()
         self._positions: dict[bytes, tuple[int, int]] = {}  # last seq in the new log, and its LSN in the old one
-        self._trouble: dict[bytes, _Trouble] = {}
-        # Where two files stand for one segment, what is lost in one may be in the other: the LSNs that were found.
         seqs = sorted(segment.seqs for segment in segments)
-        overlap = any(before[1] >= after[0] for before, after in itertools.pairwise(seqs))
-        self._seen: list[tuple[int, int]] | None = [] if overlap else None
+        # Where two files stand for one segment, what is lost in one may be in the other.
+        self._overlap = any(before[1] >= after[0] for before, after in itertools.pairwise(seqs))
+        self._losses = Losses(self.report, self._positions, self._deleted)
 
     def run(self, options: LogOptions, name: StreamName | None) -> SalvageReport:
         self._note_surroundings()
@@ -154,7 +138,7 @@ class _Salvage:
             self._copy()
             self._aside.close()
             self._log.flush()
-            self._judge_streams(name)
+            self._losses.judge_streams(lambda stream: self._name(stream, name))
             report = self.report
             report.target_log = self._log.log_uuid
             report.kept_records = self._log.records - len(self._buried)
@@ -196,52 +180,20 @@ class _Salvage:
             if first_seq > end_seq + 1 or segment.first_lsn > end_lsn + 1:
                 what = _missing_segments(end_seq + 1, first_seq - 1)
                 parts = None if segment.first_lsn > end_lsn + 1 else ()
-                self._note_lost(Lost(self.source, 0, 0, end_lsn + 1, segment.first_lsn - 1, parts, what))
+                self._losses.note_lost(Lost(self.source, 0, 0, end_lsn + 1, segment.first_lsn - 1, parts, what))
             end_seq = max(end_seq, last_seq)
             for item in batches_of(segment, self._read):
                 if isinstance(item, Lost):
-                    self._note_lost(item)
+                    self._losses.note_lost(item)
                     continue
-                if self._seen is not None:
-                    self._see(self._seen, item.first_lsn, item.first_lsn + len(item.lengths) - 1)
+                if self._overlap:
+                    self._losses.note_found(item.first_lsn, item.first_lsn + len(item.lengths) - 1)
                 self._take(item)
             end_lsn = max(end_lsn, segment.last_lsn, segment.first_lsn - 1)
         for stream in sorted(self._deleted - self._buried):
             # What the tombstone said is lost, but not that the stream was deleted: its id is not to be used again.
             self._buried.add(stream)
             self._log.add(Batch(stream, 1, [b""], FLAG_CLOSES | FLAG_TOMBSTONE))
-
-    @staticmethod
-    def _see(seen: list[tuple[int, int]], first: int, last: int) -> None:
-        if seen and seen[-1][1] + 1 == first:
-            seen[-1] = seen[-1][0], last
-        else:
-            seen.append((first, last))
-
-    def _note_lost(self, lost: Lost) -> None:
-        parts = [part for part in lost.parts or () if not self._is_there(part)]
-        concerns = lost.concerns_records and (lost.parts is None or bool(parts))
-        text = lost.what if lost.what.endswith("missing") else f"{lost.what} is not what was written"
-        self.report.places.append(
-            DamagedPlace(
-                file=lost.path,
-                offset=lost.offset,
-                end=lost.end,
-                first_lsn=lost.first_lsn if concerns else None,
-                last_lsn=lost.last_lsn if concerns else None,
-                lost=concerns,
-                text=text,
-                streams=[TouchedStream(stream=stream.hex(), first_seq=a, last_seq=b) for stream, a, b in parts],
-                streams_known=lost.parts is not None,
-            )
-        )
-        for stream, first, last in parts:
-            self._trouble.setdefault(stream, _Trouble()).lost.append((first, last))
-
-    def _is_there(self, part: tuple[bytes, int, int]) -> bool:
-        """Whether records that are lost in one place are in the new log already, or are of a deleted stream."""
-        stream, _first, last = part
-        return stream in self._deleted or self._positions.get(stream, (0, 0))[0] >= last
 
     def _take(self, batch: FoundBatch) -> None:
         stream = batch.stream
@@ -260,10 +212,10 @@ class _Salvage:
                 self._set_aside(batch, payloads)
             return
         if not copyable:
-            self._trouble.setdefault(stream, _Trouble()).why = "it is encrypted, and its key is not there"
+            self._losses.note_fault(stream, "it is encrypted, and its key is not there")
             self._set_aside(batch, payloads)
         elif batch.first_seq > last_seq + 1:
-            self._attribute(stream, last_seq + 1, batch.first_seq - 1, last_lsn, batch.first_lsn)
+            self._losses.attribute(stream, last_seq + 1, batch.first_seq - 1, last_lsn, batch.first_lsn)
             self._set_aside(batch, payloads)
         elif batch.first_seq <= last_seq:
             self._take_again(batch, payloads, last_seq)
@@ -301,10 +253,7 @@ class _Salvage:
     def _set_aside(self, batch: FoundBatch, payloads: list[bytes] | None) -> None:
         self._aside.add(batch, payloads)
         if batch.flags & KIND_FLAGS != FLAG_SNAPSHOT:
-            trouble = self._trouble.setdefault(batch.stream, _Trouble())
-            trouble.found.append((batch.first_seq, batch.last_seq))
-            if len(trouble.found) > 1:
-                trouble.found = list(_joined(trouble.found))
+            self._losses.note_behind_a_hole(batch)
 
     def _take_again(self, batch: FoundBatch, payloads: list[bytes] | None, last_seq: int) -> None:
         """A batch that begins with records the new log has: equal ones are counted (row 10), different ones, and those
@@ -341,58 +290,11 @@ class _Salvage:
         return [record.payload for record in found[:count]]
 
     def _forked(self, batch: FoundBatch, payloads: list[bytes] | None, *, compared: bool) -> None:
-        trouble = self._trouble.setdefault(batch.stream, _Trouble())
         numbers = f"{batch.first_seq} to {batch.last_seq}"
         how = "differ" if compared else "cannot be compared, for want of a library or a key"
-        trouble.why = f"records {numbers} are there twice and {how}; the new log has those found first"
+        why = f"records {numbers} are there twice and {how}; the new log has those found first"
+        self._losses.note_fault(batch.stream, why)
         self._set_aside(batch, payloads)
-
-    # ---- what is missing ---------------------------------------------------------------------------------------------
-
-    def _attribute(self, stream: bytes, first: int, last: int, after_lsn: int, before_lsn: int) -> None:
-        """Records of a stream are missing between two LSNs: say so at every damaged place there that does not know
-        which streams it held."""
-        if stream in self._trouble:
-            return  # only the first hole is looked for; all of them are in the list of streams
-        for place in reversed(self.report.places):
-            if place.streams_known or place.first_lsn is None:
-                continue
-            if place.last_lsn is not None and place.last_lsn <= after_lsn:
-                break
-            if place.first_lsn < before_lsn:
-                place.streams.append(TouchedStream(stream=stream.hex(), first_seq=first, last_seq=last))
-
-    def _judge_streams(self, name: StreamName | None) -> None:
-        for stream, trouble in self._trouble.items():
-            kept = self._positions.get(stream, (0, 0))[0]
-            found = [(first, last) for first, last in _joined(trouble.found) if last > kept]
-            highest = max([last for _first, last in (*trouble.lost, *found)], default=0)
-            missing = list(_gaps(kept, highest, found))
-            if not (missing or found or trouble.why):
-                continue  # another file had it
-            behind = sum(last - max(first, kept + 1) + 1 for first, last in found)
-            aside = posixpath.join(SALVAGED, SetAside.name(stream)) if trouble.found else ""
-            self.report.streams.append(
-                SalvagedStream(
-                    stream=stream.hex(),
-                    name=self._name(stream, name) if kept else "",
-                    kept=kept,
-                    missing=missing,
-                    behind=behind,
-                    file=aside,
-                    why=trouble.why,
-                )
-            )
-        named = {stream.stream: stream.name for stream in self.report.streams}
-        seen = list(_joined(self._seen or []))
-        for place in self.report.places:
-            if place.first_lsn is not None and place.last_lsn is not None and not place.streams_known:
-                lsns = place.first_lsn, place.last_lsn
-                place.lost = not any(first <= lsns[0] and lsns[1] <= last for first, last in seen)
-            elif place.lost and place.streams:
-                place.lost = any(part.stream in named for part in place.streams)  # else another file had them
-            for part in place.streams:
-                part.name = named.get(part.stream, "")
 
     def _name(self, stream: bytes, name: StreamName | None) -> str:
         first = None if name is None else self._read_again(stream, 1, 1)
@@ -403,28 +305,3 @@ def _missing_segments(first: int, last: int) -> str:
     if first > last:
         return "records are missing"
     return f"segment {first} is missing" if first == last else f"segments {first} to {last} are missing"
-
-
-def _joined(ranges: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """The same numbers as few ranges as will do, in order."""
-    current: tuple[int, int] | None = None
-    for first, last in sorted(ranges):
-        if current is not None and first <= current[1] + 1:
-            current = current[0], max(current[1], last)
-            continue
-        if current is not None:
-            yield current
-        current = first, last
-    if current is not None:
-        yield current
-
-
-def _gaps(kept: int, highest: int, found: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """The numbers behind `kept` up to `highest` that are in none of the ranges."""
-    expected = kept + 1
-    for first, last in found:
-        if first > expected:
-            yield expected, first - 1
-        expected = max(expected, last + 1)
-    if expected <= highest:
-        yield expected, highest
