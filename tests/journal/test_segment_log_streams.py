@@ -28,7 +28,7 @@ async def test_a_long_stream_is_read_ahead_and_given_in_slices(monkeypatch: pyte
     async with running(segment_log_on(MemoryFileSystem())) as journal:
         await _write_long(journal)
         assert isinstance(journal, SegmentLogJournal)
-        reader, turns = journal._streams, []
+        reader, turns = journal._stream_reader, []
         read_slice = reader.read_slice
 
         def counted(*arguments: object) -> object:

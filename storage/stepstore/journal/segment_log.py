@@ -57,8 +57,8 @@ class SegmentLogJournal:
         self._log = log
         self._writer = LogWriter(log) if log.sequence is not None else None
         self._caretaker = None if self._writer is None else LogCaretaker(log, self._writer)
-        self._streams = StreamReader(log.reading, log.index, log.codec.decode)
-        self._frames = FrameReader(log.reading, log.index, log.codec.decode)
+        self._stream_reader = StreamReader(log.reading, log.index, log.codec.decode)
+        self._frame_reader = FrameReader(log.reading, log.index, log.codec.decode)
         self._read_limiter = trio.CapacityLimiter(1)
         self._released = False
         self.report: JournalReport = log.report
@@ -224,7 +224,7 @@ class SegmentLogJournal:
             await self._blocking(self._log.keys.destroy, [stream])
 
     async def read_snapshot(self, stream: bytes) -> Record | None:
-        return await self._blocking(self._streams.read_snapshot, stream)
+        return await self._blocking(self._stream_reader.read_snapshot, stream)
 
     async def rotate(self) -> None:
         await trio.lowlevel.checkpoint()
@@ -324,7 +324,9 @@ class StreamSlices:
         if self._must_catch_up:  # in the same turn of the reader's thread: each turn costs what reading ten steps does
             refresh(self._journal._log)
             self._upto, self._must_catch_up = self._journal.durable_lsn, False
-        return self._journal._streams.read_slice(self._stream, self._position, self._upto, self._at_once, SLICE_BYTES)
+        return self._journal._stream_reader.read_slice(
+            self._stream, self._position, self._upto, self._at_once, SLICE_BYTES
+        )
 
     def _nothing_more(self, position: Position) -> list[Record]:
         if position.flags & STREAM_DELETED or not position.flags & (STREAM_FORKED | STREAM_GAP):
@@ -364,7 +366,7 @@ class SegmentLogFollower(FollowedSlices):
         if self._ready:
             await trio.lowlevel.checkpoint()
             return self._ready.popleft()
-        found = await self._read(self._journal._frames.read_frames, SLICE_RECORDS)
+        found = await self._read(self._journal._frame_reader.read_frames, SLICE_RECORDS)
         if not found:
             return found
         self._ready.extend(found[start : start + SLICE_RECORDS] for start in range(0, len(found), SLICE_RECORDS))
@@ -372,7 +374,7 @@ class SegmentLogFollower(FollowedSlices):
 
     async def next_digest(self, records: int, digest: Callable[[Sequence[Stored]], T]) -> T | None:
         def read(position: FramePosition, upto: int, records: int) -> tuple[T, FramePosition]:
-            found, position = self._journal._frames.read_stored(position, upto, records)
+            found, position = self._journal._frame_reader.read_stored(position, upto, records)
             return digest(found), position
 
         return await self._read(read, records)
