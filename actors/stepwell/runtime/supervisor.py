@@ -5,6 +5,7 @@ The streams that are no episodes have their cells in `Streams`, and deleting has
 
 from __future__ import annotations
 
+import logging
 import time
 
 import trio
@@ -12,7 +13,7 @@ import trio
 from stepstore.errors import afresh
 from stepstore.journal import Journal
 from stepstore.restarting import RestartPolicy
-from stepwell.errors import Closed, EpisodeUnavailable, InvalidState, OutcomeUnknown, Unavailable
+from stepwell.errors import Closed, EpisodeUnavailable, InvalidState, OutcomeUnknown, StepwellError, Unavailable
 from stepwell.model.ids import EPISODE_STREAM, EpisodeId, stream_id
 from stepwell.model.redaction import Redaction
 from stepwell.model.start import EpisodeStart, encode_start
@@ -28,6 +29,8 @@ from stepwell.runtime.reading import not_found
 from stepwell.runtime.right_loop import get_ident, wrong_loop
 from stepwell.runtime.streams import Streams
 from stepwell.runtime.untold import UntoldFailures, called
+
+_logger = logging.getLogger("stepwell.runtime")
 
 REBUILDS = 8
 """Episodes rebuilt from the log at a time; the others wait their turn, first come, first served."""
@@ -202,11 +205,16 @@ class Supervisor:
     @trio.lowlevel.enable_ki_protection
     def wake_to_end(self, episode_id: EpisodeId) -> EpisodeCell | None:
         """The cell of an episode that is to get its ending as the memory closes, being woken if it is asleep; None if
-        there is nothing to end. A plain function; may have to read from the medium."""
+        there is nothing to end, or if that cannot be told. A plain function; may have to read from the medium."""
         cell = self.cells.get(episode_id)
         if cell is None and not self.closing and self._nursery is not None:
             stream = stream_id(EPISODE_STREAM, episode_id)
-            if self.journal.durable_seq(stream) and not self.journal.is_deleted(stream):
+            try:
+                is_there = self.journal.durable_seq(stream) > 0 and not self.journal.is_deleted(stream)
+            except (StepwellError, OSError) as error:  # closing goes on whatever one run meets
+                _logger.error("episode %r has no ending, and stays open: %s", episode_id, error)
+                return None
+            if is_there:
                 cell = self._wake(episode_id)
         is_to_end = cell is not None and cell.is_awake and cell.ending_request is None and not cell.deleting
         return cell if is_to_end and not self.deletions.is_under_way(episode_id) else None

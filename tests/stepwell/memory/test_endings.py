@@ -215,6 +215,30 @@ async def test_a_run_still_open_when_the_memory_closes_is_an_interruption() -> N
     assert len(found.steps) == 1
 
 
+async def test_a_run_that_sleeps_where_the_medium_cannot_be_read_stays_open_and_the_memory_closes(
+    autojump_clock: object,
+) -> None:
+    kept, unreadable = MemoryFileSystem(), False
+
+    def hook(name: str, path: str) -> None:
+        if unreadable and name == "read" and path.endswith(".seg"):
+            raise OSError(errno.EIO, "I/O error")
+
+    files = HookedFileSystem(kept, hook)
+    async with open_on(files, MemoryConfig(segment_bytes=64 * 1024, idle_seconds=1)) as memory:
+        await memory.episode("task", episode_id="e").__aenter__()
+        other = await memory.start_episode("other", episode_id="other")
+        for number in range(100):  # more segments, so that where "e" lies has to be read
+            await other.log_step(step(number, thought="x" * 2_000))
+        await other.flush()
+        await trio.sleep(5)
+        assert not memory._supervisor.cells
+        unreadable = True
+    unreadable = False
+    async with open_on(kept) as memory:
+        assert {found.episode_id for found in await memory.open_episodes()} == {"e", "other"}
+
+
 async def test_a_run_that_ends_well_after_the_memory_closed_is_told_so() -> None:
     files = MemoryFileSystem()
     scope = None
