@@ -118,11 +118,11 @@ class IdempotencyKeys:
 
 
 def step_digest(step: ExecutionStep) -> bytes:
-    """What makes two steps under one key the same: everything but the key."""
+    """What makes two steps under one key the same: everything but the key. Objects are the same in any order."""
     fields = [getattr(step, name) for name in STEP_FIELDS]
     result = step.result
     fields[3] = (
         None if result is None else [type(result).__name__, *(getattr(result, f) for f in result.__struct_fields__)]
     )
     fields[8] = step.metadata or None
-    return blake2b(cbor2.dumps(fields), digest_size=16).digest()
+    return blake2b(cbor2.dumps(fields, canonical=True), digest_size=16).digest()

@@ -7,7 +7,7 @@ import trio
 from trio.testing import MockClock
 
 from stepstore.log.memory_files import MemoryFileSystem
-from stepwell import EpisodeHandle, InvalidState, MemoryConfig, OutcomeUnknown
+from stepwell import EpisodeHandle, ExecutionStep, InvalidState, MemoryConfig, OutcomeUnknown, StepSuccess
 from stepwell.memory.memory import Memory
 from tests.support import SEGMENT_BYTES, open_on, step
 
@@ -66,3 +66,20 @@ async def test_of_a_key_that_was_used_twice_under_a_smaller_window_the_last_use_
             last = await log_keyed(handle, number)
     async with open_on(files, config()) as memory:
         assert await log_keyed(memory.handle("e"), 0) == last
+
+
+async def test_objects_in_another_order_are_the_same_step_also_after_a_restart() -> None:
+    files = MemoryFileSystem()
+    first, again = ({"a": {"x": 1, "y": 2}, "b": [1]}, {"b": [1], "a": {"y": 2, "x": 1}})
+    async with open_on(files, config()) as memory:
+        handle = await memory.start_episode("task", episode_id="e")
+        receipt = await handle.log_step(ExecutionStep("tool", "act", first, StepSuccess(first), metadata=first, key="k"))
+    sent_again = ExecutionStep("tool", "act", again, StepSuccess(again), metadata=again, key="k")
+    async with open_on(files, config()) as memory:
+        assert (await memory.log_step("e", sent_again)).seq == receipt.seq
+        async with memory.atomic() as tx:
+            tx.log_step("e", sent_again)
+        assert tx.receipt is not None
+        assert tx.receipt.seq == receipt.seq
+        with pytest.raises(InvalidState, match="was used for another step"):
+            await memory.log_step("e", ExecutionStep("tool", "act", {"b": [2]}, key="k"))
