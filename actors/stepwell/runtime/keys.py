@@ -86,7 +86,9 @@ class IdempotencyKeys:
 
     def _note(self, key: str, digest: bytes, seq: int, commit: Commit) -> None:
         self._add(key, KeyedStep(seq, digest, commit))
-        commit.keys = [*(commit.keys or ()), key]
+        if commit.keys is None:
+            commit.keys = []
+        commit.keys.append(key)
 
     def restore(self, steps: Iterable[tuple[ExecutionStep, int, int]]) -> None:
         """Take up stored steps with keys, as (step, seq, LSN), oldest first; those accepted and not stored come behind

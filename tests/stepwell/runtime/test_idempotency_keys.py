@@ -73,7 +73,8 @@ async def test_objects_in_another_order_are_the_same_step_also_after_a_restart()
     first, again = ({"a": {"x": 1, "y": 2}, "b": [1]}, {"b": [1], "a": {"y": 2, "x": 1}})
     async with open_on(files, config()) as memory:
         handle = await memory.start_episode("task", episode_id="e")
-        receipt = await handle.log_step(ExecutionStep("tool", "act", first, StepSuccess(first), metadata=first, key="k"))
+        sent = ExecutionStep("tool", "act", first, StepSuccess(first), metadata=first, key="k")
+        receipt = await handle.log_step(sent)
     sent_again = ExecutionStep("tool", "act", again, StepSuccess(again), metadata=again, key="k")
     async with open_on(files, config()) as memory:
         assert (await memory.log_step("e", sent_again)).seq == receipt.seq
@@ -83,3 +84,14 @@ async def test_objects_in_another_order_are_the_same_step_also_after_a_restart()
         assert tx.receipt.seq == receipt.seq
         with pytest.raises(InvalidState, match="was used for another step"):
             await memory.log_step("e", ExecutionStep("tool", "act", {"b": [2]}, key="k"))
+
+
+async def test_a_batch_of_many_keyed_steps_does_not_copy_the_keys_before_each() -> None:
+    async with open_on(MemoryFileSystem(), config()) as memory:
+        handle = await memory.start_episode("task")
+        commit = (await handle.log_steps([step(1, key="first"), step(2, key="second")]))._commit
+        keys = commit.keys
+        assert keys is not None
+        assert (await log_keyed(handle, 3)) == 4
+        assert commit.keys is keys  # 99,000 copies of it would hold up the event loop for seconds
+        assert keys == ["first", "second", "key 3"]
