@@ -210,14 +210,19 @@ class AtomicScope(OrganisingStaging):
         self._episodes[known] = part
 
     @trio.lowlevel.enable_ki_protection
-    def _stage_drafts(self, kind: StreamKind, name: str, drafts: Sequence[Any], sizes: Sequence[int]) -> None:
-        """Stage drafts for a stream that is no episode. `sizes`: the most bytes of the record of each."""
+    def _stage_drafts(
+        self, kind: StreamKind, name: str, drafts: Sequence[Any], sizes: Sequence[int], *, only_in: bytes | None = None
+    ) -> None:
+        """Stage drafts for a stream that is no episode. `sizes`: the most bytes of the record of each; `only_in`: the
+        stream that they are made of, if they are of no use in another one."""
         self._check_staging()
         place = (kind.name, name)
         part = self._streams.get(place) or StreamPart(self._memory._supervisor, kind, name)
         part.check(sizes)
         self._transaction.admit(part, sizes)
         part.stage(drafts, sizes)
+        if only_in is not None:
+            part.only_in(only_in)
         self._streams[place] = part
 
     async def __aenter__(self) -> AtomicScope:

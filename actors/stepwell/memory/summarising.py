@@ -90,7 +90,8 @@ async def summarise_older(
     summary = checked_summary(text, first_seq, older[-1][0], memory._config.limits)
     size = len(encode_summary(summary, UNSTAMPED_NS, None, memory._config.limits)) + LARGEST_META
     async with memory._whole.atomic() as transaction:
-        transaction._stage_drafts(port._kind, thread, [summary], [size])
+        # The summariser may take minutes. What was cleared meanwhile must not come back in its words.
+        transaction._stage_drafts(port._kind, thread, [summary], [size], only_in=stream)
         if run is not None:
             event = SummaryCheckpoint(
                 input_message_count=len(older), summary_chars=len(text), latency_ms=latency_ms, tokens=made.tokens

@@ -9,7 +9,7 @@ import trio
 
 from stepstore.journal import Batch
 from stepstore.log.frame import batch_cost
-from stepwell.errors import StepwellError, TooLarge
+from stepwell.errors import InvalidState, StepwellError, TooLarge
 from stepwell.runtime.receipt import Receipt
 from stepwell.runtime.stream_cell import StreamCell
 from stepwell.runtime.stream_kind import StreamKind
@@ -23,6 +23,7 @@ class StreamPart:
         self._supervisor, self._kind, self._name = supervisor, kind, name
         self._drafts: list[Any] = []
         self._bytes = batch_cost(0, 0)
+        self._only_in: bytes | None = None
         self._cell: StreamCell | None = None
         self._holds_lock = False
         self._batch: Batch | None = None
@@ -41,6 +42,10 @@ class StreamPart:
         """Stage drafts that were checked."""
         self._drafts += drafts
         self._bytes += self._cost(sizes)
+
+    def only_in(self, stream: bytes) -> None:
+        """Commit only if the records go into this stream: that is another one once it was cleared."""
+        self._only_in = stream
 
     @staticmethod
     def _cost(sizes: Sequence[int]) -> int:
@@ -86,6 +91,8 @@ class StreamPart:
         """See `Part`."""
         cell = self._locked_cell
         cell.check_accepting()
+        if self._only_in not in (None, cell.stream):
+            raise InvalidState(f"{self._kind.noun} {self._name!r} was cleared meanwhile; nothing was stored, ask again")
         self._time_ns = cell.time_from(now_ns)
         self._batch = cell.batch_of_drafts(self._drafts, self._time_ns)
         return self._batch

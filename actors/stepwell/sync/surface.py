@@ -259,8 +259,8 @@ class ShortTermPort:
         awaited, a plain one runs in a worker thread. With `run`, a `SummaryCheckpoint` is recorded there in the same
         commit. `redact_tool_content`: the replies of tools are not shown to the summariser; nor is what those of
         `redact_roles` said. What the summariser raises leaves unchanged, and nothing is stored; as if it is cancelled.
-        Raises: `InvalidInput`, `TooLarge`, `InvalidState` (the run was deleted), `Unavailable`, `Closed`, `LogFull`,
-        `OutcomeUnknown`.
+        Raises: `InvalidInput`, `TooLarge`, `InvalidState` (the run was deleted, or the thread cleared meanwhile),
+        `Unavailable`, `Closed`, `LogFull`, `OutcomeUnknown`.
         """
         found: ThreadSummary | None = self._door.call(
             lambda: self._target.summarize_history(

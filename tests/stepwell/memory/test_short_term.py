@@ -203,6 +203,23 @@ async def test_a_summariser_that_gives_no_text_stores_nothing(given: object) -> 
         assert len(await memory.short_term.load("t", ALL, with_summary=True)) == 5
 
 
+async def test_a_thread_that_is_cleared_while_it_is_summarised_keeps_nothing_of_what_was_cleared() -> None:
+    async with open_on(MemoryFileSystem()) as memory:
+        await talk(memory, 5)
+
+        async def summariser(_messages: list[Message]) -> str:
+            await memory.short_term.clear("t")
+            await memory.short_term.append("t", said("new"))
+            return "what was cleared"
+
+        with pytest.raises(InvalidState, match="thread 't' was cleared meanwhile"):
+            await memory.short_term.summarize_history(
+                "t", summariser, trigger_token_budget=1, keep_recent_messages=0, run="r"
+            )
+        assert texts(await memory.short_term.load("t", ALL, with_summary=True)) == ["new"]
+        assert await memory.episodic.list_runs() == []
+
+
 async def test_what_the_summariser_raises_leaves_unchanged() -> None:
     problem = LookupError("no model")
 
