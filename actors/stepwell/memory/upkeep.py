@@ -59,7 +59,7 @@ class Upkeep(MemoryCore):
                 found += [f"{projection.file}: {what}" for what in await projection.purge()]
             except Unavailable as error:
                 unreadable.append(f"{projection.file}: {error}")
-        if out_of_reach[-1].startswith(NOT_THE_LOGS):
+        if out_of_reach and out_of_reach[-1].startswith(NOT_THE_LOGS):
             others = out_of_reach.pop()[len(NOT_THE_LOGS) :].split(", ")
             if others := [name for name in others if not name.startswith(tuple(files))]:
                 out_of_reach.append(NOT_THE_LOGS + ", ".join(others))

@@ -28,6 +28,7 @@ from stepwell import (
     NotFound,
     OutcomeUnknown,
     Receipt,
+    Scope,
     StepwellError,
     Success,
     open_memory,
@@ -847,3 +848,15 @@ async def test_what_is_read_while_its_episode_is_deleted_does_not_end_as_if_that
         with pytest.raises(NotFound):
             async for _event in events:
                 pass
+
+
+async def test_what_a_memory_without_a_path_keeps_of_an_episode_can_be_purged() -> None:
+    async with open_memory(":memory:") as memory:
+        await memory.start_episode("task", episode_id="e")
+        report = await memory.delete_episode("e", purge=True)
+        assert report is not None
+        assert report.is_proven
+        assert report.streams_purged == 1
+        cleared = await memory.long_term.clear(Scope.workspace("w"), purge=True)
+        assert cleared is not None
+        assert cleared.out_of_reach == ()
