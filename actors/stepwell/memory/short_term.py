@@ -134,7 +134,9 @@ class ShortTermPort:
             check.check_number(max_tokens, "max_tokens", minimum=0, whole=True)
             rule = self._memory._config.oversize if oversize is None else oversize
             if rule not in OVERSIZE:
-                raise InvalidInput(f"oversize: must be one of {', '.join(map(repr, OVERSIZE))}, not {oversize!r}")
+                raise InvalidInput(
+                    f"oversize: must be one of {', '.join(map(repr, OVERSIZE))}, not {check.shown(oversize)}"
+                )
         except StepwellError:
             await checkpoint()
             raise
@@ -231,6 +233,12 @@ class ShortTermPort:
             if not callable(summariser):
                 raise InvalidInput(f"summariser: must be a function, not {type(summariser).__name__}")
             of_run = None if run is None else checked_id(run, "run")
+            if (
+                isinstance(redact_roles, str)
+                or not isinstance(redact_roles, Collection)
+                or not all(isinstance(role, str) for role in redact_roles)
+            ):
+                raise InvalidInput(f"redact_roles: must be several roles as text, not {check.shown(redact_roles)}")
         except StepwellError:
             await checkpoint()
             raise

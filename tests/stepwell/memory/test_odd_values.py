@@ -32,6 +32,7 @@ REFUSED: dict[str, Callable[[Memory], Awaitable[object]]] = {
     "text of a pattern": lambda memory: memory.patterns(text=LONE),
     "domain of a pattern": lambda memory: memory.patterns(domain=LONE),
     "id of a pattern": lambda memory: memory.explain(LONE),
+    "what is too large for a window": lambda memory: memory.short_term.load("t", 5, oversize=10**5_000),  # type: ignore[arg-type]
     "id of a skill": lambda memory: memory.skills.delete(LONE),
     "nested without end as a time": lambda memory: memory.episodic.list_runs(RunFilter(since=NESTED)),  # type: ignore[arg-type]
 }

@@ -220,6 +220,23 @@ async def test_a_thread_that_is_cleared_while_it_is_summarised_keeps_nothing_of_
         assert await memory.episodic.list_runs() == []
 
 
+@pytest.mark.parametrize("roles", ["user", (role for role in ["user"]), [5], b"user", None])
+async def test_what_are_no_roles_to_redact_is_refused_before_the_summariser_sees_anything(roles: Any) -> None:
+    shown: list[Message] = []
+
+    def summariser(messages: list[Message]) -> str:
+        shown.extend(messages)
+        return "done"
+
+    async with open_on(MemoryFileSystem()) as memory:
+        await talk(memory, 5)
+        with pytest.raises(InvalidInput, match="redact_roles: must be several roles as text"):
+            await memory.short_term.summarize_history(
+                "t", summariser, trigger_token_budget=1, keep_recent_messages=0, redact_roles=roles
+            )
+    assert not shown
+
+
 async def test_what_the_summariser_raises_leaves_unchanged() -> None:
     problem = LookupError("no model")
 
