@@ -31,9 +31,10 @@ async def wait_state(memory: Memory, state: str) -> None:
 
 
 async def written(path: Path, count: int) -> None:
-    """Wait until the file has so many lines."""
-    with trio.fail_after(60):
-        while (await trio.Path(path).read_bytes()).count(b"\n") < count:
+    """Wait until the file is there and has so many lines."""
+    file = trio.Path(path)
+    with trio.fail_after(280):
+        while not await file.exists() or (await file.read_bytes()).count(b"\n") < count:
             pass
 
 
