@@ -6,7 +6,7 @@ The table "What a caller is promised" is written out here: each method says what
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from math import inf
 from typing import TypeVar
@@ -218,18 +218,22 @@ class Caller:
                 with self.call():
                     await transaction.__aexit__(None, None, None)
             except (trio.Cancelled, StepwellError) as error:
-                if transaction.receipt is None and not isinstance(error, OutcomeUnknown):
-                    for logged in noted.values():
-                        logged.fate = Fate.NEVER
-                    raise
-                note(transaction)
-                if isinstance(error, OutcomeUnknown):
-                    told = [transaction.receipt_of(name) for name in staged]
-                    self.heard |= {id(receipt._commit) for receipt in told if receipt is not None}
+                note_error(transaction, error)
                 raise
             note(transaction)
             if transaction.receipt is None or not transaction.receipt.is_durable:
                 self.watch.object_to(f"a transaction was left with {transaction.receipt!r}")
+
+        @trio.lowlevel.enable_ki_protection  # the judge looks: a Ctrl-C in that is none of the caller's
+        def note_error(transaction: AtomicScope, error: BaseException) -> None:
+            if transaction.receipt is None and not isinstance(error, OutcomeUnknown):
+                for logged in noted.values():
+                    logged.fate = Fate.NEVER
+                return
+            note(transaction)
+            if isinstance(error, OutcomeUnknown):
+                told = [transaction.receipt_of(name) for name in staged]
+                self.heard |= {id(receipt._commit) for receipt in told if receipt is not None}
 
         def note(transaction: AtomicScope) -> None:
             for name, logged in noted.items():
@@ -288,13 +292,16 @@ class Caller:
         try:
             yield
         except (OutcomeUnknown, LogFull) as error:
-            failed = {id(receipt._commit) for receipt in receipts if receipt._commit.done and not receipt.is_durable}
-            is_refusal = isinstance(error, LogFull)  # which may be one of the call itself
-            kept = not any(known.recorded for known in self.told.values())  # of those the receipts are not kept
-            if not failed and kept and not is_refusal:
-                self.watch.object_to("an unknown outcome of nothing that has failed")
-            self.heard |= failed
+            self._hear(receipts, is_refusal=isinstance(error, LogFull))  # which may be one of the call itself
             raise
+
+    @trio.lowlevel.enable_ki_protection  # the judge looks: a Ctrl-C in that is none of the caller's
+    def _hear(self, receipts: Sequence[Receipt], *, is_refusal: bool) -> None:
+        failed = {id(receipt._commit) for receipt in receipts if receipt._commit.done and not receipt.is_durable}
+        kept = not any(known.recorded for known in self.told.values())  # of those the receipts are not kept
+        if not failed and kept and not is_refusal:
+            self.watch.object_to("an unknown outcome of nothing that has failed")
+        self.heard |= failed
 
     async def end(self, name: str, outcome: TaskOutcome, *, by_handle: bool = False) -> None:
         """Cancelled: unknown; completing again is idempotent."""
