@@ -104,6 +104,7 @@ class Finding(MemoryCore):
             await checkpoint()
             raise
         await checkpoint()
+        self._supervisor.check_thread()
         episodes = self._runtime.projections.episodes
         return await episodes.read(lambda known: read_tags(known, order, limit, after), at_least=at_least)
 

@@ -20,7 +20,7 @@ from stepwell.model.step import ExecutionStep, StepError, StepInterrupted, StepR
 from stepwell.runtime.episode_task import being_deleted
 from stepwell.runtime.reading import EpisodeEvents
 from stepwell.runtime.receipt import Receipt
-from stepwell.runtime.right_loop import get_ident, wrong_loop
+from stepwell.runtime.right_loop import checkpoint, get_ident, wrong_loop
 
 if TYPE_CHECKING:
     from stepwell.memory.memory import Memory
@@ -181,9 +181,10 @@ class StepScope:
 
     async def __aenter__(self) -> StepScope:
         if not isinstance(self._tool, str) or not self._tool.strip():
-            await trio.lowlevel.checkpoint()
+            await checkpoint()
             raise InvalidInput("step.tool: must be text and not empty")
-        await trio.lowlevel.checkpoint()
+        await checkpoint()
+        self._handle._memory._supervisor.check_thread()
         self._began = time.perf_counter()
         return self
 

@@ -206,6 +206,10 @@ class CellMailbox(CellLife):
 
     # ---- urgency -----------------------------------------------------------------------------------------------------
 
+    def check_thread(self) -> None:
+        """Raises: `WrongLoop` in another thread than that of the memory: waking a task there would lose it."""
+        self._untold.check_thread()
+
     def make_urgent(self, commit: Commit | None = None) -> None:
         """Somebody waits for `commit` (default: for everything): send it as soon as the journal is free."""
         if commit is not None and commit is self._at_journal:

@@ -16,6 +16,7 @@ import trio
 from stepstore.notices import NoticeKind
 from stepwell.errors import Closed, InvalidState
 from stepwell.model.event import utc
+from stepwell.runtime.right_loop import checkpoint, get_ident, wrong_loop
 
 EVENTS_KEPT = 1_024
 """So many events wait for a reader; what comes on top is counted as missed."""
@@ -65,11 +66,12 @@ class Lifecycle:
     """Tells `watchers` what happens. Ask `if lifecycle.watchers:` before telling: then it costs nothing while nobody
     looks, not even the sentence."""
 
-    __slots__ = ("closed", "watchers")
+    __slots__ = ("closed", "thread", "watchers")
 
     def __init__(self) -> None:
         self.watchers: list[LifecycleChannel] = []
         self.closed = False
+        self.thread = get_ident()
 
     @trio.lowlevel.enable_ki_protection
     def tell(
@@ -176,7 +178,9 @@ class Watching:
         self._channel: LifecycleChannel | None = None
 
     async def __aenter__(self) -> LifecycleChannel:
-        await trio.lowlevel.checkpoint()
+        await checkpoint()
+        if get_ident() != self._lifecycle.thread:
+            raise wrong_loop()
         if self._channel is not None:
             raise InvalidState("this lifecycle() was entered before; call memory.lifecycle() again")
         if self._lifecycle.closed:

@@ -10,6 +10,7 @@ import trio
 from stepstore.errors import afresh
 from stepstore.journal import Submission
 from stepwell.errors import OutcomeUnknown, StepwellError
+from stepwell.runtime.right_loop import checkpoint
 from stepwell.runtime.woken import WOKEN
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ class Commit(msgspec.Struct, gc=False, eq=False):
     def begin_waiting(self) -> bool:
         """Make it urgent. True if this task is the one that waits from now on, and has to sleep in the same section."""
         if not self.done and self.cell is not None:
+            self.cell.check_thread()
             self.cell.make_urgent(self)  # which may refuse it at this very moment
         if self.done or self._waiter is not None:
             return False
@@ -89,7 +91,7 @@ class Commit(msgspec.Struct, gc=False, eq=False):
     async def wait_beside(self) -> None:
         """Wait where `begin_waiting` gave False: it is done, or somebody waits already. A checkpoint."""
         if self.done:
-            await trio.lowlevel.checkpoint()
+            await checkpoint()
             return
         if self._more_waiters is None:
             self._more_waiters = trio.lowlevel.ParkingLot()
@@ -155,7 +157,7 @@ class Receipt(msgspec.Struct, frozen=True, eq=False, gc=False):
         """Return once the record is on the medium. May be awaited any number of times, also after the memory closed.
 
         Waiting makes the batch go as soon as the log is free. Cancelling the waiter does not cancel the write.
-        Raises: `OutcomeUnknown` if the log failed or was closed first; resubmit with the same key.
+        Raises: `OutcomeUnknown` if the log failed or was closed first; resubmit with the same key. `WrongLoop`.
         """
         commit = self._commit
         if commit.begin_waiting():  # `Commit.wait`, without its coroutine: thousands may wait at once

@@ -62,6 +62,7 @@ class Streams:
 
         Cancelling the caller does not stop the waking. Raises: `Unavailable`, `Closed`, `LogFull`.
         """
+        self._supervisor.check_thread()
         await trio.lowlevel.checkpoint()
         while True:
             self._supervisor.check_open()

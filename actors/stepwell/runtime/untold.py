@@ -16,6 +16,7 @@ import trio
 
 from stepwell.errors import Closed, LogFull, OutcomeUnknown, Rejected, StepwellError
 from stepwell.runtime.receipt import Commit
+from stepwell.runtime.right_loop import get_ident, wrong_loop
 
 NAMED = 10
 """So many streams are named by one error; the others are counted."""
@@ -72,8 +73,14 @@ class UntoldFailures:
 
     def __init__(self) -> None:
         self._of: dict[str, Losses] = {}
-        # Receipts may be asked in another thread (`stepwell.sync`).
+        # Receipts may be asked in another thread (`stepwell.sync`), but not be waited for.
         self._lock = Lock()
+        self._thread = get_ident()
+
+    def check_thread(self) -> None:
+        """Raises: `WrongLoop` in another thread than that of the memory."""
+        if get_ident() != self._thread:
+            raise wrong_loop()
 
     @property
     def records(self) -> int:

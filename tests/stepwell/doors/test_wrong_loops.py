@@ -13,7 +13,19 @@ import trio
 
 import stepwell.aio
 import stepwell.sync
-from stepwell import Fact, Message, RetentionPolicy, Role, Scope, Success, WrongLoop, events, open_memory
+from stepwell import (
+    BatchConfig,
+    Fact,
+    MemoryConfig,
+    Message,
+    RetentionPolicy,
+    Role,
+    Scope,
+    Success,
+    WrongLoop,
+    events,
+    open_memory,
+)
 from tests.support import step
 
 WS = Scope.workspace("ws")
@@ -89,8 +101,10 @@ def test_a_plain_memory_in_its_own_trio_thread_does_not_wait_for_itself(tmp_path
 
 async def test_a_trio_memory_in_asyncio_or_in_another_trio_run(tmp_path: Path) -> None:
     """Everything of it that is async, and the plain calls that accept; nothing is stored, and it works on."""
-    async with open_memory(tmp_path / "m") as memory:
+    config = MemoryConfig(batch=BatchConfig.manual())
+    async with open_memory(tmp_path / "m", config=config) as memory:
         handle = await memory.start_episode("task", episode_id="e")
+        receipt = await handle.log_step(step(0))
         calls: dict[str, Callable[[], Awaitable[object]]] = {
             "log_step": lambda: handle.log_step(step(1)),
             "log_steps": lambda: handle.log_steps([step(1)]),
@@ -135,6 +149,11 @@ async def test_a_trio_memory_in_asyncio_or_in_another_trio_run(tmp_path: Path) -
             "checkpoint": lambda: memory.checkpoint("e", "why"),
             "retain": lambda: memory.retain(RetentionPolicy(max_episodes=1), dry_run=True),
             "backup": lambda: memory.backup(tmp_path / "b"),
+            "tags": memory.tags,
+            "lifecycle": lambda: memory.lifecycle().__aenter__(),
+            "summarise": lambda: memory.short_term.summarise("t", "so far", 1, 1),
+            "step scope": lambda: handle.step("tool").__aenter__(),
+            "a receipt": receipt.wait_durable,
         }
 
         async def each() -> list[str]:
@@ -153,4 +172,6 @@ async def test_a_trio_memory_in_asyncio_or_in_another_trio_run(tmp_path: Path) -
         in_asyncio = await trio.to_thread.run_sync(lambda: asyncio.run(each()))
         in_trio = await trio.to_thread.run_sync(lambda: trio.run(each))
         assert in_asyncio == in_trio == [*calls, "log_step_nowait"]
-        assert (await handle.log_step(step(2))).seq == 2
+        assert (await handle.log_step(step(2))).seq == 3
+        await receipt.wait_durable()  # its task was not woken elsewhere, and lost
+        assert (await handle.get()).steps[0].action == step(0).action
