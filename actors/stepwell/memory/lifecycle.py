@@ -189,6 +189,7 @@ class EpisodeLifecycle(MemoryCore):
             known = checked_id(episode_id)
             checked = checked_outcome(outcome, self._config.limits)
             check.check_object({} if metadata is None else metadata, "metadata")
+            metadata = check.plain(metadata or {})  # encoded by the episode's task, when the caller may have changed it
             asked_by = check.check_actor(actor)
             if self._redaction is not None:
                 checked = checked_outcome(self._redaction.outcome(checked), self._config.limits)

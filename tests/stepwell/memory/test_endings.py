@@ -335,6 +335,20 @@ async def test_an_ending_the_body_wrote_itself_counts() -> None:
     assert (await found_after_reopening(files)).outcome == Failure("decided inside")
 
 
+async def test_metadata_that_is_changed_while_its_episode_is_completed_stays_as_it_was_given() -> None:
+    async with open_on(MemoryFileSystem()) as memory:
+        handle = await memory.start_episode("task", episode_id="e")
+        await handle.log_step(step(1))
+        metadata: dict[str, object] = {"a": {"b": 1}}
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lambda: handle.complete(Success(""), metadata=metadata))
+            while memory._supervisor.cells["e"].ending_request is None:
+                await trio.lowlevel.checkpoint()
+            metadata["a"] = object()
+        assert (await handle.get()).outcome_metadata == {"a": {"b": 1}}
+        assert memory.stats().restarts == 0
+
+
 async def test_what_the_body_raises_leaves_as_the_same_object() -> None:
     mine = ValueError("mine")
     try:
