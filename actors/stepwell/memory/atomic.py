@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import datetime as dt
 from collections.abc import Sequence
 from types import TracebackType
@@ -118,7 +119,8 @@ class AtomicScope(OrganisingStaging):
         Raises: `InvalidInput`, `TooLarge`, `InvalidState` (not inside the block); then none is staged.
         """
         known = checked_id(thread, "thread")
-        drafts = self._memory._whole.short_term._checked(messages, one=len(messages) == 1)
+        # Encoded at the commit; until then its caller may change what it gave.
+        drafts = copy.deepcopy(self._memory._whole.short_term._checked(messages, one=len(messages) == 1))
         limits = self._memory._config.limits
         sizes = [len(encode_message(draft, UNSTAMPED_NS, None, limits)) + LARGEST_META for draft in drafts]
         self._stage_drafts(self._memory._whole.short_term._kind, known, drafts, sizes)
@@ -138,7 +140,7 @@ class AtomicScope(OrganisingStaging):
                 "events in another transaction"
             )
         limits = self._memory._config.limits
-        checked = self._memory._whole.episodic._checked(events)
+        checked = copy.deepcopy(self._memory._whole.episodic._checked(events))  # encoded at the commit
         sizes = [len(payload) for payload in Recording(known, checked, UNSTAMPED_NS, limits, may_end=True).payloads]
         part = self._runs.get(known) or RunPart(self._memory._supervisor, known)
         part.check(sizes)

@@ -38,7 +38,7 @@ class Skills:
     def __init__(self, memory: MemoryCore):
         self._memory = memory
         self._storing = trio.Lock()
-        """Two who store one name at once store one skill."""
+        """Two who store one name at once store one skill, and who stores behind a deletion stores a new one."""
 
     async def store(
         self,
@@ -80,13 +80,14 @@ class Skills:
                 data = {**memory._redaction.value("skill", data), "name": name}
             if (bad := check.find_bad_text(data, "skill")) is not None:
                 raise InvalidInput(bad)
+            data = check.plain(data)
         except StepwellError:
             await checkpoint()
             raise
         await checkpoint()
         memory._supervisor.check_thread()
         async with self._storing:
-            return await self.get(await self._store(name, check.plain(data)))
+            return await self.get(await self._store(name, data))
 
     async def _store(self, name: str, data: dict[str, Any]) -> str:
         """Append a skill to the stream of that name, or to a new one; gives its id."""
@@ -159,9 +160,12 @@ class Skills:
         If cancelled the deletion goes on once it is queued. Raises: `InvalidInput`, `NotFound`, `Unavailable`,
         `Closed`, `LogFull`, `OutcomeUnknown`.
         """
-        await self.get(skill_id)
-        self._memory._supervisor.check_open()
-        await delete(self._memory._journal, stream_id(SKILL_STREAM, skill_id), encode_deleted(time.time_ns()))
+        await self._checked(skill_id)
+        self._memory._supervisor.check_thread()
+        async with self._storing:
+            await self.get(skill_id)
+            self._memory._supervisor.check_open()
+            await delete(self._memory._journal, stream_id(SKILL_STREAM, skill_id), encode_deleted(time.time_ns()))
 
     async def _checked(self, skill_id: object) -> None:
         try:

@@ -6,6 +6,7 @@ import errno
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import trio
@@ -28,13 +29,16 @@ from stepwell import (
     LogFull,
     Memory,
     MemoryConfig,
+    Message,
     NotFound,
     OutcomeUnknown,
     Receipt,
+    Role,
     StepSuccess,
     StepwellError,
     Success,
     TooLarge,
+    events,
 )
 from stepwell.model.ids import stream_id
 from stepwell.runtime.cell import EpisodeCell
@@ -960,3 +964,17 @@ async def test_stepping_through_a_commit_the_calling_task_can_be_cancelled_at_ea
             assert [await numbers(memory, name) for name in NAMES] == [[1] if is_submitted else []] * 3
         steps += 1
     assert steps > 5
+
+
+async def test_what_is_changed_behind_its_staging_is_stored_as_it_was_staged() -> None:
+    async with open_on(MemoryFileSystem()) as memory:
+        args: dict[str, Any] = {"list": [1]}
+        calls: list[Any] = [{"id": "a", "args": [1]}]
+        async with memory.atomic() as tx:
+            tx.record("r", events.ToolCall(name="search", args=args, result=events.ToolOk(value=args)))
+            tx.append("t", Message(Role.ASSISTANT, "", calls))
+            args["list"].append(object())
+            calls[0]["args"].append(2)
+        (found,) = await memory.episodic.replay("r")
+        assert found == events.ToolCall(name="search", args={"list": [1]}, result=events.ToolOk(value={"list": [1]}))
+        assert (await memory.short_term.load("t", 1_000))[0].tool_calls == [{"id": "a", "args": [1]}]

@@ -700,3 +700,23 @@ def test_the_id_of_a_pattern_is_the_same_everywhere() -> None:
     content = ToolSequence(("sql show", "sql select"))
     assert pattern_id("shop", content) == "5bb9e2c14703f98aed68c653"
     assert pattern_id("shop", content) != pattern_id("other", content)
+
+
+@pytest.mark.parametrize("first", ["store", "delete"])
+async def test_a_skill_that_is_stored_while_it_is_deleted_is_stored_behind_or_anew(first: str) -> None:
+    async with open_memory(":memory:") as memory:
+        old = await memory.skills.store("deploy", steps=["old"])
+
+        async def store() -> None:
+            await memory.skills.store("deploy", steps=["new"])
+
+        async def delete() -> None:
+            await memory.skills.delete(old.skill_id)
+
+        in_order = [store, delete] if first == "store" else [delete, store]
+        async with trio.open_nursery() as nursery:
+            for call in in_order:
+                nursery.start_soon(call)
+                await trio.lowlevel.checkpoint()  # it is there first
+        found = await memory.skills.find()
+        assert [it.skill.steps for it in found] == ([["new"]] if first == "delete" else [])
