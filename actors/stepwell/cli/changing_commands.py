@@ -56,7 +56,7 @@ def compact(purge: bool, yes: bool, directory: Path, as_json: bool) -> None:
         "stepwell retain --outcome failure --older-than 90 --dry-run", "stepwell retain --max-episodes 100000 --yes"
     )
 )
-@click.option("--older-than", type=float, metavar="DAYS", help="Whose last event is older.")
+@click.option("--older-than", type=click.FloatRange(min=0), metavar="DAYS", help="Whose last event is older.")
 @click.option(
     "--outcome",
     "outcomes",
@@ -65,7 +65,7 @@ def compact(purge: bool, yes: bool, directory: Path, as_json: bool) -> None:
     help="Repeatable: that ended with one of these.",
 )
 @click.option("--reward-below", type=float, help="Whose total reward is lower.")
-@click.option("--max-episodes", type=int, help="Of more than so many, as many as are too many.")
+@click.option("--max-episodes", type=click.IntRange(min=0), help="Of more than so many, as many as are too many.")
 @click.option(
     "--evict",
     type=click.Choice(["relevance", "lru"]),
@@ -111,6 +111,10 @@ def retain(
         keep_archived=not archived_too,
         keep_tags=keep_tags,
     )
+    if not policy.has_rule and max_episodes is None:
+        raise click.UsageError(
+            "says nothing of who is to go; give --older-than, --outcome, --reward-below or --max-episodes."
+        )
     run_retain(policy, directory, dry_run=dry_run, yes=yes, as_json=as_json)
 
 

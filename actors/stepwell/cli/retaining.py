@@ -25,7 +25,7 @@ def run_retain(policy: RetentionPolicy, directory: Path, *, dry_run: bool, yes: 
         async with opened(directory) as memory:
             report = await answered(memory, lambda: memory.retain(policy, dry_run=True, limit=2**31), quiet=as_json)
         if dry_run or not report.episodes:
-            return report
+            return msgspec.structs.replace(report, dry_run=dry_run)
         confirmed(f"Deletes for good {_described(report, directory)}", yes=yes, as_json=as_json)
         gone = []
         async with opened(directory, to_write=True) as memory:

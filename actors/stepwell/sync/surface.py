@@ -822,9 +822,10 @@ class Memory:
         `limit`: 1 to 1,000. `cursor`: the `next_cursor` of the page before, of a list with the same filter and order;
         over all pages each episode comes exactly once, whatever is added or deleted meanwhile.
 
-        The list is kept up to date in the background and lags a little behind the log, a second at most. `at_least`: an
-        lsn, `receipt.lsn` for instance, up to which it must be: the call waits until it is. Deleted episodes are gone
-        from it when `delete_episode` returns. Cancelling breaks off the search.
+        The list is kept up to date in the background and lags behind the log: by a fraction of a second, and while much
+        is written by a few seconds. `at_least`: an lsn, `receipt.lsn` for instance, up to which it must be: the call
+        waits until it is. Deleted episodes are gone from it when `delete_episode` returns. Cancelling breaks off the
+        search.
         Raises: `InvalidInput`, `TooLarge`, naming the argument; `Unavailable` (the list is not kept up to date any
         more, see `health`, or cannot be read), `Closed`.
         """

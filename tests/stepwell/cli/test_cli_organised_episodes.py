@@ -10,8 +10,8 @@ import msgspec
 import pytest
 import trio
 
-from stepwell import Episode, ListedEpisode, Memory, Success, open_memory
-from tests.stepwell.cli.cli_support import run, run_json
+from stepwell import Episode, ListedEpisode, Memory, Success, events, open_memory
+from tests.stepwell.cli.cli_support import run, run_json, start, write_lines
 from tests.support import step
 
 
@@ -125,3 +125,30 @@ def test_a_bad_change_is_reported_with_its_line(tmp_path: Path, line: dict[str, 
     result = run("import", path, "--dir", tmp_path / "m")
     assert f"{path}:2" in result.output.replace("\n", "")
     assert reason in result.output
+
+
+@pytest.mark.parametrize("form", ["jsonl", "otlp"])
+def test_runs_that_were_recorded_are_exported_and_imported(tmp_path: Path, form: str) -> None:
+    async def record() -> None:
+        async with open_memory(tmp_path / "m") as memory:
+            call = events.ToolCall("search", {"q": "x"}, events.ToolOk(["a"]))
+            await memory.episodic.record_many("run-1", [events.Started(agent="planner"), call, events.Completed()])
+            await memory.episodic.record_many("run-2", [call, events.Failed("no money")])  # without a start
+            await memory.episodic.record("run-3", events.Started(agent=""))
+            await memory.add_tags("run-3", ["x"] if form == "jsonl" else [])
+
+    trio.run(record)
+    out, other, again = tmp_path / "out.jsonl", tmp_path / "other", tmp_path / "again.jsonl"
+    run_json("export", out, "--format", form, "--dir", tmp_path / "m")
+    report = run_json("import", out, "--dir", other)
+    assert (report["episodes"], report["steps"], report["endings"], report["bad_lines"]) == (3, 2, 2, 0)
+    assert run_json("import", out, "--dir", other)["added"] == 0
+    if form == "jsonl":
+        run_json("export", again, "--dir", other)
+        assert sorted(again.read_text().splitlines()) == sorted(out.read_text().splitlines())
+
+
+def test_an_episode_without_a_task_that_is_no_recorded_run_is_refused(tmp_path: Path) -> None:
+    source = write_lines(tmp_path / "in.jsonl", [start("a"), start("b") | {"task": ""}])
+    problems = run_json("import", source, "--dir", tmp_path / "m")["files"][0]["problems"]
+    assert [(problem["line"], problem["reason"]) for problem in problems] == [(2, "task: must not be empty")]

@@ -54,6 +54,20 @@ def test_without_a_yes_nothing_is_deleted(memory: Path) -> None:
     assert there(memory) == before
 
 
+def test_a_policy_that_says_nothing_is_wrong_usage_and_names_the_options(memory: Path) -> None:
+    result = run("retain", "--dir", memory)
+    assert result.exit_code == 2
+    assert "--older-than, --outcome, --reward-below or --max-episodes" in result.stderr
+    for option in ("--older-than", "--max-episodes"):
+        assert run("retain", option, "-1", "--dry-run", "--dir", memory).exit_code == 2
+
+
+def test_a_call_that_finds_nobody_says_whether_it_was_a_dry_run(memory: Path) -> None:
+    for asked, is_dry in (("--yes", False), ("--dry-run", True)):
+        report = run_json("retain", "--max-episodes", "1000", asked, "--dir", memory)
+        assert (report["episodes"], report["dry_run"]) == ([], is_dry)
+
+
 def test_a_policy_that_says_nothing_is_refused(memory: Path) -> None:
     result = run("retain", "--dir", memory)
     assert result.exit_code in (1, 2)

@@ -387,6 +387,19 @@ def test_what_is_no_span_is_reported_and_the_rest_imported(tmp_path: Path) -> No
     assert not (tmp_path / "other").exists()
 
 
+def test_an_episode_of_spans_that_is_refused_is_told_of_the_file_that_was_named(tmp_path: Path) -> None:
+    source = write_lines(tmp_path / "spans.jsonl", [traces(agent(1), tool("find", 2, 1))])
+    run_json("import", source, "--dir", tmp_path / "memory")
+    longer = write_lines(tmp_path / "longer.jsonl", [traces(agent(1), tool("look", 2, 1))])
+    result = run("import", longer, "--dir", tmp_path / "memory")
+    assert f"{longer}: episode " in result.stderr
+    assert "stepwell-import-" not in result.stderr
+    problems = run_json("import", longer, "--dir", tmp_path / "memory")["files"][0]["problems"]
+    assert {(problem["file"], problem["line"]) for problem in problems} == {(str(longer), 0)}
+    strict = run("import", longer, "--strict", "--dir", tmp_path / "memory")
+    assert (strict.exit_code, "stepwell-import-" in strict.stderr) == (1, False)
+
+
 def test_spans_of_something_else_are_no_episodes(tmp_path: Path) -> None:
     source = write_lines(tmp_path / "spans.jsonl", [traces(span("GET", 1, http__method="GET"))])
     result = run("import", source, "--dir", tmp_path / "memory")

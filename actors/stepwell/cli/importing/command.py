@@ -14,7 +14,7 @@ import trio
 from stepwell import default_redactor, open_memory
 from stepwell.cli.importing.importer import import_files, refuse_files_without_events
 from stepwell.cli.importing.report import FileReport, Problem
-from stepwell.cli.importing.spans import with_spans_converted
+from stepwell.cli.importing.spans import Converted, with_spans_converted
 from stepwell.cli.options import memory_config
 from stepwell.cli.output import CommandFailed, count_text, duration_text, print_json, progress_bar
 from stepwell.model.redaction import Redaction
@@ -34,7 +34,7 @@ def run_import(paths: list[Path], directory: Path, *, strict: bool, redact: bool
     with with_spans_converted(paths, strict=strict) as converted:
         refuse_files_without_events(converted.paths)
         redaction = Redaction(default_redactor) if redact else None
-        reports = trio.run(_import, converted.paths, directory, strict, redaction, as_json)
+        reports = trio.run(_import, converted, directory, strict, redaction, as_json)
         converted.name_originals(reports)
     seconds = time.perf_counter() - began
     failure = _failure(reports, strict)
@@ -58,8 +58,9 @@ def run_import(paths: list[Path], directory: Path, *, strict: bool, redact: bool
 
 
 async def _import(
-    paths: list[Path], directory: Path, strict: bool, redaction: Redaction | None, as_json: bool
+    converted: Converted, directory: Path, strict: bool, redaction: Redaction | None, as_json: bool
 ) -> list[FileReport]:
+    paths = converted.paths
     shown: Counter[str] = Counter()
     with progress_bar(bytes_unit=True, quiet=as_json) as progress:
 
@@ -67,7 +68,7 @@ async def _import(
             shown[problem.file] += 1
             if as_json or strict or shown[problem.file] > PROBLEMS_SHOWN:
                 return
-            progress.console.print(str(problem), markup=False, soft_wrap=True, style="yellow")
+            progress.console.print(str(converted.named(problem)), markup=False, soft_wrap=True, style="yellow")
 
         bars = {str(path): progress.add_task(path.name, total=path.stat().st_size) for path in paths}
 

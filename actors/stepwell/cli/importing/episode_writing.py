@@ -23,6 +23,7 @@ from stepwell.cli.neutral_form import (
 )
 from stepwell.cli.output import count_text
 from stepwell.errors import Busy
+from stepwell.events import Started
 from stepwell.model.codec import encode_step
 from stepwell.model.limits import DEFAULT_LIMITS
 from stepwell.model.organising import (
@@ -167,16 +168,20 @@ class EpisodeWriting:
             place.phase = "comparing"
             self.report.present += 1
             return
-        await self.memory.start_episode(
-            parsed.task,
-            context=parsed.context,
-            task_type=parsed.task_type,
-            agent=parsed.agent,
-            episode_id=parsed.episode,
-            parent=parsed.parent,
-            thread=parsed.thread,
-            metadata=parsed.metadata,
-        )
+        if not parsed.task:
+            started = await self.memory.episodic.record(parsed.episode, Started(agent=parsed.agent))
+            await started.wait_durable()
+        else:
+            await self.memory.start_episode(
+                parsed.task,
+                context=parsed.context,
+                task_type=parsed.task_type,
+                agent=parsed.agent,
+                episode_id=parsed.episode,
+                parent=parsed.parent,
+                thread=parsed.thread,
+                metadata=parsed.metadata,
+            )
         self.places.known.add(self.episode_id)
         place.phase = "appending"
         self.report.episodes += 1

@@ -11,14 +11,15 @@ PROBLEMS_KEPT = 100
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """A line that was not imported, and why."""
+    """A line that was not imported, and why. `line` is 0 where it is known of an episode only."""
 
     file: str
     line: int
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.reason}"
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        return f"{place}: {self.reason}"
 
 
 class FileReport(msgspec.Struct, kw_only=True):

@@ -22,9 +22,15 @@ class Converted:
         self.paths = list(paths)
         self.problems: dict[str, FileReport] = {}
 
+    def named(self, problem: Problem) -> Problem:
+        """A problem as one of the file that was named; of one that was converted the line is not known."""
+        original = str(self.originals[problem.file])
+        return problem if original == problem.file else Problem(original, 0, problem.reason)
+
     def name_originals(self, reports: list[FileReport]) -> None:
         """Make reports speak of the files that were named, and tell which lines of those were no spans."""
         for report in reports:
+            report.problems = [self.named(problem) for problem in report.problems]
             report.file = str(self.originals[report.file])
             if (found := self.problems.get(report.file)) is not None:
                 report.bad_lines += found.bad_lines

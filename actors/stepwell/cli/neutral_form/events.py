@@ -33,7 +33,8 @@ class BadLine(ValueError):
 
 
 class NeutralStart(msgspec.Struct, frozen=True, kw_only=True):
-    """A start event: the arguments of `start_episode`."""
+    """A start event: the arguments of `start_episode`. `task` is empty for a run that was recorded, which has an agent
+    and nothing else."""
 
     episode: str
     task: str

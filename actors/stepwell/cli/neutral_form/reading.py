@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from stepwell.cli.neutral_form.changes import read_change
-from stepwell.cli.neutral_form.difference import KEPT_APART, with_difference
+from stepwell.cli.neutral_form.difference import KEPT_APART, same, with_difference
 from stepwell.cli.neutral_form.events import (
     DEFAULT_CONTEXT,
     DEFAULT_TASK_TYPE,
@@ -49,8 +49,8 @@ def read(event: JsonObject) -> NeutralEvent:
 
 def _read_start(event: JsonObject) -> NeutralStart:
     rest = Fields(event)
-    episode, task = rest.text("episode", required=True), rest.text("task", required=True)
-    agent = rest.text("agent")
+    episode, agent = rest.text("episode", required=True), rest.text("agent")
+    task = rest.text("task", required=not _is_start_of_run(event))
     # The model trims tags and has no empty ones; where that changes something the difference keeps the original.
     tags = [tag.strip() for tag in rest.texts("tags") if tag.strip()]
     known: JsonObject = {"domain": rest.text("domain", default=DEFAULT_CONTEXT.domain), "tags": tags}
@@ -73,6 +73,20 @@ def _read_start(event: JsonObject) -> NeutralStart:
     )
     written = write_start(start)
     return msgspec.structs.replace(start, metadata=with_difference(start.metadata, event, written))
+
+
+def _is_start_of_run(event: JsonObject) -> bool:
+    """Whether an event is the start of a run whose events were recorded, as an export writes it: it has no task, and
+    says nothing but the agent."""
+    run = NeutralStart(
+        episode=event.get("episode", ""),
+        task="",
+        context=DEFAULT_CONTEXT,
+        task_type=DEFAULT_TASK_TYPE,
+        agent=event.get("agent", ""),
+        metadata={},
+    )
+    return same(event, write_start(run))
 
 
 def _read_step(event: JsonObject) -> NeutralStep:
