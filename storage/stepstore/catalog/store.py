@@ -199,9 +199,17 @@ class CatalogStore:
         self.cursor = cursor
 
     def read(self, reading: Callable[[sqlite3.Connection], T]) -> T:
-        """Read, as of the last transaction. Raises: `sqlite3.Error`."""
-        assert self._reader is not None
-        return reading(self._reader)
+        """Read, as of the last transaction, however many statements that takes. Raises: `sqlite3.Error`."""
+        reader = self._reader
+        assert reader is not None
+        if reader is self._writer:  # nobody writes meanwhile
+            return reading(reader)
+        reader.rollback()  # one that was interrupted as it ended may have left its transaction open
+        reader.execute("BEGIN")
+        try:
+            return reading(reader)
+        finally:
+            reader.rollback()
 
     def interrupt(self) -> None:
         """End the reading under way, from any thread, with an `sqlite3.OperationalError`."""
