@@ -81,6 +81,14 @@ class Catalog:
         async with self._reading:
             return await self.write(self.store.purge)
 
+    async def drop(self) -> None:
+        """Remove the file while nobody reads; `store.open` begins it anew. A checkpoint. Raises: `OSError`."""
+        if self._reading is self._writing:
+            await self.write(self.store.drop)
+            return
+        async with self._reading:
+            await self.write(self.store.drop)
+
     async def close(self) -> None:
         """Give back the file once nobody uses it; `Closed` for every later call. A checkpoint."""
         self.is_closed = True

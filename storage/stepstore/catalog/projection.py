@@ -16,7 +16,7 @@ from stepstore.catalog.log_reading import LogReading
 from stepstore.catalog.projector import Fold, Projector
 from stepstore.catalog.schema import CatalogSchema
 from stepstore.catalog.store import remove_file
-from stepstore.errors import InvalidInput, InvalidState
+from stepstore.errors import InvalidInput, InvalidState, Unavailable
 from stepstore.journal import Journal
 from stepstore.restarting import RestartPolicy, Service
 
@@ -140,11 +140,20 @@ class Projection:
                 f"at_least: record {at_least} is not in this memory, which ends with {self._journal.durable_lsn}; "
                 "use the lsn of one of its receipts"
             )
-        if self._is_followed:
-            await self.projector.wait_for(max(at_least or 0, self.least))
-        else:
-            await self._catch_up()
-        return await self.catalog.read(reading)
+        while True:
+            if self._is_followed:
+                await self.projector.wait_for(max(at_least or 0, self.least))
+            else:
+                await self._catch_up()
+            drops = self.projector.drops
+            try:
+                found = await self.catalog.read(reading)
+            except Unavailable:
+                if drops == self.projector.drops:
+                    raise
+            else:
+                if drops == self.projector.drops:
+                    return found
 
     async def read_now(self, reading: Callable[[sqlite3.Connection], T]) -> T:
         """As `read`, with everything that is durable at this call."""

@@ -101,6 +101,8 @@ class Projector:
         self.looked_at = 0
         """Up to this LSN everything was given to the fold; what of it is not in the catalog yet will come."""
         self.transactions = 0
+        self.drops = 0
+        """So many times it was begun anew. What was read meanwhile may be of a catalog that is not whole."""
         self.is_ready = False
         """Whether the catalog can be read: not while it is loaded, without the indexes that readers need."""
         self._load_until = 0
@@ -144,7 +146,7 @@ class Projector:
     async def _begin(self, upto: int) -> None:
         catalog = self._catalog
         if self._is_damaged:
-            await catalog.write(catalog.store.drop)
+            await self._drop()
             self._is_damaged = False
         await catalog.write(catalog.store.open)
         try:
@@ -180,9 +182,18 @@ class Projector:
             raise
 
     async def _anew(self) -> int:
-        await self._catalog.write(self._catalog.store.drop)
+        await self._drop()
         await self._catalog.write(self._catalog.store.open)
         return 0
+
+    async def _drop(self) -> None:
+        self._is_gone()
+        await self._catalog.drop()
+
+    @trio.lowlevel.enable_ki_protection
+    def _is_gone(self) -> None:
+        self.position, self.is_ready = 0, False
+        self.drops += 1
 
     async def _follow(self, lsn: int | None) -> None:
         """Follow up to a durable LSN, or until the journal ends. What was folded is stored while more is folded: SQLite

@@ -201,7 +201,8 @@ class CatalogStore:
     def read(self, reading: Callable[[sqlite3.Connection], T]) -> T:
         """Read, as of the last transaction, however many statements that takes. Raises: `sqlite3.Error`."""
         reader = self._reader
-        assert reader is not None
+        if reader is None:  # it was dropped, and could not be begun anew
+            raise sqlite3.OperationalError("it is not open")
         if reader is self._writer:  # nobody writes meanwhile
             return reading(reader)
         reader.rollback()  # one that was interrupted as it ended may have left its transaction open
