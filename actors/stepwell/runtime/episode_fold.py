@@ -43,6 +43,9 @@ from stepwell.runtime.step_batches import StepBatch, Told, count_steps, log_read
 _TOGETHER = 64
 """So many records that are no steps are decoded at once: that takes half the time, unless they are very large."""
 
+_LAST_NS = 2**63 - 1
+"""A step of a later time cannot be decoded, and no catalog can hold that."""
+
 
 def episode_projection(journal: Journal, options: CatalogOptions, reading: LogReading | None = None) -> Projection:
     """The catalog of episodes of a journal."""
@@ -116,7 +119,8 @@ class EpisodeCatalogFold:
             touched.last_seq = item.last_seq
             touched.steps += steps
             touched.failed += failed
-            touched.last_step_ns = item.last_ns
+            if item.last_ns <= _LAST_NS:
+                touched.last_step_ns = item.last_ns
         for start in range(0, len(others), _TOGETHER):
             give_way()
             self._take_others(others[start : start + _TOGETHER])
@@ -138,7 +142,8 @@ class EpisodeCatalogFold:
                 touched.steps += steps
                 touched.failed += failed
                 touched.last_seq = first_seq + number
-                touched.last_step_ns = plain_step_time_ns(payload)
+                if (time_ns := plain_step_time_ns(payload)) <= _LAST_NS:
+                    touched.last_step_ns = time_ns
 
     def _touched_by(self, stream: bytes) -> _Touched:
         found = self._touched.get(stream)
