@@ -276,7 +276,8 @@ class _Reading:
         if ended_from is not None:
             (longest,) = connection.execute("SELECT max(ended_ns - started_ns) FROM episode").fetchone()
             if longest is not None:
-                self._low = max(self._low, _key_from((ended_from - longest) // 1000))
+                # More than 64 bits hold is a float in SQL.
+                self._low = max(self._low, _key_from((ended_from - int(longest)) // 1000))
 
     def _take_ranges(self, connection: sqlite3.Connection, *, may_lead: bool) -> str:
         """Take up the ranges; gives the index to read by, "" for the order of the keys."""
