@@ -426,6 +426,14 @@ async def test_patterns_are_listed_by_kind_domain_text_and_evidence() -> None:
         assert len(await memory.patterns(limit=2)) == 2
 
 
+async def test_patterns_are_searched_by_what_they_say_and_not_by_how_they_are_stored() -> None:
+    async with open_memory(":memory:") as memory:
+        await run(memory, "e", [*WAYS[0], call('check whether "a\\b" is there')], Success())
+        assert await memory.patterns(text="remedy") == await memory.patterns(text="error_recovery") == []
+        assert {it.kind for it in await memory.patterns(text='WHETHER "A\\B"')} == {"decision_point"}
+        assert [it.text for it in await memory.patterns(text="show → sql")] == ["sql show → sql select → sql check"]
+
+
 async def test_an_explanation_says_what_a_pattern_rests_on() -> None:
     async with open_memory(":memory:") as memory:
         await run(memory, "e", WAYS[0], Success())
