@@ -28,7 +28,7 @@ from stepwell.model.pattern import (
 )
 from stepwell.model.step import EpisodeStep
 
-EXTRACTOR_VERSION = 1
+EXTRACTOR_VERSION = 2
 """Changes with anything that this module finds; what was learned by another version is learned again."""
 MOST_OF_A_KIND = 20
 """So many different patterns of one kind are taken from one episode: a broken agent that fails in a thousand ways does

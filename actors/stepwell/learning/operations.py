@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from functools import lru_cache
 
 from stepwell.learning.text import clean, shorten
@@ -38,8 +39,22 @@ def operation_of(step: EpisodeStep) -> str:
 @lru_cache(maxsize=4_096)
 def _operation(tool: str, action: str) -> str:
     shown = shorten(tool, OPERATION_CHARACTERS - WORD_CHARACTERS - 1) or "(unnamed)"
-    found = _WORD.match(action)
-    return shown if found is None else f"{shown} {found[1].lower()}"
+    word = _first_word(action)
+    return f"{shown} {word.lower()}" if word else shown
+
+
+def _first_word(action: str) -> str:
+    """The word that an action begins with, "" if it is none."""
+    if action.isascii():
+        found = _WORD.match(action)
+        return "" if found is None else found[1]
+    # To a pattern marks are no letters, but in many scripts they are vowels; and accents may be written apart.
+    text = unicodedata.normalize("NFC", action).lstrip()
+    end = 0
+    while end < len(text) and (text[end].isalpha() or (end and unicodedata.category(text[end])[0] == "M")):
+        end += 1
+    behind = text[end : end + 1]
+    return text[:end] if end <= WORD_CHARACTERS and not (behind.isalnum() or behind == "_") else ""
 
 
 def error_of(text: str) -> str:

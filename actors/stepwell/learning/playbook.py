@@ -88,7 +88,8 @@ def _why(recommendation: Recommendation) -> str:
     rates = [
         f"{rate.features}: {share(rate.success)} of {rate.episodes:,} solved" for rate in recommendation.base_rates
     ]
-    return "; ".join([f"{solved} similar tasks were solved before" if solved != 1 else "1 similar task was", *rates])
+    were = "similar task was" if solved == 1 else "similar tasks were"
+    return "; ".join([f"{solved} {were} solved before", *rates])
 
 
 def _when(recommendation: Recommendation) -> Iterator[str]:

@@ -25,16 +25,19 @@ _SECRET_NAME = re.compile(
 _SEPARATORS = re.compile(r"[-_ ]|\[\d+\]$")
 _SECRETS = re.compile(
     r"""
-    -----BEGIN[ A-Z]*PRIVATE\ KEY-----.*?(?:-----END[ A-Z]*PRIVATE\ KEY-----|\Z)
-    | \b(?:sk|pk|rk)[-_](?:[A-Za-z0-9]+[-_]){0,3}[A-Za-z0-9_-]{16,}   # OpenAI, Anthropic, Stripe
+    -----BEGIN[ A-Z]*PRIVATE\ KEY(?:\ BLOCK)?-----.*?(?:-----END[ A-Z]*PRIVATE\ KEY(?:\ BLOCK)?-----|\Z)
+    | \b[spr]k-(?=[A-Za-z_-]{0,80}[0-9])(?:[A-Za-z0-9]+[-_]){0,3}[A-Za-z0-9_-]{16,}   # OpenAI, Anthropic; no words alone
+    | \b[spr]k_(?:(?:live|test)_)?[A-Za-z0-9]{16,}                    # Stripe; no primary key of a database
+    | \b(?:hf|npm)_[A-Za-z0-9]{30,} | \bpypi-[A-Za-z0-9_-]{50,}       # Hugging Face, npm, PyPI
     | \bgh[pousr]_[A-Za-z0-9]{20,} | \bgithub_pat_[A-Za-z0-9_]{20,}   # GitHub
     | \bglpat-[A-Za-z0-9_-]{16,}                                      # GitLab
-    | \bxox[abeoprs]-[A-Za-z0-9-]{10,}                                # Slack
+    | \b(?:xox[abcdeoprs]|xapp)-[A-Za-z0-9-]{10,}                     # Slack
     | \b(?:AKIA|ASIA)[A-Z0-9]{16}\b                                   # AWS
     | \bAIza[A-Za-z0-9_-]{35}                                         # Google
     | \beyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+    # JSON Web Token
     | (?<=[Bb]earer\ )[A-Za-z0-9._~+/-]{16,}=*
-    | (?<=://)[^/\s:@]+:[^/\s@]+(?=@)                                 # user:password in a URL
+    | (?<=uthorization:\ [Bb]asic\ )[A-Za-z0-9+/]+=*
+    | (?<=://)[^/\s:@]*:[^/\s@]+(?=@)                                 # user:password in a URL
     """,
     re.VERBOSE | re.DOTALL,
 )

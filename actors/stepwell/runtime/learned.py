@@ -186,7 +186,7 @@ def consider(
     alike = _alike(connection, similar)
     common = connection.execute(
         f"SELECT p.id FROM pattern p WHERE p.domain = ? AND p.kind <> 'context_pattern' AND {_NOT_PASSED} "
-        "ORDER BY p.episodes DESC LIMIT ?",
+        "ORDER BY p.episodes DESC, p.pattern_id LIMIT ?",
         (domain, COMMON_PATTERNS),
     )
     keys = sorted({key for (key,) in common} | tagged.keys() | alike.keys())

@@ -13,11 +13,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import msgspec
+
 from stepstore.catalog import CatalogSchema, Table
 from stepwell.learning.accumulation import confidence
 from stepwell.learning.extraction import EXTRACTOR_VERSION
 from stepwell.learning.intervals import success_interval
-from stepwell.model.pattern import WARNINGS
+from stepwell.learning.wording import pattern_text
+from stepwell.model.pattern import WARNINGS, PatternContent
 
 FILE = "learning.sqlite"
 _TABLES_VERSION = 2
@@ -148,8 +151,8 @@ def _believed(kind: str, wins: int, trials: int) -> float:
     return confidence(kind in WARNINGS, success_interval(wins, trials))
 
 
-def _is_in(part: str, text: str) -> bool:
-    return part in text.casefold()
+def _is_in(part: str, content: str) -> bool:
+    return part in pattern_text(msgspec.json.decode(content, type=PatternContent)).casefold()
 
 
 LEARNING = CatalogSchema(

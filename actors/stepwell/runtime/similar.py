@@ -20,6 +20,12 @@ def _beginning(term: str) -> str:
     return term.rstrip("iy") or term
 
 
+def _looked_for(term: str) -> str:
+    words = f'"{_beginning(term)}"*'
+    # `tune` is the term of `tuning` too, which does not begin so.
+    return f'{words} OR "{term[:-1]}ing"*' if term.endswith("e") else words
+
+
 class SimilarTask(NamedTuple):
     """An episode, the last number of its stream, and how much its task is like the one that was asked for, 0 to 1."""
 
@@ -37,7 +43,7 @@ def similar_tasks(connection: sqlite3.Connection, task: str, tags: Sequence[str]
     asked = terms_of(task)
     if not asked:
         return []
-    query = " OR ".join(f'"{_beginning(term)}"*' for term in sorted(asked, key=len, reverse=True)[:_QUERY_TERMS])
+    query = " OR ".join(_looked_for(term) for term in sorted(asked, key=len, reverse=True)[:_QUERY_TERMS])
     rows = connection.execute(
         "SELECT e.stream, e.episode_id, e.task, e.outcome, e.last_seq, e.tags FROM episode_text f JOIN episode e "
         "ON e.id = f.rowid WHERE episode_text MATCH ? AND e.outcome IS NOT NULL AND e.outcome <> 'interrupted' "

@@ -256,6 +256,24 @@ def test_with_redact_no_secret_is_stored_and_importing_again_finds_all_of_it_the
     assert "hunter2" in json.dumps(exported(tmp_path / "plain", tmp_path / "plain.jsonl"))
 
 
+def test_with_redact_no_field_of_a_line_keeps_a_secret(tmp_path: Path) -> None:
+    token = "sk-" + "a1B2" * 12
+    events = [
+        start("a", note=token, agent=f"agent {token}", db={"password": "hunter2"}, **{f"key {token}": 1}),
+        step("a", 1, observation=f"got {token}", api_key="hunter2"),
+        {"event": "organise", "episode": "a", "change": "updated", "metadata": {"cookie": "hunter2"}},
+        complete("a", outcome="failure", steps=1, outcome_label=token, outcome_detail={"reason": f"no {token}"}),
+    ]
+    file, memory = write_lines(tmp_path / "events.jsonl", events), tmp_path / "memory"
+    report = run_json("import", file, "--redact", "--dir", memory)
+    assert (report["added"], report["bad_lines"], report["redacted"]) == (4, 0, 9)
+    text = json.dumps(exported(memory, tmp_path / "out.jsonl"))
+    assert "hunter2" not in text
+    assert token not in text
+    again = run_json("import", file, "--redact", "--dir", memory)
+    assert (again["added"], again["present"], again["bad_lines"]) == (0, 4, 0)
+
+
 def test_all_files_that_are_foreign_are_named_at_once(tmp_path: Path) -> None:
     good = write_lines(tmp_path / "good.jsonl", some_episodes(2))
     foreign = [write_lines(tmp_path / f"foreign{n}.jsonl", ['{"query": "?"}']) for n in range(3)]

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from stepwell import Episode, ListedEpisode, Memory, Success, events, open_memory
-from tests.stepwell.cli.cli_support import run, run_json, start, write_lines
+from tests.stepwell.cli.cli_support import JsonObject, complete, exported, run, run_json, start, write_lines
 from tests.support import step
 
 
@@ -106,6 +106,20 @@ def test_importing_again_changes_nothing_also_behind_changes_of_ones_own(organis
     before = trio.run(everything, other)
     assert run("import", out, "--dir", other).exit_code == 0
     assert trio.run(everything, other) == before
+
+
+def test_an_import_that_goes_on_makes_a_change_anew_that_was_made_and_undone_before(tmp_path: Path) -> None:
+    archived: JsonObject = {"event": "organise", "episode": "a", "change": "archived"}
+    restored: JsonObject = {"event": "organise", "episode": "a", "change": "restored"}
+    lines = [start("a"), complete("a"), archived, restored, archived]
+    once = tmp_path / "once"
+    run("import", write_lines(tmp_path / "all.jsonl", lines), "--dir", once)
+    for cut in range(1, len(lines)):
+        memory = tmp_path / f"cut-{cut}"
+        run("import", write_lines(tmp_path / f"{cut}.jsonl", lines[:cut]), "--dir", memory)
+        for _ in range(2):
+            run("import", tmp_path / "all.jsonl", "--dir", memory)
+            assert exported(memory, tmp_path / "out.jsonl") == exported(once, tmp_path / "once.jsonl")
 
 
 @pytest.mark.parametrize(

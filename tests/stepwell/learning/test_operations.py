@@ -20,6 +20,14 @@ from tests.stepwell.learning.strategies import steps, texts
         ("bash", "./run.sh", "bash"),
         ("bash", "x9 now", "bash"),
         ("", "läuft noch", "(unnamed) läuft"),
+        ("sh", "ve\u0301rifier le schéma", "sh vérifier"),
+        ("sh", "देखें तालिका", "sh देखें"),
+        ("sh", "أَكْتُب الملف", "sh أَكْتُب"),
+        ("sh", "é9 x", "sh"),
+        ("sh", "\u0301x", "sh"),
+        ("sh", " é_x", "sh"),
+        ("sh", "é" * 25, "sh"),
+        ("sh", "检查 表", "sh 检查"),
     ],
 )
 def test_an_operation_is_a_tool_and_the_first_word_of_its_action(tool: str, action: str, operation: str) -> None:

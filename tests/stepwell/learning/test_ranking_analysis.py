@@ -73,6 +73,7 @@ def test_what_is_no_english_word_keeps_its_ending() -> None:
         ("猫x犬", ["猫", "x", "犬"]),
         ("한국어", ["한국어"]),
         ("हिन्दी भाषा", ["हिन्दी", "भाषा"]),
+        ("🛠\ufe0f fix ❤\ufe0f 1\ufe0f\u20e3 👍🏽", ["fix", "1"]),
         ("", []),
         (" \x00\ud800 -- … ", []),
     ],

@@ -426,6 +426,14 @@ async def test_patterns_are_listed_by_kind_domain_text_and_evidence() -> None:
         assert len(await memory.patterns(limit=2)) == 2
 
 
+async def test_patterns_are_searched_by_what_they_say_and_not_by_how_they_are_stored() -> None:
+    async with open_memory(":memory:") as memory:
+        await run(memory, "e", [*WAYS[0], call('check whether "a\\b" is there')], Success())
+        assert await memory.patterns(text="remedy") == await memory.patterns(text="error_recovery") == []
+        assert {it.kind for it in await memory.patterns(text='WHETHER "A\\B"')} == {"decision_point"}
+        assert [it.text for it in await memory.patterns(text="show → sql")] == ["sql show → sql select → sql check"]
+
+
 async def test_an_explanation_says_what_a_pattern_rests_on() -> None:
     async with open_memory(":memory:") as memory:
         await run(memory, "e", WAYS[0], Success())
@@ -627,6 +635,41 @@ async def test_a_playbook_is_an_order_of_steps_with_pitfalls() -> None:
         receipt = await memory.feedback(found.recommendation_id, applied=found.pattern_ids[:1], outcome=Success())
         assert receipt.seq == 2
         assert "Beware: " in found.to_text()
+
+
+async def test_a_playbook_tells_of_one_similar_task_in_a_whole_sentence() -> None:
+    async with open_memory(":memory:") as memory:
+        await run(memory, "e", WAYS[2], Success())
+        found = await memory.playbook("List the orders", SHOP)
+        assert found is not None
+        assert found.why.startswith("1 similar task was solved before; domain:shop: ")
+
+
+@pytest.mark.parametrize("task", ["Tuning", "coding", "Scraping!", "tune", "Studying"])
+async def test_an_episode_of_the_very_same_word_is_similar_however_the_word_ends(task: str) -> None:
+    async with open_memory(":memory:") as memory:
+        await run(memory, "e", WAYS[2], Success(), task)
+        assert [it.episode_id for it in (await memory.recommend(task, SHOP)).episodes] == ["e"]
+
+
+async def test_of_more_patterns_than_are_considered_those_that_are_do_not_depend_on_what_was_deleted() -> None:
+    letters = [chr(ord("a") + number) for number in range(26)]
+    pairs = [[call(f"o{one}{other}"), call("done")] for one in letters[:5] for other in letters[:24]]
+    advised = []
+    for early in (pairs[-20:], []):
+        async with open_memory(":memory:") as memory:
+            for number, steps in enumerate(early):
+                await run(memory, f"early-{number}", steps, Success(), "zzz")
+            await memory.patterns()  # the learner has taken them up
+            for number, steps in enumerate(pairs):
+                await run(memory, f"e-{number}", steps, Success(), "zzz")
+                await run(memory, f"f-{number}", steps, Success(), "zzz")
+            for number in range(len(early)):
+                await memory.delete_episode(f"early-{number}")
+            found = await memory.recommend("something else", domain="shop", limit=50)
+            advised.append([it.pattern_id for it in found.advice])
+    assert len(advised[0]) == 50
+    assert advised[0] == advised[1]
 
 
 # --- skills ----------------------------------------------------------------------------------------------------------

@@ -328,6 +328,28 @@ async def test_what_must_not_be_stored_is_redacted_before() -> None:
         )
 
 
+async def test_a_fact_that_was_said_twice_is_still_there_when_the_newer_one_is_not_found_any_more() -> None:
+    with_end = dt.datetime.now(dt.UTC) + dt.timedelta(hours=1)
+    files = MemoryFileSystem()
+    async with open_on(files) as memory:
+        port = memory.long_term
+        await port.remember(WS, Fact("first"), deduplicate=True)
+        sea = await port.remember(WS, SEA)
+        again = await port.remember(WS, SEA)
+        assert await port.remember(WS, SEA, deduplicate=True) == again
+        await port.remember(WS, Fact("the sea is grey"), supersedes=again)
+        assert await port.remember(WS, SEA, deduplicate=True) == sea
+        assert await port.remember_many(WS, [SEA, SEA], deduplicate=True) == [sea, sea]
+        brief = await port.remember(WS, SEA, expires_at=with_end)
+        assert await port.remember(WS, SEA, deduplicate=True) == brief
+        collection = await port._readers.collection(WS)
+        assert collection.find_same(SEA, int(with_end.timestamp() + 1) * 10**9) == int(sea.rpartition(".")[2])
+        await port.forget(brief)
+        assert await port.remember(WS, SEA, deduplicate=True) == sea
+    async with open_on(files) as memory:
+        assert await memory.long_term.remember(WS, SEA, deduplicate=True) == sea
+
+
 # ---- transactions ----------------------------------------------------------------------------------------------------
 
 

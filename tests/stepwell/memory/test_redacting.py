@@ -194,7 +194,13 @@ def test_other_names_hide_nothing(path: str) -> None:
     [
         "sk-" + "a1B2" * 8,
         "sk-proj-" + "a1B2" * 8,
+        "sk-ant-api03-" + "a1B2_" * 8,
         "sk_live_" + "a1B2" * 6,
+        "sk_" + "a1b2" * 12,
+        "hf_" + "aBcD" * 8,
+        "npm_" + "a1B2" * 9,
+        "pypi-" + "AgEI" * 14,
+        "xapp-1-" + "A1B2" * 4,
         "github_pat_" + "a1B2" * 8,
         "glpat-" + "a1B2" * 5,
         "xoxb-" + "1234-" * 4,
@@ -213,7 +219,25 @@ def test_keys_bearer_tokens_and_passwords_in_addresses_are_found() -> None:
     assert default_redactor("x", "-----BEGIN PRIVATE KEY-----\ncut off") == REDACTED
     assert default_redactor("x", "Bearer abcdefghijklmnop==") == f"Bearer {REDACTED}"
     assert default_redactor("x", "postgres://ann:pw@host/db") == f"postgres://{REDACTED}@host/db"
+    assert default_redactor("x", "redis://:pw@host/0") == f"redis://{REDACTED}@host/0"
     assert default_redactor("x", "https://host:80/a@b") == "https://host:80/a@b"
+    block = key.replace("RSA PRIVATE KEY", "PGP PRIVATE KEY BLOCK")
+    assert default_redactor("x", f"a {block} b") == f"a {REDACTED} b"
+    assert default_redactor("x", "-H 'Authorization: Basic YW5uOnB3'") == f"-H 'Authorization: Basic {REDACTED}'"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ALTER TABLE orders ADD CONSTRAINT pk_sales_order_detail_id PRIMARY KEY (id)",
+        "JOIN dim_customer USING (sk_customer_dimension_key)",
+        "pip install sk-learn-classifier-comparison",
+        "Basic understanding of a task, and a Bearer of news",
+        "hf_hub_download and npm_config_registry",
+    ],
+)
+def test_ordinary_text_is_left_alone(text: str) -> None:
+    assert default_redactor("step.action", text) == text
 
 
 async def test_keys_that_become_the_same_are_told_apart() -> None:

@@ -45,23 +45,11 @@ def refuse_files_without_events(paths: list[Path]) -> None:
         )
 
 
-_REDACTED_OF_CHANGES = ("added", "description", "metadata", "reason", "note")
-_REDACTED = (
-    "task",
-    "tags",
-    "tool",
-    "action",
-    "parameters",
-    "result",
-    "thought",
-    "meta",
-    "added",
-    "description",
-    "reason",
-    "note",
-    "metadata",
-)
-"""The fields of events that `redaction` goes over: those that hold what somebody wrote."""
+_NAMES = frozenset({"event", "episode", "change", "parent", "thread", "to_episode", "kind", "actor", "outcome"})
+_NUMBERS = frozenset({"step_number", "latency_ms", "tokens_used", "reward", "steps", "priority"})
+_NEVER_REDACTED = _NAMES | _NUMBERS
+"""The fields of events that `redaction` leaves alone. Everything else holds what somebody wrote, above all keys that
+the form does not know: they become metadata."""
 
 
 async def import_files(
@@ -162,9 +150,9 @@ class _Importer:
             event = parse_line(line.data)
             parsed = read(event)
             if self.redaction is not None:
-                names = _REDACTED_OF_CHANGES if event["event"] == "organise" else _REDACTED
-                written = {name: event[name] for name in names if name in event}
-                event |= {name: self.redaction.value(name, value) for name, value in written.items()}
+                written = {name: value for name, value in event.items() if name not in _NEVER_REDACTED}
+                kept = {name: value for name, value in event.items() if name in _NEVER_REDACTED}
+                event = kept | self.redaction.value(event["event"], written)
                 parsed = read(event)
             return Item(line.number, event, parsed)
         except BadLine as error:

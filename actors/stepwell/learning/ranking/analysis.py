@@ -8,7 +8,7 @@ from stepwell.learning.ranking.porter import stem
 from stepwell.learning.ranking.stop_words import STOP_WORDS
 from stepwell.learning.ranking.words import words
 
-ANALYSIS_VERSION = 1
+ANALYSIS_VERSION = 2
 """Changes whenever the same text may give other terms: what was indexed before must then be indexed anew."""
 ANALYSED_CHARACTERS = 20_000
 """How much of a text is read."""

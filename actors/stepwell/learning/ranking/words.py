@@ -6,7 +6,8 @@ import re
 import unicodedata
 
 _WORD = re.compile(r"[^\W_]+")
-_ACCENTS = re.compile("[\u0300-\u036f]+")
+# And what says no more than how the character before it is drawn: variation selectors, keycaps.
+_ACCENTS = re.compile("[\u0300-\u036f\u20e3\ufe00-\ufe0f]+")
 # Scripts some of whose letters carry marks that no normal form joins to them. To a pattern, marks are no letters.
 _MAY_HAVE_MARKS = re.compile("[\u0483-\u0489\u0590-\u1fff\u20d0-\u20ff\ua66f-\uabff\ufb1e\U00010000-\U0010ffff]")
 _APOSTROPHE = re.compile(r"(?<=[^\W_])['’](?=[^\W_])")

@@ -70,6 +70,9 @@ class FactCollection:
         self._indexed_upto = 0
         self._vectors = Vectors()
         self._hashes: dict[bytes, int] | None = None
+        """The newest fact that says something."""
+        self._said_before: dict[int, int] = {}
+        """The next older one that says the same."""
         self._may_expire = 0
 
     # ---- changes -----------------------------------------------------------------------------------------------------
@@ -90,7 +93,7 @@ class FactCollection:
             self._successor[change.supersedes] = number
             self._leave_index(change.supersedes)
         if self._hashes is not None:
-            self._hashes[content_hash(Fact(change.text, change.metadata))] = number
+            self._note_content(self._hashes, number, change)
 
     def _forget(self, number: int) -> None:
         entry = self._entries.get(number)
@@ -139,15 +142,20 @@ class FactCollection:
     def find_same(self, fact: Fact, now_ns: int) -> int | None:
         """The number of a fact that is found and says the same, None if there is none."""
         if self._hashes is None:
-            self._hashes = {
-                content_hash(Fact(entry.change.text, entry.change.metadata)): number
-                for number, entry in self._entries.items()
-                if number not in self._successor
-            }
+            self._hashes, self._said_before = {}, {}
+            for known, entry in self._entries.items():
+                if known not in self._successor:
+                    self._note_content(self._hashes, known, entry.change)
         number = self._hashes.get(content_hash(fact))
-        if number is None or number in self._successor or not Wanted(now_ns).takes(self._entries[number]):
-            return None
+        while number is not None and (number in self._successor or not Wanted(now_ns).takes(self._entries[number])):
+            number = self._said_before.get(number)
         return number
+
+    def _note_content(self, hashes: dict[bytes, int], number: int, change: Remembered) -> None:
+        content = content_hash(Fact(change.text, change.metadata))
+        if content in hashes:
+            self._said_before[number] = hashes[content]
+        hashes[content] = number
 
     def facts(self, wanted: Wanted, after: int = 0) -> Iterator[StoredFact]:
         """The facts behind a number that are found, in the order of remembering."""
