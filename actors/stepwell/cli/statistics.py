@@ -29,10 +29,8 @@ def run_stats(directory: Path, *, over_time: bool | None, as_json: bool) -> None
         else None
     )
     if as_json:
-        # Every stream is an episode: a memory writes no others.
-        named = {name.replace("streams", "episodes"): value for name, value in dataclasses.asdict(survey).items()}
         drawn = {} if history is None else {"over_time": history.fields()}
-        print_json({"dir": str(directory), **named, **drawn})
+        print_json({"dir": str(directory), **dataclasses.asdict(survey), **drawn})
         return
     console = stdout_console()
     console.print(survey_text(directory, survey), soft_wrap=True)
@@ -46,8 +44,10 @@ def survey_text(directory: Path, survey: LogSurvey) -> Text:
     from rich.text import Text
 
     text = Text(f"{directory}: ")
-    text.append(count_text(survey.streams, "episode"), style="bold")
+    # Which of them are episodes, the indexes of the log do not tell.
+    text.append(count_text(survey.streams, "stream"), style="bold")
     text.append(f" ({survey.open_streams:,} open), {survey.deleted_streams:,} deleted")
+    text.append(" (episodes, threads, scopes of facts)", style="dim")
     text.append(f"\n  records     {survey.records:,} with {count_text(survey.payload_bytes, 'byte')}")
     text.append(
         f"\n  files       {count_text(survey.segments, 'segment')} ({survey.sealed:,} sealed), "

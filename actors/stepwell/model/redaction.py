@@ -26,7 +26,7 @@ _SEPARATORS = re.compile(r"[-_ ]|\[\d+\]$")
 _SECRETS = re.compile(
     r"""
     -----BEGIN[ A-Z]*PRIVATE\ KEY(?:\ BLOCK)?-----.*?(?:-----END[ A-Z]*PRIVATE\ KEY(?:\ BLOCK)?-----|\Z)
-    | \b[spr]k-(?=[A-Za-z_-]{0,80}[0-9])(?:[A-Za-z0-9]+[-_]){0,3}[A-Za-z0-9_-]{16,}   # OpenAI, Anthropic; no words alone
+    | \b[spr]k-(?=[A-Za-z_-]{0,80}[0-9])(?:[A-Za-z0-9]+[-_]){0,3}[A-Za-z0-9_-]{16,}   # OpenAI, Anthropic; not words
     | \b[spr]k_(?:(?:live|test)_)?[A-Za-z0-9]{16,}                    # Stripe; no primary key of a database
     | \b(?:hf|npm)_[A-Za-z0-9]{30,} | \bpypi-[A-Za-z0-9_-]{50,}       # Hugging Face, npm, PyPI
     | \bgh[pousr]_[A-Za-z0-9]{20,} | \bgithub_pat_[A-Za-z0-9_]{20,}   # GitHub

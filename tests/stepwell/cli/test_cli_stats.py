@@ -8,7 +8,7 @@ from pathlib import Path
 import trio
 
 from stepstore.log.survey import survey_log
-from stepwell import ExecutionStep, MemoryConfig, StepSuccess, Success, open_memory
+from stepwell import ExecutionStep, Fact, MemoryConfig, Message, Scope, StepSuccess, Success, open_memory
 from tests.stepwell.cli.cli_support import run, run_json
 from tests.support import step
 
@@ -38,7 +38,7 @@ def test_everything_is_counted_and_nothing_is_changed(tmp_path: Path) -> None:
     fill(tmp_path / "m")
     before = {path: path.read_bytes() for path in sorted((tmp_path / "m").rglob("*")) if path.is_file()}
     told = run_json("stats", "--dir", tmp_path / "m")
-    assert (told["episodes"], told["open_episodes"], told["deleted_episodes"]) == (5, 1, 0)
+    assert (told["streams"], told["open_streams"], told["deleted_streams"]) == (5, 1, 0)
     assert told["records"] == 5 + 5 * STEPS + 4
     assert 5 * STEPS * BYTES < told["payload_bytes"] < told["log_bytes"]
     assert told["segments"] == len(list((tmp_path / "m").glob("*.seg")))
@@ -51,8 +51,22 @@ def test_everything_is_counted_and_nothing_is_changed(tmp_path: Path) -> None:
 def test_deleted_episodes_are_counted_as_such(tmp_path: Path) -> None:
     fill(tmp_path / "m", deleted=4)
     told = run_json("stats", "--dir", tmp_path / "m")
-    assert (told["episodes"], told["open_episodes"], told["deleted_episodes"]) == (1, 1, 4)
-    assert "1 episode (1 open), 4 deleted" in run("stats", "--dir", tmp_path / "m").stdout
+    assert (told["streams"], told["open_streams"], told["deleted_streams"]) == (1, 1, 4)
+    assert "1 stream (1 open), 4 deleted" in run("stats", "--dir", tmp_path / "m").stdout
+
+
+def test_what_is_no_episode_is_not_counted_as_one(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with open_memory(tmp_path / "m") as memory:
+            await memory.start_episode("task")
+            await memory.short_term.append("thread", Message(role="user", content="hello"))
+            await memory.long_term.remember(Scope.agent("a"), Fact("a fact"))
+
+    trio.run(main)
+    told = run_json("stats", "--dir", tmp_path / "m")
+    assert told["streams"] == 3
+    assert not [name for name in told if "episode" in name]
+    assert "3 streams" in run("stats", "--dir", tmp_path / "m").stdout
 
 
 def test_a_survey_of_a_log_that_is_not_compacted_finds_what_is_worth_it(tmp_path: Path) -> None:
@@ -89,7 +103,7 @@ def test_it_looks_beside_a_process_that_writes(tmp_path: Path) -> None:
             handle = await memory.start_episode("task")
             await (await handle.log_step(step(1))).wait_durable()
             told = await trio.to_thread.run_sync(lambda: run_json("stats", "--dir", tmp_path / "m"))
-            assert (told["episodes"], told["records"]) == (1, 2)
+            assert (told["streams"], told["records"]) == (1, 2)
             await handle.complete(Success())
 
     trio.run(main)
