@@ -68,6 +68,7 @@ class VectorIndex:
         self._projection, self._embedding = projection, Embedding(embedder)
         self._dimensions: int | None = None
         self._is_known_model = False
+        self._drops = projection.projector.drops
         self._keys: list[int] = []
         self._vectors: Any = []
         self._changes = -1
@@ -80,17 +81,27 @@ class VectorIndex:
         Raises: `EmbedderFailed`; `Unavailable` (the catalog), `Closed`.
         """
         async with self._catching_up:
-            if not self._is_known_model:
+            await self._catch_up()
+        wanted = (await self._embed([query]))[0]
+        return dict(zip(self._keys, _cosines(self._vectors, wanted), strict=True))
+
+    async def _catch_up(self) -> None:
+        projector = self._projection.projector
+        while True:
+            drops = projector.drops
+            if not self._is_known_model or drops != self._drops:
                 await self._check_model()
+                self._drops = drops
             while missing := await self._projection.read_now(
                 lambda connection: connection.execute(_MISSING, (TEXTS_AT_ONCE,)).fetchall()
             ):
                 vectors = await self._embed([task for _key, task in missing])
                 rows = [(key, task, vector.tobytes()) for (key, task), vector in zip(missing, vectors, strict=True)]
                 await self._write([Change(_PUT, rows)])
-            await self._projection.read_now(self._load)
-        wanted = (await self._embed([query]))[0]
-        return dict(zip(self._keys, _cosines(self._vectors, wanted), strict=True))
+            if drops == projector.drops:
+                await self._projection.read_now(self._load)
+            if drops == projector.drops:  # else the catalog was begun anew, and no vector is in it
+                return
 
     async def _check_model(self) -> None:
         probe = (await self._embed([PROBE]))[0]
@@ -126,7 +137,10 @@ class VectorIndex:
     @trio.lowlevel.enable_ki_protection
     def _load(self, connection: sqlite3.Connection) -> None:
         """Take up the vectors, if any have changed."""
-        changes = connection.execute("SELECT changes FROM embedder").fetchone()[0]
+        found = connection.execute("SELECT changes FROM embedder").fetchone()
+        if found is None:
+            return  # begun anew since
+        (changes,) = found
         if changes == self._changes:
             return
         rows = connection.execute("SELECT episode, vector FROM episode_vector ORDER BY episode").fetchall()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import trio
 
+from stepstore.catalog import Change
 from stepwell import InvalidInput, Memory, MemoryConfig, Success, open_memory
 from stepwell.runtime import vectors
 from stepwell.runtime.vectors import PROBE
@@ -190,3 +192,26 @@ async def test_a_vector_of_a_description_that_is_changed_meanwhile_is_not_kept()
         hit = (await memory.retrieve_relevant_context("flights"))[0]
         assert "the meaning by 99%" in hit.why or "the meaning by 100%" in hit.why
         assert "planes" in meanings.tasks()
+
+
+async def test_in_a_catalog_that_was_damaged_and_begun_anew_meanings_are_found_as_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meanings = Meanings()
+    async with open_memory(tmp_path, config=MemoryConfig(embedder=meanings)) as memory:
+        await put(memory, dogs="count the dogs", flights="count the flights")
+        assert await found_by(memory, "puppies") == (["dogs", "flights"], "semantic")
+        store = memory._runtime.projections.retrieval.catalog.store
+        apply = store.apply
+
+        def damaged(changes: Sequence[Change], cursor: str) -> None:
+            monkeypatch.setattr(store, "apply", apply)
+            error = sqlite3.DatabaseError("database disk image is malformed")
+            error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+            raise error
+
+        monkeypatch.setattr(store, "apply", damaged)
+        meanings.tasks()
+        await put(memory, planes="list the planes")
+        assert await found_by(memory, "puppies") == (["dogs", "planes"], "semantic")
+        assert {*meanings.tasks()} == {"count the dogs", "count the flights", "list the planes", "puppies"}
