@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import posixpath
+import re
 
 import pytest
 import trio
@@ -383,6 +384,28 @@ async def test_a_list_that_names_what_no_archive_has_is_refused(name: str) -> No
     listed = json.loads(content(disk, f"{ARCHIVE}/ARCHIVE"))
     listed["files"].append({"name": name, "bytes": 0, "blake2b": ""})
     put_file(disk, f"{ARCHIVE}/ARCHIVE", json.dumps(listed).encode())
+    with pytest.raises(CorruptLog):
+        restore_archive(ARCHIVE, RESTORED, files=disk)
+    assert disk.stat(RESTORED) is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (r'"bytes": \d+', '"bytes": Infinity'),
+        (r'"bytes": \d+', '"bytes": 1e999'),
+        (r'"log_uuid": "[^"]+"', '"log_uuid": 5'),
+        (r'"branch_uuid": "[^"]+"', '"branch_uuid": [1]'),
+        (r'"files": \[\s*(\{[^}]*\})', r'"files": [\1, \1'),
+    ],
+    ids=["an endless file", "a number beyond all floats", "a log that is a number", "a branch that is none", "twice"],
+)
+async def test_a_list_with_values_that_no_archive_has_is_refused(old: str, new: str) -> None:
+    disk, _kept = await an_archive()
+    listed = content(disk, f"{ARCHIVE}/ARCHIVE").decode()
+    changed = re.sub(old, new, listed, count=1)
+    assert changed != listed
+    put_file(disk, f"{ARCHIVE}/ARCHIVE", changed.encode())
     with pytest.raises(CorruptLog):
         restore_archive(ARCHIVE, RESTORED, files=disk)
     assert disk.stat(RESTORED) is None

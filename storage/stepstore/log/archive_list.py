@@ -75,11 +75,16 @@ def read_list(files: FileSystem, source: str) -> tuple[Identity, list[ArchivedFi
             )
         listed = [ArchivedFile(str(item["name"]), int(item["bytes"]), str(item["blake2b"])) for item in head["files"]]
         identity = Identity(uuid.UUID(head["log_uuid"]), uuid.UUID(head["branch_uuid"]))
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise CorruptLog(f"{path!r} is not what was written. Take another copy of the archive.", file=path) from error
-    if not all(parse_segment_name(file.name) or parse_sidecar_name(file.name) for file in listed):
+    listed_names = {file.name for file in listed}
+    if len(listed_names) < len(listed) or not all(map(_can_be_listed, listed_names)):
         raise not_as_listed(path)
     return identity, listed
+
+
+def _can_be_listed(name: str) -> bool:
+    return parse_segment_name(name) is not None or parse_sidecar_name(name) is not None
 
 
 def not_as_listed(path: str) -> CorruptLog:
