@@ -318,6 +318,42 @@ async def test_a_target_that_is_not_empty_is_refused_and_left_alone() -> None:
     }
 
 
+async def test_what_came_to_the_target_while_archiving_waited_for_a_compaction_is_left_alone() -> None:
+    disk, kept = await an_archive()
+    async with life(disk, kept) as (_writer, caretaker, _log), trio.open_nursery() as nursery:
+        refused = trio.Event()
+
+        async def archive() -> None:
+            with pytest.raises(InvalidInput, match="target"):
+                await caretaker.archive("/archives/two")
+            refused.set()
+
+        async with caretaker.compactor.rewriter.turn:
+            nursery.start_soon(archive)
+            await trio.testing.wait_all_tasks_blocked()
+            put_file_at(disk, "/archives/two/of.somebody", b"else")
+        await refused.wait()
+        assert not [name for name in disk.list_names(LOG) if name.endswith(names.PIN)]
+    assert content(disk, "/archives/two/of.somebody") == b"else"
+    assert disk.list_names("/archives/two") == ["of.somebody"]
+
+
+async def test_restoring_twice_at_once_to_one_place_keeps_the_log_that_was_there_first() -> None:
+    disk, kept = await an_archive()
+    before: dict[str, bytes] = {}
+
+    def restore_first(call: Call) -> None:
+        if not before and call.operation == "read" and call.path.endswith(".seg"):
+            restore_archive(ARCHIVE, RESTORED, files=disk)
+            before.update(tree(disk, RESTORED))
+
+    with pytest.raises(InvalidInput, match="target"):
+        restore_archive(ARCHIVE, RESTORED, files=WatchedFiles(disk, restore_first))
+    assert before
+    assert tree(disk, RESTORED) == before
+    check_restored(disk, kept)
+
+
 def put_file_at(disk: MemoryFileSystem, path: str, data: bytes) -> None:
     folder = posixpath.dirname(path)
     if disk.stat(folder) is None:

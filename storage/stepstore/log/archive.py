@@ -127,9 +127,10 @@ class Archiving:
     def copy(self) -> Generator[None, None, None]:
         """Copy everything, a few MiB at a time, and compare.
 
-        Raises: `OSError`, `CorruptLog` (a file of the log is damaged).
+        Raises: `OSError`, `CorruptLog` (a file of the log is damaged), `InvalidInput` (something came there).
         """
         files, target = self._files, self._target
+        self.check_target()  # again: whoever compacted was waited for, and `begin` empties it
         begin(files, target, names.ARCHIVING)
         for copy in self._pinned.copies:
             digest = hashlib.blake2b(digest_size=32)

@@ -42,8 +42,11 @@ def restore_archive(
     source, target = posixpath.normpath(source), posixpath.normpath(target)
     identity, listed = read_list(files, source)
     refuse_inside(source, target)
-    check_empty(files, target, lambda inside: names.RESTORING in inside and names.FORMAT not in inside)
+    _check_target(files, target)
     manifest, records = _checked(files, source, identity, listed)
+    _check_target(
+        files, target
+    )  # that has read all of the archive: somebody else may have come, and `begin` empties it
     restored = Identity(identity.log_uuid, uuid.uuid4())
     begin(files, target, names.RESTORING)
     done, total = 0, sum(file.bytes for file in listed)
@@ -76,6 +79,10 @@ def restore_archive(
         end_lsn=0 if manifest is None else manifest.end_lsn,
         seconds=time.perf_counter() - began,
     )
+
+
+def _check_target(files: FileSystem, target: str) -> None:
+    check_empty(files, target, lambda inside: names.RESTORING in inside and names.FORMAT not in inside)
 
 
 def _checked(
