@@ -340,7 +340,7 @@ async def test_what_came_to_the_target_while_archiving_waited_for_a_compaction_i
 
 async def test_restoring_twice_at_once_to_one_place_keeps_the_log_that_was_there_first() -> None:
     disk, kept = await an_archive()
-    before: dict[str, bytes] = {}
+    before: dict[str, bytes | None] = {}
 
     def restore_first(call: Call) -> None:
         if not before and call.operation == "read" and call.path.endswith(".seg"):
