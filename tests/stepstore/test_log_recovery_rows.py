@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import posixpath
+import random
 import re
 import zlib
 from collections.abc import Sequence
@@ -16,12 +17,14 @@ import pytest
 import trio
 import trio.testing
 
+from stepstore import errors
 from stepstore.errors import CorruptLog, InvalidState, RecoveryFailed
 from stepstore.log import frame as fr
 from stepstore.log import segment_header as sh
+from stepstore.log.batch_codec import FLAG_ENCRYPTED, BatchCodec, Compression
 from stepstore.log.directory import must_exist
 from stepstore.log.footer import TRAILER_BYTES
-from stepstore.log.frame import KIND_MARK, Batch
+from stepstore.log.frame import KIND_MARK, Batch, Encode
 from stepstore.log.live_index import STREAM_FORKED
 from stepstore.log.memory_files import MemoryFileSystem
 from stepstore.log.opening import LogOptions, open_log, open_log_read_only
@@ -35,6 +38,7 @@ from tests.stepstore.log_lab import (
     SMALL,
     A,
     B,
+    C,
     Call,
     FoundFrame,
     WatchedFiles,
@@ -863,14 +867,28 @@ def test_row_09_a_payload_that_holds_a_copy_of_earlier_frames_does_no_harm() -> 
 # ---- rows 10 and 11: a number of a stream twice ----------------------------------------------------------------------
 
 
-def repeat(disk: MemoryFileSystem, *batches: tuple[int, list[bytes]], seal: bool = False) -> None:
-    """Store batches of A whatever numbers it has already: what no writer of ours does, but an import might have."""
+def repeat(
+    disk: MemoryFileSystem,
+    *batches: tuple[int, list[bytes]],
+    seal: bool = False,
+    encode: Encode | None = None,
+    before: Batch | None = None,
+) -> None:
+    """Store batches of A whatever numbers it has already: what no writer of ours does, but an import might have.
+    `before`: stored in the same frame as each of them, where its lengths are before theirs and its bytes behind these.
+    """
 
     async def main() -> None:
         async with writing(open_log(disk, LOG, SMALL), close=seal) as writer:
             for first_seq, payloads in batches:
                 writer.queue._pending_seq[A] = first_seq - 1
-                submission = writer.submit([Batch(A, first_seq, payloads, 0)])
+                own = (
+                    []
+                    if before is None
+                    else [Batch(before.stream, writer.queue.last_seq(before.stream) + 1, before.payloads, 0)]
+                )
+                writer._group_commit._encode = encode
+                submission = writer.submit([*own, Batch(A, first_seq, payloads, 0)])
                 await submission.wait()
                 assert submission.error is None
 
@@ -968,6 +986,64 @@ def test_row_11_a_forked_stream_takes_no_writes_and_can_be_deleted() -> None:
 
     trio.run(main)
     assert read_a(disk)[0] == []
+
+
+def encrypted_anew(_stream: bytes, _first_seq: int, payloads: Sequence[bytes]) -> tuple[bytes, int]:
+    """With another nonce each time, as it were."""
+    encrypted_anew.times += 1  # type: ignore[attr-defined]
+    return encrypted_anew.times.to_bytes(28, "big") + b"".join(payloads), FLAG_ENCRYPTED  # type: ignore[attr-defined]
+
+
+encrypted_anew.times = 0  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("far", [False, True], ids=["lengths nearby", "lengths far from the bytes"])
+@pytest.mark.parametrize("seal", [False, True], ids=["crashed", "sealed"])
+@pytest.mark.parametrize(
+    ("encode", "again", "flags"),
+    [
+        (BatchCodec(Compression(method="zstd")).encode, (2, [b"two" * 99, b"three" * 99]), 0),
+        (BatchCodec(Compression(method="zstd")).encode, (2, [b"TWO" * 99, b"three" * 99]), STREAM_FORKED),
+        (BatchCodec(Compression(method="zstd")).encode, (3, [b"three" * 99]), STREAM_FORKED),
+        (encrypted_anew, (2, [b"two" * 99, b"three" * 99]), STREAM_FORKED),
+    ],
+    ids=["a retry", "another record", "a part of it", "encrypted anew"],
+)
+def test_rows_10_and_11_compressed_or_encrypted_records_stored_twice_hurt_no_other_stream(
+    encode: Encode, again: tuple[int, list[bytes]], flags: int, seal: bool, far: bool
+) -> None:
+    """In one segment, and in two of them. They are compared as they are stored, without a key."""
+    for apart in (False, True):
+        disk = MemoryFileSystem()
+        others = write_log(disk, [[(B, [b"of another stream"])]])
+        before = Batch(C, 1, [random.Random(1).randbytes(20_000)], 0) if far else None
+        first = [(1, [b"one" * 99]), (2, [b"two" * 99, b"three" * 99])]
+        if apart:
+            repeat(disk, *first, seal=seal, encode=encode, before=before)
+            repeat(disk, again, seal=seal, encode=encode, before=before)
+        else:
+            repeat(disk, *first, again, encode=encode, before=before)
+        log = open_log(disk, LOG, SMALL)
+        located = log.index.locate(A)
+        assert (located.last_seq, located.flags & STREAM_FORKED) == (3, flags)
+        assert read_stream(StreamReader(log.reading, log.index), B) == others
+        log.release()
+
+
+def test_rows_8_and_10_a_compressed_batch_that_is_damaged_is_not_taken_for_a_repeated_one() -> None:
+    disk = MemoryFileSystem()
+    encode = BatchCodec(Compression(method="zstd")).encode
+    repeat(disk, (1, [b"one" * 99]), seal=True, encode=encode)
+    damaged = segments(disk)[-1]
+    repeat(disk, (1, [b"one" * 99]), seal=True, encode=encode)
+    log = open_log(disk, LOG, SMALL)
+    (batch,) = log.index._batches_of(log.index.locate(A).parts[0])
+    log.release()
+    flip(disk, damaged, batch.payload_at)
+    log = open_log(disk, LOG, SMALL)
+    with pytest.raises(errors.Damaged):
+        log.index.locate(A)
+    log.release()
 
 
 # ---- rows 12, 13, 16: segment headers --------------------------------------------------------------------------------
