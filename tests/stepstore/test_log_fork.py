@@ -173,6 +173,64 @@ def test_a_child_forked_while_the_log_is_written_is_refused_and_the_parent_goes_
 # ---- the same in this process ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_child_forked_while_other_threads_hold_the_locks_reads_and_closes(
+    tmp_path: pathlib.Path, read_only: bool
+) -> None:
+    """Those threads do not exist in it, and would never let go."""
+    run_parent(
+        tmp_path,
+        f"""
+    import contextlib, signal, threading, warnings
+    from stepstore.log.key_provider import LocalKeyProvider
+
+    warnings.simplefilter("ignore", DeprecationWarning)  # that there are threads, which is the point
+    OPTIONS = LogOptions(segment_bytes=16 * 1024, key_provider=LocalKeyProvider(b"k" * 32))
+
+    async def write(journal):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(journal.run)
+            await append(journal, A, [b"of the parent"], expected_seq=0)
+            journal.finish()
+
+    async def read(journal):
+        return [record.payload for record in await journal.read(A).next_slice()]
+
+    first = SegmentLogJournal.open(path, OPTIONS)
+    trio.run(write, first)
+    first.release()
+    journal = SegmentLogJournal.open{"_read_only" if read_only else ""}(path, OPTIONS)
+    held, done = threading.Event(), threading.Event()
+
+    def hold():
+        log = journal._log
+        with contextlib.ExitStack() as locks:
+            locks.enter_context(log.reading.held(log.paths[0]))
+            for lock in (log.keys._changing, log.keys._lock, log.sequence and log.sequence._spare_lock):
+                locks.enter_context(lock or contextlib.nullcontext())
+            held.set()
+            done.wait()
+
+    def child():
+        signal.alarm(120)  # should it hang
+        assert trio.run(read, journal) == [b"of the parent"]
+        journal.release()
+        os._exit(7)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    try:
+        fork(child)
+    finally:
+        done.set()
+        thread.join()
+    assert trio.run(read, journal) == [b"of the parent"]
+    journal.release()
+        """,
+    )
+
+
 @pytest.fixture
 def forked(monkeypatch: pytest.MonkeyPatch) -> weakref.WeakSet[forking._Watched]:
     """The logs opened in this test, and no other, are told of the forks of this test."""

@@ -179,6 +179,10 @@ class KeyRing:
         except OSError as error:
             raise RecoveryFailed.from_os_error("destroy keys in", error, file=self._folder) from error
 
+    def forked(self) -> None:
+        """This is a child of the process: whichever thread held a lock does not exist here, and would never let go."""
+        self._changing, self._lock = threading.Lock(), threading.Lock()
+
     def close(self) -> None:
         """Close the file and forget the unwrapped keys."""
         with self._lock:

@@ -58,6 +58,10 @@ class OpenFiles:
             if file is not None:
                 file.close()
 
+    def forked(self) -> None:
+        """This is a child of the process: whichever thread held a lock does not exist here, and would never let go."""
+        self._lock = threading.Lock()
+
     def close(self) -> None:
         """Close all files."""
         with self._lock:

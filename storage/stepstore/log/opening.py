@@ -126,6 +126,9 @@ class OpenLog:
         """This is a child of the process that opened the log: nothing may be written here, and the lock stays the
         parent's. Closing the copy of its descriptor does not release it; unlocking would."""
         self.is_forked = True
+        for with_locks in (self.reading, self.sequence, self.keys):
+            if with_locks is not None:
+                with_locks.forked()
         if self.lock is not None:
             self.lock.release()
 
@@ -301,6 +304,7 @@ def open_log_read_only(files: FileSystem, path: str, options: LogOptions | None 
         manifest=recovered.manifest,
     )
     log.index.reload = lambda: look_again(log)
+    watch_forks(log)
     return log
 
 

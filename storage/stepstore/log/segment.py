@@ -346,6 +346,10 @@ class SegmentSequence:
             if self._spare is None:
                 self._spare = self._make_spare(posixpath.join(self.directory, SPARE), preallocate=True)
 
+    def forked(self) -> None:
+        """This is a child of the process: whichever thread held a lock does not exist here, and would never let go."""
+        self._spare_lock = threading.Lock()
+
     def drop_spare(self, *, unlink: bool = True) -> None:
         """Give the space of the next segment back, or (not `unlink`) only close the file. Blocks."""
         with self._spare_lock:
