@@ -44,9 +44,8 @@ def restore_archive(
     refuse_inside(source, target)
     _check_target(files, target)
     manifest, records = _checked(files, source, identity, listed)
-    _check_target(
-        files, target
-    )  # that has read all of the archive: somebody else may have come, and `begin` empties it
+    # That has read all of the archive: somebody else may have come meanwhile, and `begin` empties the target.
+    _check_target(files, target)
     restored = Identity(identity.log_uuid, uuid.uuid4())
     begin(files, target, names.RESTORING)
     done, total = 0, sum(file.bytes for file in listed)
