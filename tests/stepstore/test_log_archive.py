@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import pathlib
 import posixpath
 import re
 
@@ -12,6 +13,7 @@ import trio
 import trio.testing
 
 from stepstore.errors import CorruptLog, InvalidInput, NotFound, RecoveryFailed, StepwellError, Unavailable
+from stepstore.journal import SegmentLogJournal
 from stepstore.log import copying, names
 from stepstore.log.archive import restore_archive
 from stepstore.log.caretaker import LogCaretaker
@@ -352,6 +354,39 @@ async def test_restoring_twice_at_once_to_one_place_keeps_the_log_that_was_there
     assert before
     assert tree(disk, RESTORED) == before
     check_restored(disk, kept)
+
+
+@pytest.mark.parametrize("through", ["the link", "the directory"])
+async def test_a_target_inside_the_log_or_the_archive_is_refused_whatever_names_lead_there(
+    tmp_path: pathlib.Path, through: str
+) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "there")
+    link, there = str(tmp_path / "link"), str(tmp_path / "there")
+    opened, named = (link, there) if through == "the directory" else (there, link)
+    journal = SegmentLogJournal.open(f"{opened}/log")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(journal.run)
+        with pytest.raises(InvalidInput, match="inside"):
+            await journal.archive(f"{named}/log/backup/one")
+        await journal.archive(f"/{named}/archive")  # two slashes at the root are another root to the text of a path
+        journal.finish()
+    journal.release()
+    with pytest.raises(InvalidInput, match="inside"):
+        restore_archive(f"{opened}/archive", f"{named}/archive/log")
+    assert not (tmp_path / "there" / "log" / "backup").exists()
+    assert not (tmp_path / "there" / "archive" / "log").exists()
+
+
+async def test_a_target_that_cannot_be_looked_at_is_an_error_of_the_medium(tmp_path: pathlib.Path) -> None:
+    journal = SegmentLogJournal.open(str(tmp_path / "log"))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(journal.run)
+        for target in ("x" * 300, "log/LOCK/inside"):  # a name too long, and a file where a directory should be
+            with pytest.raises(Unavailable, match="could not archive"):
+                await journal.archive(str(tmp_path / target))
+        journal.finish()
+    journal.release()
 
 
 def put_file_at(disk: MemoryFileSystem, path: str, data: bytes) -> None:

@@ -70,9 +70,10 @@ class Archiving:
         self._listed: list[ArchivedFile] = []
 
     def check_target(self) -> None:
-        """Raises: `InvalidInput` unless the target is absent, empty, or what an archive that was cut off has left."""
+        """Raises: `InvalidInput` unless the target is absent, empty, or what an archive that was cut off has left;
+        `OSError`."""
         files, target = self._files, posixpath.normpath(self._target)
-        refuse_inside(posixpath.normpath(self._log.path), target)
+        refuse_inside(files, posixpath.normpath(self._log.path), target)
         check_empty(files, target, lambda inside: names.ARCHIVING in inside and names.ARCHIVE not in inside)
 
     def pin(self, segments: Sequence[IndexedSegment]) -> bool:

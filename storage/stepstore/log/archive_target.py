@@ -5,31 +5,38 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Callable
 
-from stepstore.errors import InvalidInput, RecoveryFailed
+from stepstore.errors import InvalidInput
 from stepstore.log import names
 from stepstore.log.directory import make_levels, sync_levels
 from stepstore.log.files import FileSystem
 from stepstore.log.names import parse_manifest_name, parse_segment_name, parse_sidecar_name
 
 
-def refuse_inside(source: str, target: str) -> None:
-    """Raises: `InvalidInput` if the target lies inside what is to be read."""
-    if (target + "/").startswith(source.rstrip("/") + "/"):
+def refuse_inside(files: FileSystem, source: str, target: str) -> None:
+    """Raises: `InvalidInput` if the target lies inside what is to be read, whatever names lead there; `OSError`."""
+    if _is_inside(files, source, posixpath.abspath(target)):
         raise InvalidInput(
             f"target: {target!r} lies inside {source!r}, which is not to be changed. Name another place."
         )
 
 
+def _is_inside(files: FileSystem, source: str, target: str) -> bool:
+    read = files.stat(source)
+    while read is not None and target != posixpath.dirname(target):
+        found = files.stat(target)
+        if found is not None and found.identity == read.identity:
+            return True
+        target = posixpath.dirname(target)
+    return False
+
+
 def check_empty(files: FileSystem, target: str, is_left_over: Callable[[list[str]], bool]) -> None:
     """Raises: `InvalidInput` unless there is nothing at the target, or only what was left there by a run that was cut
-    off, `RecoveryFailed`."""
-    try:
-        at = files.stat(target)
-        if at is None:
-            return
-        inside = files.list_names(target) if at.is_directory else [""]
-    except OSError as error:
-        raise RecoveryFailed.from_os_error("look into", error, file=target) from error
+    off; `OSError`."""
+    at = files.stat(target)
+    if at is None:
+        return
+    inside = files.list_names(target) if at.is_directory else [""]
     if inside and not (is_left_over(inside) and all(map(_is_of_an_archive, inside))):
         raise InvalidInput(f"target: {target!r} exists and is not an empty directory. Name a new one.")
 

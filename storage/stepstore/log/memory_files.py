@@ -260,8 +260,9 @@ class MemoryFileSystem:
         return MemoryFile(inode, path, write=write)
 
     def stat(self, path: str) -> FileStat | None:
-        if _normal(path) in self._volatile:
-            return FileStat(True, 0, (0, -1))
+        directory = self._volatile.get(_normal(path))
+        if directory is not None:
+            return FileStat(True, 0, (1, id(directory)))
         try:
             names, name = self._find(path)
         except FileNotFoundError:

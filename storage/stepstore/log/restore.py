@@ -41,7 +41,7 @@ def restore_archive(
     began = time.perf_counter()
     source, target = posixpath.normpath(source), posixpath.normpath(target)
     identity, listed = read_list(files, source)
-    refuse_inside(source, target)
+    refuse_inside(files, source, target)
     _check_target(files, target)
     manifest, records = _checked(files, source, identity, listed)
     # That has read all of the archive: somebody else may have come meanwhile, and `begin` empties the target.
