@@ -18,11 +18,14 @@ from stepstore.log.refreshing import refresh
 from stepstore.log.scan import Window
 from stepstore.log.sealed_index import SealedIndex
 from stepstore.log.stream_reader import Position, StreamReader
+from tests.stepstore.compaction_lab import Kept, delete, life
+from tests.stepstore.compaction_lab import put as put_in_log
 from tests.stepstore.log_lab import (
     LOG,
     SMALL,
     A,
     B,
+    C,
     Call,
     WatchedFiles,
     clone,
@@ -34,9 +37,11 @@ from tests.stepstore.log_lab import (
     put,
     read_log,
     records_of,
+    remove,
     segments,
     store,
     tended,
+    tree,
     write_log,
     writing,
 )
@@ -207,6 +212,39 @@ def test_a_log_that_is_seen_half_way_through_a_change_stays_as_it_was_and_is_who
     assert refreshed(log) == stored[:3], "a gap in the numbers of the segments: somebody is at it"
     move(disk, f"{LOG}/hidden", hidden)
     assert refreshed(log) == stored
+
+
+async def test_a_newest_file_that_is_compacted_between_the_listing_and_the_opening_is_taken_up_where_it_is_now() -> (
+    None
+):
+    disk, kept = MemoryFileSystem(), Kept()
+    async with life(disk, kept) as (writer, _caretaker, _log):
+        await put_in_log(writer, kept, (A, [b"stays"], 0), (B, [payload(3000)], 0))
+        await delete(writer, kept, B)
+    before = clone(disk)
+    (newest,) = segments(before)
+    put(before, newest, content(before, newest), size=frames_of(before, newest)[-1].end)  # as while it is written to
+    async with life(disk, kept) as (writer, caretaker, _log):
+        await put_in_log(writer, kept, (C, [b"later"], 0))
+        await caretaker.compact()
+
+    def compacted_meanwhile(call: Call) -> None:
+        if call.operation == "open" and call.path.endswith(".seg"):
+            files.before = lambda _call: None
+            for name in before.list_names(LOG):
+                remove(before, f"{LOG}/{name}")
+            for path, data in tree(disk, LOG).items():
+                if data is not None:
+                    put(before, path, data)
+
+    files = WatchedFiles(before, lambda _call: None)
+    reader = open_log_read_only(files, LOG)
+    old = reader.paths
+    files.before = compacted_meanwhile
+    refresh(reader)
+    assert not {*old} & {*reader.paths}
+    kept.check(reader)
+    reader.release()
 
 
 def test_damage_behind_what_was_seen_is_not_yet_and_nothing_is_lost() -> None:

@@ -5,6 +5,7 @@ Nothing is judged. A frame that is not sound is "not yet", and looked at again t
 
 from __future__ import annotations
 
+import errno
 import posixpath
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -35,6 +36,10 @@ def refresh(log: OpenLog) -> None:
         return
     if newest is not None and newest.sealed and _names(log.files, log.path) == _known(log.index):
         return
+    _look_again_if_whole(log)
+
+
+def _look_again_if_whole(log: OpenLog) -> None:
     with suppress(CorruptLog):  # seen half way through a change; the next time it is whole
         look_again(log)
 
@@ -63,7 +68,13 @@ def _go_on(log: OpenLog) -> None:
     def on_frame(head: FrameHeader, at: int, entries: list[DirectoryEntry]) -> None:
         log.index.add_frame(at, at + head.frame_len, head.first_lsn, head.last_lsn, head.header_crc, entries)
 
-    file = open_for_reading(log.files, newest.path)
+    try:
+        file = open_for_reading(log.files, newest.path)
+    except RecoveryFailed as error:
+        if error.errno != errno.ENOENT:
+            raise
+        _look_again_if_whole(log)  # it was compacted since the names were listed
+        return
     try:
         scan = scan_segment(
             Window(file, newest.path),
