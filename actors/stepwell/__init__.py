@@ -195,4 +195,6 @@ else:
     def __dir__():
         return sorted({*globals(), *_NAMED_LATER})
 
-    __all__ = [name for name in __dir__() if not name.startswith("_") and name not in ("annotations", "TYPE_CHECKING")]
+    # The packages inside, which are here once something of them is imported, are none of the names that it gives.
+    _UNNAMED = ("annotations", "TYPE_CHECKING", "learning", "memory", "model", "runtime")
+    __all__ = [name for name in __dir__() if not name.startswith("_") and name not in _UNNAMED]
