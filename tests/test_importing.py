@@ -95,6 +95,15 @@ def test_a_star_import_gives_every_public_name() -> None:
     assert "stepwell.memory.memory" in loaded_by(program)
 
 
+def test_a_star_import_binds_no_package_inside() -> None:
+    program = """
+from stepwell import *
+modules = {name for name, value in globals().items() if type(value) is type(__builtins__)} - {"__builtins__"}
+assert modules == {"errors", "events", "graph"}, modules
+"""
+    loaded_by(program)
+
+
 def test_many_threads_may_open_their_first_memory_at_once() -> None:
     """Then all of them load the same modules; nobody may see one that is half loaded."""
     program = """

@@ -103,9 +103,6 @@ from stepwell.model.run_filter import RunFilter as RunFilter
 from stepwell.model.run_filter import RunSummary as RunSummary
 from stepwell.model.run_record import RecordedEvent as RecordedEvent
 from stepwell.model.scope import Scope as Scope
-from stepwell.model.scored_episode import RelevantEpisodes as RelevantEpisodes
-from stepwell.model.scored_episode import ScoredEpisode as ScoredEpisode
-from stepwell.model.scored_episode import ScorePart as ScorePart
 from stepwell.model.skill import Skill as Skill
 from stepwell.model.skill import SkillMatch as SkillMatch
 from stepwell.model.step import EpisodeStep as EpisodeStep
@@ -129,6 +126,9 @@ if TYPE_CHECKING:
     from stepstore.journal import CompactionReport as CompactionReport
     from stepstore.journal import DeletionReport as DeletionReport
     from stepstore.journal import Gap as Gap
+    from stepwell.learning.scored_episode import RelevantEpisodes as RelevantEpisodes
+    from stepwell.learning.scored_episode import ScoredEpisode as ScoredEpisode
+    from stepwell.learning.scored_episode import ScorePart as ScorePart
     from stepwell.memory.atomic import AtomicScope as AtomicScope
     from stepwell.memory.completed import CompletedEpisode as CompletedEpisode
     from stepwell.memory.episodic import EpisodicPort as EpisodicPort
@@ -161,6 +161,9 @@ else:
         "CompactionReport": "stepstore.journal",
         "DeletionReport": "stepstore.journal",
         "Gap": "stepstore.journal",
+        "RelevantEpisodes": "stepwell.learning.scored_episode",
+        "ScoredEpisode": "stepwell.learning.scored_episode",
+        "ScorePart": "stepwell.learning.scored_episode",
         "AtomicScope": "stepwell.memory.atomic",
         "CompletedEpisode": "stepwell.memory.completed",
         "EpisodicPort": "stepwell.memory.episodic",
@@ -195,4 +198,6 @@ else:
     def __dir__():
         return sorted({*globals(), *_NAMED_LATER})
 
-    __all__ = [name for name in __dir__() if not name.startswith("_") and name not in ("annotations", "TYPE_CHECKING")]
+    # The packages inside, which are here once something of them is imported, are none of the names that it gives.
+    _UNNAMED = ("annotations", "TYPE_CHECKING", "learning", "memory", "model", "runtime")
+    __all__ = [name for name in __dir__() if not name.startswith("_") and name not in _UNNAMED]

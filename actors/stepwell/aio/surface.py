@@ -12,6 +12,7 @@ from stepwell.aio.door import Door
 from stepwell.aio.wrappers import Channel, DoorScope, Items, Receipt, Transaction
 from stepwell.bridge import hot
 from stepwell.learning.relevance import DIVERSITY
+from stepwell.learning.scored_episode import RelevantEpisodes
 from stepwell.memory.completed import CompletedEpisode
 from stepwell.memory.episodic import EpisodicPort as TargetEpisodicPort
 from stepwell.memory.figures import MemoryHealth, MemoryRecovery, MemoryStats
@@ -45,7 +46,6 @@ from stepwell.model.run_event import RunEvent
 from stepwell.model.run_filter import RunFilter, RunSummary
 from stepwell.model.run_record import RecordedEvent
 from stepwell.model.scope import Scope
-from stepwell.model.scored_episode import RelevantEpisodes
 from stepwell.model.skill import Skill, SkillMatch
 from stepwell.model.step import ExecutionStep
 from stepwell.model.tag_count import TagPage

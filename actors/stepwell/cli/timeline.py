@@ -102,7 +102,8 @@ def _heading(episode: Episode) -> Text:
 
     heading = Text()
     heading.append(printable(episode.episode_id, 200), style="bold cyan")
-    heading.append("\n" + printable(episode.task_description, 400), style="bold")
+    if episode.task_description:  # a run that was recorded has none
+        heading.append("\n" + printable(episode.task_description, 400), style="bold")
     facts = [f"started {episode.start_time:%Y-%m-%d %H:%M:%S} UTC"]
     if episode.agent:
         facts.append(f"agent {printable(episode.agent, 60)}")

@@ -16,8 +16,17 @@ from stepwell.cli.event_lines import event_line, item_fields
 from stepwell.cli.options import memory_config, must_hold_a_memory
 from stepwell.cli.output import print_json_line, stdout_console
 from stepwell.memory.following import START, Following
+from stepwell.model import event as of
 from stepwell.model.event import Event
+from stepwell.model.fact_records import FORGOTTEN, REMEMBERED
+from stepwell.model.message import MESSAGE, SUMMARY
 
+KINDS = (
+    *(of.STARTED, of.STEP, of.RECORDED, of.ENDED, of.DELETED),
+    *(of.TAGGED, of.UPDATED, of.ARCHIVED, of.RESTORED, of.RELATED, of.UNRELATED, of.CHECKPOINTED),
+    *(MESSAGE, SUMMARY, REMEMBERED, FORGOTTEN, of.CLEARED),
+)
+"""All kinds of events that followers are given."""
 POLL_SECONDS = 0.2
 """How often the log is looked at again."""
 

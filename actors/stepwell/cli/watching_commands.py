@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 
 import click
@@ -17,6 +18,18 @@ from stepwell.cli.options import (
 from stepwell.cli.output import reporting_errors
 
 
+def _known_kinds(_context: click.Context, _parameter: click.Parameter, kinds: tuple[str, ...]) -> tuple[str, ...]:
+    """Kinds of events that there are: of one that is misspelled nothing would ever be shown."""
+    from stepwell.cli.watching import KINDS
+
+    for kind in kinds:
+        if kind not in KINDS:
+            near = difflib.get_close_matches(kind, KINDS, n=1)
+            meant = f" Did you mean {near[0]!r}?" if near else ""
+            raise click.BadParameter(f"there are no events of the kind {kind!r}, only {', '.join(KINDS)}.{meant}")
+    return kinds
+
+
 @click.command(
     epilog=example(
         "stepwell tail --dir agent-memory",
@@ -27,7 +40,13 @@ from stepwell.cli.output import reporting_errors
 )
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is written from now on, until Ctrl-C.")
 @click.option("-n", "--last", type=click.IntRange(0), default=20, show_default=True, help="How many of the newest.")
-@click.option("--kind", "kinds", multiple=True, help="Only events of this kind (started, step, ended, …); repeatable.")
+@click.option(
+    "--kind",
+    "kinds",
+    multiple=True,
+    callback=_known_kinds,
+    help="Only events of this kind (started, step, ended, …); repeatable.",
+)
 @click.option("--episode", metavar="ID", shell_complete=complete_episode_id, help="Only those of this episode.")
 @directory_option
 @key_option

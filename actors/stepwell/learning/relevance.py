@@ -20,9 +20,9 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from stepwell.learning.ranking import Bm25, CorpusStatistics, TermScore
+from stepwell.learning.scored_episode import ScorePart
 from stepwell.learning.text import name, names, span
 from stepwell.model.context import TaskContext
-from stepwell.model.scored_episode import ScorePart
 from stepwell.model.tags import tag_key
 
 WEIGHTS = {"relevance": 0.80, "context": 0.08, "outcome": 0.06, "reward": 0.03, "recency": 0.03}

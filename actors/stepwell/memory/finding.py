@@ -45,7 +45,7 @@ class Finding(MemoryCore):
         try:
             checked = checked_filter(filter)
             _check_page(limit, at_least)
-            if order not in ("newest", "oldest"):
+            if not check.is_one_of(order, ("newest", "oldest")):
                 raise InvalidInput(f"order: must be 'newest' or 'oldest', not {check.shown(order)}")
             after = None if cursor is None else parse_cursor(cursor, checked, order)
         except StepwellError:
@@ -98,7 +98,7 @@ class Finding(MemoryCore):
         """
         try:
             _check_page(limit, at_least)
-            if order not in ("tag", "count"):
+            if not check.is_one_of(order, ("tag", "count")):
                 raise InvalidInput(f"order: must be 'tag' or 'count', not {check.shown(order)}")
             after = None if cursor is None else parse_tag_cursor(cursor, order)
         except StepwellError:

@@ -77,7 +77,7 @@ class Learning(MemoryCore):
         A checkpoint. Raises: `InvalidInput`, `Unavailable`, `Closed`.
         """
         try:
-            if kind is not None and kind not in PATTERN_KINDS:
+            if kind is not None and not check.is_one_of(kind, PATTERN_KINDS):
                 raise InvalidInput(f"kind: must be one of {', '.join(PATTERN_KINDS)}, not {check.shown(kind)}")
             for name, value in (("domain", domain), ("text", text)):
                 check.check_optional_text(value, name, self._config.limits.text_bytes)

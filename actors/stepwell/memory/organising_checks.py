@@ -112,6 +112,6 @@ def _checked_ends(from_episode: object, to_episode: object) -> tuple[EpisodeId, 
 
 def checked_kind(kind: object) -> RelationshipKind:
     """A kind of relationship. Raises: `InvalidInput`."""
-    if kind not in KINDS:
+    if not check.is_one_of(kind, KINDS):
         raise InvalidInput(f"kind: must be one of {', '.join(KINDS)}, not {check.shown(kind)}")
     return cast("RelationshipKind", str(kind))

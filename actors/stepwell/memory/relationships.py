@@ -80,7 +80,7 @@ class Relationships(MemoryCore):
             known = checked_id(episode_id)
             if kind is not None:
                 checked_kind(kind)
-            if direction not in ("out", "in", "both"):
+            if not check.is_one_of(direction, ("out", "in", "both")):
                 raise InvalidInput(f"direction: must be 'out', 'in' or 'both', not {check.shown(direction)}")
             check.check_number(depth, "depth", minimum=1, whole=True)
         except StepwellError:

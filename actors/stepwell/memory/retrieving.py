@@ -9,13 +9,13 @@ from functools import cached_property
 from stepwell.errors import EpisodeUnavailable, InvalidInput, NotFound, StepwellError
 from stepwell.learning.prompt_text import told_for_a_prompt
 from stepwell.learning.relevance import DIVERSITY
+from stepwell.learning.scored_episode import RelevantEpisodes, ScoredEpisode
 from stepwell.learning.text import counted
 from stepwell.memory.core import MemoryCore
 from stepwell.model import validation as check
 from stepwell.model.context import TaskContext
 from stepwell.model.episode import Episode
 from stepwell.model.episode_filter import EpisodeFilter, checked_filter
-from stepwell.model.scored_episode import RelevantEpisodes, ScoredEpisode
 from stepwell.model.start import checked_context
 from stepwell.runtime.lexical_index import TermCounts
 from stepwell.runtime.reading import fold_episode

@@ -133,7 +133,7 @@ class ShortTermPort:
             known = checked_id(thread, "thread")
             check.check_number(max_tokens, "max_tokens", minimum=0, whole=True)
             rule = self._memory._config.oversize if oversize is None else oversize
-            if rule not in OVERSIZE:
+            if not check.is_one_of(rule, OVERSIZE):
                 raise InvalidInput(
                     f"oversize: must be one of {', '.join(map(repr, OVERSIZE))}, not {check.shown(oversize)}"
                 )

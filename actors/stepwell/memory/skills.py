@@ -10,7 +10,7 @@ import msgspec
 import trio
 
 from stepstore.journal.contract import append, delete
-from stepwell.errors import InvalidInput, NotFound, StepwellError
+from stepwell.errors import InvalidInput, InvalidState, NotFound, StepwellError
 from stepwell.learning.skill_ranking import ranked_skills
 from stepwell.model import validation as check
 from stepwell.model.codec import encode_deleted, encode_record
@@ -39,6 +39,8 @@ class Skills:
         self._memory = memory
         self._storing = trio.Lock()
         """Two who store one name at once store one skill, and who stores behind a deletion stores a new one."""
+        self._given_up: set[str] = set()
+        """Skills whose deletion was cancelled, and goes on if it was queued: they may be there and take nothing."""
 
     async def store(
         self,
@@ -95,16 +97,22 @@ class Skills:
         earlier = next(iter(await self._read(name=name)), None)
         memory._supervisor.check_open()
         memory._journal.check_open()
-        skill_id = new_episode_id() if earlier is None else earlier.skill_id
-        stream, limit = stream_id(SKILL_STREAM, skill_id), memory._config.limits.record_bytes
-        meta = {"stream": SKILL_STREAM, "id": skill_id} if earlier is None else None
-        data = {"skill_id": skill_id, **data}
-        payload = encode_record(SKILL_STORED, time.time_ns(), data, meta, path="skill", limit=limit)
-        if earlier is None:
-            await append(memory._journal, stream, [payload], expected_seq=0)
-        else:
-            await append_next(memory._journal, stream, payload)
+        if earlier is not None:
+            payload = self._encode(earlier.skill_id, data, None)
+            try:
+                await append_next(memory._journal, stream_id(SKILL_STREAM, earlier.skill_id), payload)
+                return earlier.skill_id
+            except InvalidState:
+                if earlier.skill_id not in self._given_up:
+                    raise
+        skill_id = new_episode_id()
+        payload = self._encode(skill_id, data, {"stream": SKILL_STREAM, "id": skill_id})
+        await append(memory._journal, stream_id(SKILL_STREAM, skill_id), [payload], expected_seq=0)
         return skill_id
+
+    def _encode(self, skill_id: str, data: dict[str, Any], meta: dict[str, Any] | None) -> bytes:
+        limit, data = self._memory._config.limits.record_bytes, {"skill_id": skill_id, **data}
+        return encode_record(SKILL_STORED, time.time_ns(), data, meta, path="skill", limit=limit)
 
     async def get(self, skill_id: str) -> Skill:
         """The skill with an id. Raises: `InvalidInput`, `NotFound`, `Unavailable`, `Closed`."""
@@ -165,7 +173,11 @@ class Skills:
         async with self._storing:
             await self.get(skill_id)
             self._memory._supervisor.check_open()
-            await delete(self._memory._journal, stream_id(SKILL_STREAM, skill_id), encode_deleted(time.time_ns()))
+            try:
+                await delete(self._memory._journal, stream_id(SKILL_STREAM, skill_id), encode_deleted(time.time_ns()))
+            except trio.Cancelled:
+                self._given_up.add(skill_id)
+                raise
 
     async def _checked(self, skill_id: object) -> None:
         try:

@@ -79,7 +79,7 @@ def checked_policy(policy: object, limits: Limits) -> RetentionPolicy:
             check.check_number(number, f"policy.{name}", minimum=0)
     if policy.max_episodes is not None:
         check.check_number(policy.max_episodes, "policy.max_episodes", minimum=0, whole=True)
-    if policy.eviction not in EVICTIONS:
+    if not check.is_one_of(policy.eviction, EVICTIONS):
         raise InvalidInput(f"policy.eviction: must be 'relevance' or 'lru', not {check.shown(policy.eviction)}")
     if not isinstance(policy.keep_archived, bool):
         raise InvalidInput("policy.keep_archived: must be True or False")
@@ -92,7 +92,7 @@ def checked_policy(policy: object, limits: Limits) -> RetentionPolicy:
         if not policy.outcomes:
             raise InvalidInput("policy.outcomes: must name at least one kind of outcome, or be None")
         for kind in policy.outcomes:
-            if kind not in OUTCOME_KINDS:
+            if not check.is_one_of(kind, OUTCOME_KINDS):
                 raise InvalidInput(f"policy.outcomes: {check.shown(kind)} is none of {', '.join(OUTCOME_KINDS)}")
     if not isinstance(policy.keep_tags, tuple | list):
         raise InvalidInput(f"policy.keep_tags: must be a tuple of tags, not {type(policy.keep_tags).__name__}")

@@ -52,7 +52,7 @@ def checked_context(context: object, fields: dict[str, Any], limits: Limits) -> 
     check.check_optional_text(context.language, "context.language", _NAME_BYTES)
     check.check_optional_text(context.framework, "context.framework", _NAME_BYTES)
     check.check_text(context.domain, "context.domain", _NAME_BYTES)
-    if context.complexity not in _COMPLEXITIES:
+    if not check.is_one_of(context.complexity, _COMPLEXITIES):
         raise InvalidInput(
             f"context.complexity: must be one of {', '.join(_COMPLEXITIES)}, not {check.shown(context.complexity)}"
         )

@@ -5,7 +5,7 @@ Each error names the path inside the value (`step.parameters.options[2]`) and sa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from stepwell.errors import InvalidInput, TooLarge
@@ -179,6 +179,11 @@ def same_json(one: object, other: object) -> bool:
         assert isinstance(other, list)
         return len(one) == len(other) and all(map(same_json, one, other))
     return one == other
+
+
+def is_one_of(value: object, names: Collection[str]) -> bool:
+    """Whether `value` is one of these texts. What is no text is not compared: that may raise anything."""
+    return isinstance(value, str) and value in names
 
 
 def shown(value: object) -> str:

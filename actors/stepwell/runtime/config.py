@@ -157,8 +157,8 @@ class MemoryConfig:
             ("eviction", EVICTIONS),
         ):
             value = getattr(self, name)
-            if value not in allowed or type(value) is not type(allowed[0]):
-                raise InvalidInput(f"{name}: must be one of {', '.join(map(repr, allowed))}, not {value!r}")
+            if type(value) is not type(allowed[0]) or value not in allowed:
+                raise InvalidInput(f"{name}: must be one of {', '.join(map(repr, allowed))}, not {check.shown(value)}")
         _require("batch", self.batch, BatchConfig, "a BatchConfig")
         if self.key_provider is not None and not isinstance(self.key_provider, KeyProvider):
             raise InvalidInput(f"key_provider: must have wrap and unwrap, not be a {type(self.key_provider).__name__}")

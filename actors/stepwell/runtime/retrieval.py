@@ -12,11 +12,11 @@ from typing import Any
 
 from stepwell.learning.ranking import diversify, spelled
 from stepwell.learning.relevance import DIVERSITY, Described, Relevance
+from stepwell.learning.scored_episode import RankedBy, ScorePart
 from stepwell.learning.text import counted, names
 from stepwell.model.context import TaskContext
 from stepwell.model.episode_filter import EpisodeFilter
 from stepwell.model.ids import EpisodeId
-from stepwell.model.scored_episode import RankedBy, ScorePart
 from stepwell.runtime.episode_condition import condition_of
 from stepwell.runtime.lexical_index import LABEL_WEIGHT, TermCounts, candidates, stored_term, stored_terms
 

@@ -26,11 +26,11 @@ class Losses:
     """What failed of one stream and nobody was told of: the records that were refused, those whose fate is unknown,
     and the last error."""
 
-    __slots__ = ("error", "refused", "unknown")
+    __slots__ = ("error", "refused", "stream", "unknown")
 
-    def __init__(self, error: StepwellError) -> None:
+    def __init__(self, stream: str, error: StepwellError) -> None:
         self.refused = self.unknown = 0
-        self.error = error
+        self.stream, self.error = stream, error
 
     @property
     def records(self) -> int:
@@ -96,8 +96,8 @@ class UntoldFailures:
             return
         with self._lock:
             losses = self._of.get(stream)
-            if losses is None or not losses.records:
-                losses = self._of[stream] = Losses(error)
+            if losses is None:
+                losses = self._of[stream] = Losses(stream, error)
             losses.add(records, error)
             losses.error = error
         commit.losses = (Loss(self, losses, records, error),)
@@ -108,7 +108,10 @@ class UntoldFailures:
         with self._lock:
             if not loss.is_told:
                 loss.is_told = True
-                loss.losses.add(-loss.records, loss.error)
+                losses = loss.losses
+                losses.add(-loss.records, loss.error)
+                if not losses.records and self._of.get(losses.stream) is losses:
+                    del self._of[losses.stream]
 
     @trio.lowlevel.enable_ki_protection
     def tell(self, stream: str | None = None) -> None:

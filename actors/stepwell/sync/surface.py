@@ -10,6 +10,7 @@ from typing import Any, Literal
 from stepstore.journal import ArchiveReport, CompactionReport, DeletionReport, Gap
 from stepwell.bridge import hot
 from stepwell.learning.relevance import DIVERSITY
+from stepwell.learning.scored_episode import RelevantEpisodes
 from stepwell.memory.completed import CompletedEpisode
 from stepwell.memory.episodic import EpisodicPort as TargetEpisodicPort
 from stepwell.memory.figures import MemoryHealth, MemoryRecovery, MemoryStats
@@ -43,7 +44,6 @@ from stepwell.model.run_event import RunEvent
 from stepwell.model.run_filter import RunFilter, RunSummary
 from stepwell.model.run_record import RecordedEvent
 from stepwell.model.scope import Scope
-from stepwell.model.scored_episode import RelevantEpisodes
 from stepwell.model.skill import Skill, SkillMatch
 from stepwell.model.step import ExecutionStep
 from stepwell.model.tag_count import TagPage

@@ -26,6 +26,7 @@ from stepwell import (
     StepTimeout,
     Success,
     __version__,
+    events,
     open_memory,
 )
 from stepwell.cli.app import cli
@@ -204,6 +205,17 @@ def test_show_tells_what_a_tool_was_called_with_where_the_action_is_one_word(tmp
 
     trio.run(fill)
     assert "user  message  content Hi there!" in run("show", "e", "--dir", tmp_path / "memory").stdout
+
+
+def test_show_of_a_run_that_was_recorded_has_no_blank_line_for_its_task(tmp_path: Path) -> None:
+    async def fill() -> None:
+        async with open_memory(tmp_path / "memory") as memory:
+            await memory.episodic.record("run", events.Started(agent="planner"))
+
+    trio.run(fill)
+    lines = run("show", "run", "--dir", tmp_path / "memory").stdout.splitlines()
+    assert lines[0] == "run"
+    assert lines[1].startswith("started ")
 
 
 def test_show_of_an_unknown_episode(filled: Path) -> None:

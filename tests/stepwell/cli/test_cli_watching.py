@@ -16,7 +16,21 @@ import trio
 import trio.testing
 
 from stepstore.journal import SegmentLogJournal
-from stepwell import Event, ExecutionStep, Failure, StepError, StepSuccess, Success, open_memory
+from stepwell import (
+    START,
+    Event,
+    ExecutionStep,
+    Fact,
+    Failure,
+    Message,
+    Role,
+    Scope,
+    StepError,
+    StepSuccess,
+    Success,
+    events,
+    open_memory,
+)
 from stepwell.cli import watching
 from stepwell.cli.replaying import play
 from tests.stepwell.cli.cli_support import child_environment, run
@@ -62,6 +76,50 @@ def test_tail_looks_further_back_for_what_is_wanted(memory_at: Path) -> None:
     assert [(event["lsn"], event["data"]["task"]) for event in started] == [(1, "the first task")]
     of_both = lines_of("tail", "-n", "3", "--kind", "started", "--kind", "ended", "--dir", memory_at)
     assert [event["lsn"] for event in of_both] == [12, 13, 24]
+
+
+def test_a_kind_of_events_that_there_is_not_is_wrong_usage(memory_at: Path) -> None:
+    for arguments in ((), ("--json",), ("-f",)):
+        result = run("tail", "--kind", "step", "--kind", "strated", *arguments, "--dir", memory_at)
+        assert result.exit_code == 2
+        assert result.stdout == ""
+        assert "there are no events of the kind 'strated'" in result.stderr
+        assert "Did you mean 'started'?" in " ".join(result.stderr.split())
+    assert run("tail", "--kind", "tagged", "--dir", memory_at).exit_code == 0
+
+
+async def test_every_kind_of_events_may_be_asked_for() -> None:
+    async with open_memory(":memory:") as memory:
+        for name in ("a", "b", "last"):
+            handle = await memory.start_episode("task", episode_id=name)
+            await handle.log_step(ExecutionStep("tool", "act", result=StepSuccess("done")))
+        await memory.checkpoint("a", "why")
+        await memory.episodic.record("a", events.LlmCall(tokens=1, latency_ms=1))
+        await memory.add_tags("a", ["late"])
+        await memory.update_episode("a", description="another")
+        await memory.relate("a", "b", "follows")
+        await memory.unrelate("a", "b", "follows")
+        await memory.archive("a")
+        await memory.restore("a")
+        for name in ("a", "b"):
+            await memory.complete_episode(name, Success("done"))
+        await memory.short_term.append("t", Message(Role.USER, "hi"))
+        await memory.short_term.summarise("t", "it was said hi", 1, 1)
+        await memory.short_term.append("cleared", Message(Role.USER, "hi"))
+        await memory.short_term.clear("cleared")
+        fact = await memory.long_term.remember(Scope.agent("a"), Fact("it rains"))
+        await memory.long_term.forget(fact)
+        await memory.delete_episode("b")
+        end = await memory.log_step("last", ExecutionStep("tool", "act"))
+        await end.wait_durable()
+        written = set()
+        async with memory.follow(START) as channel:
+            async for event in channel:
+                assert isinstance(event, Event)
+                if event.lsn == end.lsn:
+                    break
+                written.add(event.kind)
+    assert written == set(watching.KINDS)
 
 
 def test_tail_for_people(memory_at: Path) -> None:

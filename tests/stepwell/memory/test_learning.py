@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sqlite3
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -743,6 +744,33 @@ def test_the_id_of_a_pattern_is_the_same_everywhere() -> None:
     content = ToolSequence(("sql show", "sql select"))
     assert pattern_id("shop", content) == "5bb9e2c14703f98aed68c653"
     assert pattern_id("shop", content) != pattern_id("other", content)
+
+
+async def test_a_skill_is_stored_behind_its_deletion_that_was_cancelled() -> None:
+    journal = MemoryJournal()
+    async with open_memory_on(journal) as memory:
+        old = await memory.skills.store("deploy", steps=["old"])
+        journal.hang_next(when=lambda batch: "deleted" in batch.kinds)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(memory.skills.delete, old.skill_id)
+            await journal.wait_hanging()
+            nursery.cancel_scope.cancel()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(memory.skills.store, "deploy", steps=["new"]))
+            try:
+                await trio.testing.wait_all_tasks_blocked()
+            finally:
+                journal.release()
+        assert [found.skill.steps for found in await memory.skills.find()] == [["new"]]
+
+
+async def test_a_deletion_of_a_skill_that_was_cancelled_before_it_was_queued_is_none() -> None:
+    async with open_memory(":memory:") as memory:
+        old = await memory.skills.store("deploy", steps=["old"])
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await memory.skills.delete(old.skill_id)
+        assert (await memory.skills.store("deploy", steps=["new"])).skill_id == old.skill_id
 
 
 @pytest.mark.parametrize("first", ["store", "delete"])

@@ -15,6 +15,7 @@ from stepwell import (
     Fact,
     InvalidInput,
     Memory,
+    MemoryConfig,
     Receipt,
     RetentionPolicy,
     RunFilter,
@@ -28,7 +29,36 @@ NESTED: list[Any] = []
 for _ in range(sys.getrecursionlimit()):
     NESTED = [NESTED]
 
+
+class Hostile:
+    """It cannot be compared, and has no text."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __eq__(self, other: object) -> bool:
+        raise ZeroDivisionError
+
+    def __repr__(self) -> str:
+        raise ZeroDivisionError
+
+
+HOSTILE: Any = Hostile()
+
 REFUSED: dict[str, Callable[[Memory], Awaitable[object]]] = {
+    "what cannot be compared as a kind of relationship": lambda memory: memory.unrelate("a", "b", HOSTILE),
+    "what cannot be compared as a direction": lambda memory: memory.related("a", direction=HOSTILE),
+    "what cannot be compared as a rule of a window": lambda memory: memory.short_term.load("t", 5, oversize=HOSTILE),
+    "what cannot be compared as a kind of pattern": lambda memory: memory.patterns(HOSTILE),
+    "what cannot be compared as an order of tags": lambda memory: memory.tags(order=HOSTILE),
+    "what cannot be compared as an order of episodes": lambda memory: memory.list_episodes(order=HOSTILE),
+    "what cannot be compared as a complexity": lambda memory: memory.start_episode("t", complexity=HOSTILE),
+    "what cannot be compared as an eviction": lambda memory: memory.retain(
+        RetentionPolicy(max_episodes=1, eviction=HOSTILE)
+    ),
+    "what cannot be compared as an outcome to retain by": lambda memory: memory.retain(
+        RetentionPolicy(outcomes=(HOSTILE,))
+    ),
+    "what cannot be compared as a status": lambda memory: memory.list_episodes(EpisodeFilter(status=HOSTILE)),
     "text of a pattern": lambda memory: memory.patterns(text=LONE),
     "domain of a pattern": lambda memory: memory.patterns(domain=LONE),
     "id of a pattern": lambda memory: memory.explain(LONE),
@@ -43,6 +73,12 @@ async def test_it_is_refused_by_name(name: str) -> None:
     async with open_memory(":memory:") as memory:
         with pytest.raises(InvalidInput):
             await REFUSED[name](memory)
+
+
+@pytest.mark.parametrize("name", ["durability", "tail", "on_failure", "align", "compression", "oversize", "eviction"])
+def test_what_cannot_be_compared_is_no_setting(name: str) -> None:
+    with pytest.raises(InvalidInput, match=f"^{name}: must be one of .*, not <Hostile>"):
+        MemoryConfig(**{name: HOSTILE})
 
 
 async def test_what_is_nested_without_end_is_no_cursor_and_no_kinds() -> None:

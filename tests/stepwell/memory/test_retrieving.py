@@ -193,6 +193,22 @@ async def test_the_answer_as_text_fits_a_prompt() -> None:
             assert text.startswith(short)
 
 
+async def test_one_of_the_episodes_as_text_fits_a_prompt() -> None:
+    async with open_memory(":memory:") as memory:
+        handle = await memory.start_episode("Count the flights to Boston")
+        await handle.log_step(ExecutionStep("mysql", "ask", {"command": "SELECT 2", "n": 1}, StepSuccess("12")))
+        await handle.complete(Success("there are 12"))
+        found = await memory.retrieve_relevant_context("flights to Boston")
+        text = found[0].to_text()
+        assert found.to_text() == f"1. {text}"
+        assert text.startswith("Task: Count the flights to Boston\n   Outcome: solved: there are 12\n")
+        shorter = {found[0].to_text(max_tokens=most) for most in range(200)}
+        lines = text.split("\n")
+        assert shorter == {"\n".join(lines[:count]) for count in range(len(lines) + 1)}
+        for most in range(200):
+            assert len(found[0].to_text(max_tokens=most)) <= 4 * most
+
+
 async def test_it_sees_every_ending_that_was_durable_and_nothing_deleted(tmp_path: Path) -> None:
     """On the disk, where a task in the background keeps the index."""
     async with open_memory(tmp_path) as memory:

@@ -412,6 +412,16 @@ async def test_an_error_that_leaves_the_memory_carries_what_nobody_was_told(auto
     assert caught.value.__notes__ == ["stepwell: the write of 3 accepted records failed, and nobody was told"]
 
 
+async def test_of_failures_that_somebody_was_told_of_nothing_is_kept(autojump_clock: MockClock) -> None:
+    journal = journal_with("e")
+    async with open_memory_on(journal) as memory:
+        journal.reject_next()
+        receipt = await memory.log_step("e", step(1))
+        with pytest.raises(OutcomeUnknown):
+            await receipt.wait_durable()
+        assert memory._supervisor.untold._of == {}
+
+
 async def test_what_is_kept_of_failures_is_a_number_for_each_episode(autojump_clock: MockClock) -> None:
     journal = journal_with("e")
     async with open_memory_on(journal) as memory:

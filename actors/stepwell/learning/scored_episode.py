@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from stepwell.learning.prompt_text import told_for_a_prompt
 from stepwell.model.episode import Episode
 from stepwell.model.ids import EpisodeId
 
@@ -37,6 +38,16 @@ class ScoredEpisode(msgspec.Struct, frozen=True, kw_only=True):
         """The score in words, the largest part first."""
         parts = sorted(self.parts, key=lambda part: -part.points)
         return "; ".join(f"{part.points:.2f} {part.words}" for part in parts if part.points >= 0.005)
+
+    def to_text(self, *, max_tokens: int = 1_000) -> str:
+        """The episode as text for a prompt: as many of its lines, from the first, as fit, counted as four characters a
+        token. "" if not even the first fits. Of all that were found: `RelevantEpisodes.to_text`."""
+        text = told_for_a_prompt(self.episode)
+        while tokens_of(text) > max_tokens:
+            text = text.rpartition("\n")[0]
+            if not text:
+                break
+        return text
 
 
 class RelevantEpisodes(list[ScoredEpisode]):
