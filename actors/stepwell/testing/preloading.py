@@ -39,11 +39,16 @@ def earlier_episode(
     """
     limits = Limits()
     now = _nanoseconds(at)
+    if not isinstance(steps, list | tuple):
+        raise InvalidInput(f"steps: must be a list of steps, not {type(steps).__name__}")
     given = {name: arguments.pop(name, None) for name in _START_ARGUMENTS}
     given["task_type"] = given["task_type"] or "other"
     given["agent"] = given["agent"] or ""
     start = checked_start(task, context_fields=arguments, limits=limits, **given)
     payloads = [encode_start(start, episode_id, now, limits), *(encode_step(step, now, limits) for step in steps)]
+    keys = [step.key for step in steps if step.key is not None]
+    if len(set(keys)) < len(keys):
+        raise InvalidInput("steps: two of them have one key, which no episode holds twice")
     stream = stream_id(EPISODE_STREAM, episode_id)
     batches = [Batch(stream, 1, payloads, FLAG_OPENS)]
     if outcome is not None:

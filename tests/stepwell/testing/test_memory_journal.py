@@ -320,3 +320,11 @@ async def test_the_default_refusal_is_one() -> None:
             await memory.start_episode("task", episode_id="e")
         assert await memory.open_episodes() == []
         await memory.start_episode("task", episode_id="e")
+
+
+@pytest.mark.parametrize("steps", [step(1), None, [step(1, key="k"), step(2, key="k")]])
+def test_what_no_earlier_life_could_have_left_is_not_preloaded(steps: Any) -> None:
+    journal = MemoryJournal()
+    with pytest.raises(InvalidInput, match=r"^steps: "):
+        journal.preload("e", steps)
+    assert journal.records("e") == []
