@@ -164,9 +164,10 @@ class EpisodeHandle:
 class StepScope:
     """One step while it runs. Set `output` to what the tool answered; it is logged when the body ends.
 
-    An exception is logged as `StepError` (an expired deadline, `TooSlowError` or `TimeoutError`, as `StepTimeout`; a
-    cancellation as `StepInterrupted`) and leaves unchanged. The step is accepted even while the task is being
-    cancelled: what the tool did has happened. If there is no room for it then, that takes `grace_seconds` at most.
+    An exception is logged as `StepError` (`TooSlowError`, `TimeoutError`, and with Trio 0.31 or later the cancellation
+    by a deadline around the step, as `StepTimeout`; any other cancellation as `StepInterrupted`) and leaves unchanged.
+    The step is accepted even while the task is being cancelled: what the tool did has happened. If there is no room for
+    it then, that takes `grace_seconds` at most.
     """
 
     def __init__(self, handle: EpisodeHandle, tool: str, action: str, parameters: dict[str, Any]):
@@ -240,6 +241,8 @@ class StepScope:
 def _result_of(error: BaseException) -> StepResult:
     if isinstance(error, trio.TooSlowError | TimeoutError):
         return StepTimeout(str(error))
+    if isinstance(error, trio.Cancelled) and getattr(error, "source", None) == "deadline":  # Trio 0.31 and later tell
+        return StepTimeout("the deadline around the step has expired")
     if not isinstance(error, Exception):
         return StepInterrupted(type(error).__name__)
     return StepError(f"{type(error).__name__}: {error}"[:10_000].encode("utf-8", "replace").decode())

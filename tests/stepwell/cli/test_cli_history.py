@@ -70,7 +70,7 @@ def test_an_empty_memory_has_nothing_to_draw(tmp_path: Path) -> None:
             pass
 
     trio.run(main)
-    assert "0 episodes" in run("stats", "--dir", tmp_path / "memory").stdout
+    assert "0 streams" in run("stats", "--dir", tmp_path / "memory").stdout
 
 
 @given(st.lists(st.integers(0, 40 * 365 * 86_400 * SECOND), min_size=1, max_size=200), st.integers(10, 60))

@@ -11,6 +11,7 @@ from typing import Literal
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from stepstore.log.memory_files import MemoryFileSystem
 from stepwell import (
@@ -23,7 +24,9 @@ from stepwell import (
     Memory,
     MemoryConfig,
     PartialSuccess,
+    StepInterrupted,
     StepSuccess,
+    StepTimeout,
     Success,
     open_memory,
 )
@@ -405,6 +408,22 @@ async def cancelled_once_it_is_accepted(memory: Memory, scope: RunScope) -> None
         while not memory.stats().live_episodes:
             await trio.lowlevel.checkpoint()
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.skipif(not hasattr(trio.Cancelled, "source"), reason="Trio before 0.31 does not tell")
+async def test_a_step_that_a_deadline_around_it_cuts_off_has_timed_out(autojump_clock: MockClock) -> None:
+    files = MemoryFileSystem()
+    async with open_on(files) as memory:
+        handle = await memory.start_episode("task", episode_id="e")
+        with trio.move_on_after(5):
+            async with handle.step("slow"):
+                await trio.sleep_forever()
+        with trio.move_on_after(5), trio.CancelScope() as inner:
+            async with handle.step("not wanted any more"):
+                inner.cancel()
+                await trio.sleep_forever()
+    results = [item.result for item in (await found_after_reopening(files)).steps]
+    assert results == [StepTimeout("the deadline around the step has expired"), StepInterrupted("Cancelled")]
 
 
 async def test_a_run_scope_cancelled_while_it_is_entered_leaves_no_run_that_looks_alive_for_ever() -> None:
