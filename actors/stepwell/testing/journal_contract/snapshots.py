@@ -130,6 +130,7 @@ class SnapshotsContract(PlaceOfJournal):
             survivor = cutting_place.after_power_cut()
             try:
                 assert await survivor.read_snapshot(A) == Record(A, 3, 4, b"as of 3")
+                assert [record.payload for record in await everything(survivor, A)] == texts(3)
             finally:
                 survivor.release()
 
