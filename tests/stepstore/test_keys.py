@@ -272,6 +272,24 @@ def test_keys_are_unwrapped_when_they_are_needed_and_only_so_many_are_kept() -> 
     assert ledger.unwraps == 4
 
 
+def test_in_a_forked_child_nobody_waits_for_a_lock_that_a_thread_of_the_parent_held() -> None:
+    disk, keys = three_appends()
+    ring = open_ring(disk)
+    found: list[bytes] = []
+
+    def look_and_close() -> None:
+        found.append(ring.key(A))
+        ring.close()
+
+    with ring._lock, ring._changing:  # as they are in the child, where nobody lets go of them
+        ring.forked()
+        child = threading.Thread(target=look_and_close, daemon=True)
+        child.start()
+        child.join(60)
+    assert not child.is_alive()
+    assert found == [keys[A]]
+
+
 # ---- crashes ---------------------------------------------------------------------------------------------------------
 
 Operation = Literal["add", "destroy"]
